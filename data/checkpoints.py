@@ -1,0 +1,144 @@
+"""Training state and weights on disk: safetensors for numbers, JSON for the rest, never pickle.
+
+A checkpoint is a folder committed by `data.storage.commit_folder`, so it is either whole and checksummed or absent.
+Optimiser state is stored as flat named tensors ("17.exp_avg"); its hyper-parameters are not stored, the configuration
+has them.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from data.errors import CodeganError, CorruptError, InputError
+from data.storage import commit_folder, read_json, remove_partials, verify_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Tensor]
+
+
+class Checkpoint(NamedTuple):
+    tensors: dict[str, dict[str, Tensor]]  # one entry a network or optimiser
+    state: dict[str, Any]  # JSON values: nimg, step, ...
+
+
+def _save_tensors(path: Path, tensors: Tensors) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CorruptError(f"{path}: is not a safetensors file ({error})", "restore it from a copy") from error
+
+
+def save_state(
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    nimg: int,
+    step: int,
+    keep: int = 2,
+) -> Path:
+    """Commit a training state as `folder`/NIMG, then delete all but the newest `keep`."""
+    path = folder / f"{nimg:012d}"
+    with commit_folder(path) as partial:
+        for name, network in networks.items():
+            _save_tensors(partial / f"{name}.safetensors", network.state_dict())
+        for name, optimizer in optimizers.items():
+            _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
+        write_json(partial / "state.json", {"nimg": nimg, "step": step})
+    for old in _committed(folder)[keep:]:
+        shutil.rmtree(old)
+    return path
+
+
+def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> tuple[int, int]:
+    """Put the newest whole training state into the given objects; returns its (nimg, step), (0, 0) without one."""
+    checkpoint = load_newest(folder)
+    if checkpoint is None:
+        return 0, 0
+    for name, network in networks.items():
+        network.load_state_dict(checkpoint.tensors[name])
+    for name, optimizer in optimizers.items():
+        load_optimizer_tensors(optimizer, checkpoint.tensors[name])
+    return checkpoint.state["nimg"], checkpoint.state["step"]
+
+
+def _committed(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("[0-9]*") if path.is_dir()), reverse=True)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose every byte is right, or None; damaged ones are named in a warning and passed over.
+
+    Raises `CorruptError` when there are checkpoints and none is whole.
+    """
+    remove_partials(folder)
+    candidates = _committed(folder)
+    failure: CodeganError | None = None
+    for path in candidates:
+        try:
+            verify_folder(path)
+        except CorruptError as error:
+            logger.warning("%s; trying an older checkpoint", error.what)
+            failure = error
+            continue
+        tensors = {file.stem: _load_tensors(file) for file in path.glob("*.safetensors")}
+        return Checkpoint(tensors, read_json(path / "state.json"))
+    if failure is not None:
+        raise CorruptError(f"{folder}: no checkpoint is whole ({failure.what})", f"remove {folder} to start anew")
+    return None
+
+
+def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[str, Any]) -> None:
+    """Commit what inference needs: one safetensors file per network and `config.json`."""
+    with commit_folder(folder) as partial:
+        for name, entries in tensors.items():
+            _save_tensors(partial / f"{name}.safetensors", entries)
+        write_json(partial / "config.json", config)
+
+
+def load_weights(folder: Path) -> Checkpoint:
+    """What `save_weights` wrote, every byte checked; `state` is its configuration."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there are no weights here", "give the folder of a run that reached a snapshot")
+    verify_folder(folder)
+    tensors = {file.stem: _load_tensors(file) for file in folder.glob("*.safetensors")}
+    return Checkpoint(tensors, read_json(folder / "config.json"))
+
+
+def fingerprint(tensors: Tensors, config: Mapping[str, Any]) -> str:
+    """32 hex digits of SHA-256 over every weight and the configuration: the identity of a network."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors, keyed "PARAMETER_INDEX.NAME"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entries in state.items() for name, value in entries.items()}
+
+
+def load_optimizer_tensors(optimizer: Optimizer, tensors: Tensors) -> None:
+    """Inverse of `optimizer_tensors`; hyper-parameters stay as the optimiser was built."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,72 @@
+"""What a person sees while a verb runs: a progress bar on a terminal, plain lines elsewhere."""
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINE_EVERY_SEC = 10.0
+
+
+class ProgressReport:
+    """Progress over `total` items; `show=False` (ranks other than the first) prints nothing."""
+
+    def __init__(self, label: str, total: int, unit: str, show: bool = True) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._bar = _make_bar(unit) if show and sys.stderr.isatty() else None
+        self._plain = show and self._bar is None
+        self._task = self._bar.add_task(label, total=total, extra="") if self._bar else None
+        self._began = self._printed = time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """`done` items in all; `values` are shown beside the rate."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        extra = "  ".join([f"{rate:.1f} {self._unit}/s", *(f"{k} {v:.4g}" for k, v in (values or {}).items())])
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, extra=extra)
+        elif self._plain and (now - self._printed >= _LINE_EVERY_SEC or done >= self._total):
+            self._printed = now
+            left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
+            print(f"{self._label}: {done}/{self._total} {self._unit}  {extra}{left}", file=sys.stderr, flush=True)
+
+
+def _make_bar(unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[extra]}"),
+        console=Console(stderr=True),
+    )
+
+
+def finish(wrote: list[Path], next_command: list[str] | None = None) -> None:
+    """The last lines of every verb: what it wrote and what to type next."""
+    for path in wrote:
+        print(f"wrote {path}")
+    if next_command:
+        print(f"next: {shlex.join(next_command)}")

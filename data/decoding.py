@@ -1,0 +1,153 @@
+"""A picture file's bytes -> upright RGB pixels in sRGB, whatever the file holds.
+
+In this order:
+
+* EXIF orientation is applied; of an animation or a stack of pages the first frame is taken and noted.
+* 16-bit grey is scaled by 1/257. Float and 32-bit integer pixels: values within [0, 1] are scaled by 255, anything
+  else is stretched from its finite minimum ... maximum, and noted.
+* Transparency is laid over white.
+* Colours with an embedded profile other than sRGB become sRGB, CMYK included; profiles of grey pictures are ignored, as
+  is one that does not fit, which is noted. CMYK without a profile takes Pillow's conversion.
+
+Files that are empty, damaged, above `MAX_PIXELS` or below `MIN_SIDE` raise `Unreadable` with the reason.
+"""
+
+import io
+import warnings
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 16
+# Decoders with a history of safe use; nothing that runs a program (EPS) or guesses by name (TGA).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+Image.MAX_IMAGE_PIXELS = None  # decode() checks the header itself, and skips where Pillow would only warn
+warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata; what matters becomes a note or a skip
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Unreadable(Exception):
+    """Why one file is skipped."""
+
+
+def decode(content: bytes) -> tuple[Image.Image, list[str]]:
+    """A file's bytes as an RGB image with its orientation applied, and remarks; raises `Unreadable` with a reason."""
+    if not content:
+        raise Unreadable("empty file")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return _decode_opened(image)
+    except (Unreadable, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise Unreadable("not a picture in a known format") from None
+    except Exception as error:  # decoders meet damage with nearly any class of exception
+        raise Unreadable(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _decode_opened(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS / 1e6:g} million")
+    if min(width, height) < MIN_SIDE:
+        raise Unreadable(f"tiny: {width} x {height} pixels, at least {MIN_SIDE} a side are needed")
+    notes = []
+    # A camera's JPEG may carry previews as further frames (MPO): nothing to remark.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        notes.append("several frames or pages, the first is used")
+    profile = image.info.get("icc_profile")
+    image.load()
+    inverted = image.format == "TIFF" and image.mode.startswith("I;16") and _tiff_white_is_zero(image)
+    image = _upright(image, notes)
+    if image.mode.startswith("I;16"):
+        rgb = _from_16_bit(image, inverted)
+    elif image.mode in ("I", "F"):
+        rgb = _from_wide(image, notes)
+    else:
+        rgb = _to_srgb(_over_white(image), profile, notes)
+    return rgb, notes
+
+
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the parser of damaged metadata raises nearly any class
+        notes.append("damaged EXIF data, taken as upright")
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _tiff_white_is_zero(image: Image.Image) -> bool:
+    """Pillow honours this polarity up to 8 bits only."""
+    photometric: Any = image.getexif().get(ExifTags.Base.PhotometricInterpretation)
+    return bool(photometric == 0)
+
+
+def _from_16_bit(image: Image.Image, inverted: bool) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    if inverted:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _from_wide(image: Image.Image, notes: list[str]) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise Unreadable("no pixel has a finite value")
+    low, high = float(finite.min()), float(finite.max())
+    if image.format == "PPM" and image.mode == "I":  # a 16-bit PGM
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    else:
+        notes.append(f"values {low:g} ... {high:g} stretched to 0 ... 255")
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / max(high - low, 1e-30))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Without transparency; modes other than CMYK become RGB."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image if image.mode in ("CMYK", "L") else image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    if profile and image.mode in ("RGB", "CMYK"):
+        try:
+            transform = _srgb_transform(profile, image.mode)
+            return image if transform is None else ImageCms.applyTransform(image, transform) or image
+        except (ImageCms.PyCMSError, OSError):
+            notes.append("its colour profile does not fit and is ignored")
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None where the profile is sRGB already: a conversion would only add rounding."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+        return None
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+def one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -1,0 +1,237 @@
+"""Sets of pictures as RGB uint8, and the only place that converts between pixels in files and in networks."""
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.decoding import Unreadable, decode, one_line
+from data.errors import InputError, UsageError
+from data.prefetch import prefetch
+from data.scenes import Scenes, parse_scenes
+from data.sources import Entry, Skip, list_entries
+from data.storage import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Centre crop to a square, then Lanczos to size x size."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = image if width == height else image.crop((left, top, left + side, top + side))
+    return square if side == size else square.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def to_float(images_u8: "Tensor") -> "Tensor":
+    """uint8 -> float32 in [-1, 1]."""
+    return images_u8.float() / 127.5 - 1
+
+
+def to_uint8(images: "Tensor") -> "Tensor":
+    """[-1, 1] -> uint8, to the nearest and clamped; inverse of `to_float` on all 256 values."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def image_grid(images_u8: NDArray[np.uint8], columns: int | None = None, padding: int = 2) -> NDArray[np.uint8]:
+    """(n, 3, H, W) -> (3, rows * (H + padding) - padding, ...), row by row on white; as square as can be by default."""
+    count, channels, height, width = images_u8.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.full((channels, rows * (height + padding), columns * (width + padding)), 255, np.uint8)
+    for index, image in enumerate(images_u8):
+        top, left = index // columns * (height + padding), index % columns * (width + padding)
+        grid[:, top : top + height, left : left + width] = image
+    return grid[:, : grid.shape[1] - padding, : grid.shape[2] - padding]
+
+
+def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
+    """Write (3, H, W) atomically."""
+    content = io.BytesIO()
+    _from_array(image_u8).save(content, "PNG")
+    write_bytes(path, content.getvalue())
+
+
+def write_skipped(path: Path, skipped: Iterable[Skip]) -> None:
+    """One JSON object {"key", "reason"} a line."""
+    write_bytes(path, "".join(json.dumps(skip._asdict()) + "\n" for skip in skipped).encode())
+
+
+def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(image_u8.transpose(1, 2, 0)))
+
+
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Pictures by index, sorted by key; every one of them was decoded once when the set was opened.
+
+    Reading is safe from several threads and raises `InputError` when a file has gone or changed for the worse.
+    """
+
+    name: str  # DATA as given
+    keys: list[str]  # unique
+    sizes: NDArray[np.int64]  # (N, 2): height, width, upright
+    labels: NDArray[np.int64] | None  # (N,), from `.cls` members of tars or from one folder per class
+    fingerprint: str  # hexadecimal; of all keys and bytes, wherever they lie
+    skipped: list[Skip]
+    notes: dict[str, str]  # remarks by key
+    size: int | None  # what `image` and `batches` fit to
+    load: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pil(self, index: int) -> Image.Image:
+        """RGB and upright, in its own size."""
+        return self.load(index)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(3, H, W), fitted if the set has a `size`."""
+        image = self.load(index)
+        return _to_array(image if self.size is None else fit(image, self.size))
+
+    def batches(self, batch_size: int, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """(n, 3, size, size) in order, the last one perhaps smaller; decoded ahead in a few threads."""
+        if self.size is None:
+            raise UsageError(f"{self.name}: batches need one size", "open the set with a size")
+        order = range(len(self)) if indices is None else indices
+        images = prefetch(self.image, order, ahead=max(batch_size, 2 * _THREADS), threads=_THREADS)
+        return (np.stack(batch) for batch in batched(images, batch_size))
+
+
+def open_images(
+    data: str | Path | Sequence[str],
+    size: int | None = None,
+    max_skip: float = 0.01,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and decode every file once.
+
+    `size` is what images are fitted to; scenes without a size of their own are rendered at it. `seed` draws the scenes.
+    `on_progress` receives (files done, files in all). Raises `InputError` if nothing can be read or more than the share
+    `max_skip` of the files cannot, `CorruptError` for damaged archives, `UsageError` and `UnsafeError` for bad DATA.
+    """
+    names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
+    if size is not None and size < 1:
+        raise UsageError(f"size {size}: is not a number of pixels", "give a size of at least 1")
+    if not 0 <= max_skip <= 1:
+        raise UsageError(f"max skip {max_skip}: is not a share", "give a number from 0 to 1")
+    if len(names) == 1 and names[0].startswith("scenes:"):
+        return _open_scenes(names[0], size, seed)
+    listing = list_entries(names)
+    scans: list[_Scan] = []
+    for scan in prefetch(_scan, listing.entries, ahead=4 * _THREADS, threads=_THREADS):
+        scans.append(scan)
+        if on_progress:
+            on_progress(len(scans), len(listing.entries))
+    kept = [(entry, scan) for entry, scan in zip(listing.entries, scans, strict=True) if not scan.problem]
+    broken = [Skip(e.key, s.problem) for e, s in zip(listing.entries, scans, strict=True) if s.problem]
+    skipped = sorted(listing.skipped + broken)
+    _check_share(", ".join(names), len(kept), skipped, max_skip)
+    entries = [entry for entry, _ in kept]
+    labels = [entry.label for entry in entries]
+    return ImageSet(
+        name=", ".join(names),
+        keys=[entry.key for entry in entries],
+        sizes=np.array([(scan.height, scan.width) for _, scan in kept], np.int64),
+        labels=None if None in labels else np.array(labels, np.int64),
+        fingerprint=_digest(f"{entry.key} {scan.crc32c:08x}" for entry, scan in kept),
+        skipped=skipped,
+        notes=listing.notes | {entry.key: scan.notes for entry, scan in kept if scan.notes},
+        size=size,
+        load=lambda index: _reload(entries[index]),
+    )
+
+
+def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
+    count, side = parse_scenes(name)
+    if size is not None and "@" not in name:
+        side = size  # a scene looks the same at every size, so it is drawn rather than enlarged
+    scenes = Scenes(count, side, seed)
+    return ImageSet(
+        name=name,
+        keys=[f"scene-{index:06d}" for index in range(count)],
+        sizes=np.full((count, 2), side, np.int64),
+        labels=None,
+        fingerprint=_digest([f"scenes:{count}@{side} seed {seed}"]),
+        skipped=[],
+        notes={},
+        size=size,
+        load=lambda index: _from_array(scenes.image(range(count)[index])),
+    )
+
+
+@dataclass(frozen=True)
+class _Scan:
+    crc32c: int = 0
+    height: int = 0
+    width: int = 0
+    notes: str = ""
+    problem: str = ""
+
+
+def _scan(entry: Entry) -> _Scan:
+    """Read and decode a file in full: only that finds a body that was cut."""
+    try:
+        content = _read(entry)
+        image, notes = decode(content)
+    except Unreadable as reason:
+        return _Scan(problem=str(reason))
+    return _Scan(int(google_crc32c.value(content)), image.height, image.width, "; ".join(notes))
+
+
+def _read(entry: Entry) -> bytes:
+    try:
+        return entry.read()
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged archives raise nearly any class
+        raise Unreadable(f"cannot be read: {one_line(error)}") from error
+
+
+def _reload(entry: Entry) -> Image.Image:
+    try:
+        return decode(_read(entry))[0]
+    except Unreadable as reason:
+        raise InputError(
+            f"{entry.key}: could be read before, but no more: {reason}", "the data changed; run the command again"
+        ) from reason
+
+
+def _check_share(name: str, kept: int, skipped: list[Skip], max_skip: float) -> None:
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
+    if not kept and not skipped:
+        raise InputError(f"{name}: holds no pictures", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
+    if not kept:
+        raise InputError(
+            f"{name}: none of its {len(skipped)} pictures can be used ({reasons})", "convert or replace them"
+        )
+    if len(skipped) > max_skip * (kept + len(skipped)):
+        raise InputError(
+            f"{name}: {len(skipped)} of {kept + len(skipped)} pictures cannot be used ({reasons})",
+            f"see them all with `codegan inspect {name}`; mend them, or allow more than {max_skip:g} with --max-skip",
+        )
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,173 @@
+"""Writing files so that a crash at any instant leaves either the old state or the new one.
+
+The protocol is the same everywhere: write under a temporary name in the target's folder, fsync, rename, fsync the
+folder. A folder committed by `commit_folder` also holds `manifest.json` with the size and crc32c of each of its files,
+so that later damage is found by `verify_folder`.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from data.errors import CorruptError, LockedError, SpaceError
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
+_BLOCK = 1 << 22
+
+
+def crc32c(path: Path) -> int:
+    """Checksum (Castagnoli) of a file's bytes, read in blocks."""
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum.update(block)
+    return int.from_bytes(checksum.digest(), "big")
+
+
+def crc32c_bytes(content: bytes) -> int:
+    return int(google_crc32c.value(content))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota into a `SpaceError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpaceError(
+                f"{path}: no space left on the disk",
+                "free some space and run the same command again; what was committed before is kept",
+            ) from error
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` atomically and durably."""
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    with disk_errors(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _fsync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of ours; raises `CorruptError` when it does not parse."""
+    try:
+        return json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptError(f"{path}: is not valid JSON ({error})", "restore the file or remove its folder") from error
+
+
+@contextmanager
+def commit_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes `path`, checksummed, on failure nothing changes."""
+    partial = path.with_name(_PARTIAL + path.name)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            _seal(partial)
+            retired = path.with_name(f"{_PARTIAL}old-{path.name}")
+            if path.exists():
+                path.rename(retired)
+            partial.rename(path)
+            _fsync(path.parent)
+            shutil.rmtree(retired, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    entries = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            _fsync(file)
+            entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "crc32c": crc32c(file)}
+    write_json(folder / MANIFEST, {"files": entries})
+
+
+def verify_folder(folder: Path) -> None:
+    """Compare every file of a committed folder with its manifest; raises `CorruptError` naming the first difference."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise CorruptError(f"{manifest}: is missing", f"remove {folder}; it was never finished")
+    entries = read_json(manifest).get("files", {})
+    fix = f"restore the file from a copy, or remove {folder}"
+    for name, expected in entries.items():
+        verify_file(folder / name, expected["bytes"], expected["crc32c"], fix)
+
+
+def verify_file(path: Path, size: int, checksum: int, fix: str) -> None:
+    """Raise `CorruptError` with the remedy `fix` unless the file has this size and checksum."""
+    if not path.is_file():
+        raise CorruptError(f"{path}: is missing", fix)
+    if path.stat().st_size != size:
+        raise CorruptError(f"{path}: has {path.stat().st_size} bytes instead of {size}", fix)
+    if crc32c(path) != checksum:
+        raise CorruptError(f"{path}: its bytes do not match their checksum", fix)
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what a killed writer left unfinished in `folder`."""
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; raises `LockedError` naming the process that already does.
+
+    The lock is the kernel's (`flock`), so a killed process never leaves one behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
+        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+            raise LockedError(f"{folder}: was released this instant", "run the same command again")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

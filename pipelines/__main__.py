@@ -1,0 +1,5 @@
+"""`python -m pipelines VERB ...` is `codegan VERB ...`."""
+
+from pipelines.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""Verifying every byte of a store or a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from data.errors import InputError
+from data.latents import LatentStore
+from data.runs import read_metrics
+from data.storage import MANIFEST, read_json, verify_folder
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Verify every byte of a store or a run; exit code 0 when all is well, 5 when something is damaged.
+
+    Example: codegan check runs/photos
+    """
+
+    path: tyro.conf.Positional[Path]
+    """A store or a run folder."""
+
+
+def check(config: CheckConfig) -> None:
+    """Raises `CorruptError` naming the first damaged file."""
+    path = config.path
+    if (path / "config.json").is_file() and (path / "metrics.jsonl").is_file():
+        print(f"{path}: run is whole, {_check_run(path)} committed folders verified")
+    elif (path / "zarr.json").is_file() or (path / "journal.jsonl").is_file():
+        store = LatentStore.open(path)
+        store.verify()
+        print(f"{path}: store is whole, {len(store)} latents verified")
+    else:
+        raise InputError(f"{path}: is neither a store nor a run", "give the --out folder of encode, train-ae or train")
+
+
+def _check_run(path: Path) -> int:
+    read_json(path / "config.json")
+    read_metrics(path)
+    folders = [manifest.parent for manifest in sorted(path.rglob(MANIFEST))]
+    for folder in folders:
+        verify_folder(folder)
+    return len(folders)

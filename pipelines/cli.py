@@ -1,0 +1,155 @@
+"""The command line: one table of verbs, each a frozen dataclass that tyro turns into flags.
+
+A verb's module is imported only when the verb is typed, so `codegan --help` answers without loading torch.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.metadata
+import io
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import tyro
+
+from data.errors import CodeganError, SpaceError, UsageError
+
+
+class Verb(NamedTuple):
+    module: str
+    config: str  # a frozen dataclass in that module
+    run: str  # a function of it
+    summary: str
+
+
+VERBS = {
+    "demo": Verb("pipelines.demo", "DemoConfig", "demo", "both stages, samples, scores and a report; needs no input"),
+    "inspect": Verb("pipelines.inspect", "InspectConfig", "inspect", "what is in a data set"),
+    "train-ae": Verb("stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder"),
+    "encode": Verb("stage1_autoencoder.encode", "EncodeConfig", "encode", "encode images into a latent store"),
+    "train": Verb("stage2_codegen.train", "TrainConfig", "train", "train a code generator on a store"),
+    "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
+    "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images"),
+    "report": Verb("pipelines.report", "ReportConfig", "report", "one HTML page about a run"),
+    "check": Verb("pipelines.check", "CheckConfig", "check", "verify every byte of a store or a run"),
+}
+
+HELP = """usage: codegan VERB ...
+
+Train an image generator from scratch on your own pictures.
+
+{verbs}
+
+`codegan VERB --help` shows a verb's flags and an example; `codegan train --help` lists the variants.
+--traceback after any verb shows where an error came from. Exit codes: 0 done, 2 usage, 3 input, 4 mismatch, 5 corrupt,
+6 unsafe, 7 no space, 8 diverged, 9 locked, 10 worker failed, 75 preempted (resumable), 130 interrupted.
+
+Start with: codegan demo --out runs/demo"""
+
+
+def main() -> NoReturn:
+    """Run the verb in sys.argv and exit with its documented code."""
+    arguments = sys.argv[1:]
+    show_traceback = "--traceback" in arguments
+    arguments = [argument for argument in arguments if argument != "--traceback"]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        run(arguments)
+    except CodeganError as error:
+        _fail(error, error.exit_code, show_traceback)
+    except MemoryError:
+        _fail(SpaceError("out of memory", "lower --batch-size"), SpaceError.exit_code, show_traceback)
+    except KeyboardInterrupt:
+        print("interrupted; what was saved is kept, and the same command goes on from there", file=sys.stderr)
+        _exit(130)
+    except BrokenPipeError:
+        _exit(0)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(SpaceError("out of device memory", "lower --batch-size"), SpaceError.exit_code, show_traceback)
+    _exit(0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _fail(error: CodeganError, code: int, show_traceback: bool) -> NoReturn:
+    if show_traceback:
+        traceback.print_exc()
+    print(error, file=sys.stderr)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+def run(arguments: list[str]) -> None:
+    """Parse the arguments and run their verb; raises `CodeganError` for anything a user can mend."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print(HELP.format(verbs="\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())))
+        return
+    if arguments[0] == "--version":
+        print(importlib.metadata.version("codegan"))
+        return
+    name, *rest = arguments
+    if name not in VERBS:
+        raise UsageError(f"{name}: is not a verb", _did_you_mean(name, VERBS, "codegan --help"))
+    verb = VERBS[name]
+    module = importlib.import_module(verb.module)
+    function, config = getattr(module, verb.run), getattr(module, verb.config)
+    if name == "train":
+        _train(function, config, rest)
+    else:
+        function(_parse(config, f"codegan {name}", rest))
+
+
+def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> None:
+    variants = importlib.import_module("stage2_codegen.variants").VARIANTS
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: codegan train VARIANT --store STORE --out RUN ...\n\nvariants:")
+        for key, variant in variants.items():
+            print(f"  {key:<10}{(variant.Config.__doc__ or '').splitlines()[0]}")
+        print("\n`codegan train VARIANT --help` shows all flags, those of the variant as --model.NAME")
+        return
+    variant, *rest = arguments
+    if variant not in variants:
+        raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, "codegan train --help"))
+    function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest))
+
+
+def _did_you_mean(word: str, known: Any, help_command: str) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? {help_command} lists all" if close else f"{help_command} lists all"
+
+
+def _parse(config: Any, program: str, arguments: list[str]) -> Any:
+    """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config, prog=program, args=arguments, config=(tyro.conf.FlagConversionOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            _exit(0)
+        raise UsageError(f"{program}: {_plain(complaint.getvalue())}", f"{program} --help") from None
+
+
+def _plain(boxed: str) -> str:
+    lines = [re.sub(r"[╭╮╰╯─│]|\x1b\[[0-9;]*m", "", line).strip() for line in boxed.splitlines()]
+    text = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
+    return " ".join(text) or "wrong arguments"
+
+
+if os.environ.get("CODEGAN_THREADS"):  # before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", os.environ["CODEGAN_THREADS"])

@@ -1,0 +1,230 @@
+"""Networks that turn images into the vectors a score compares.
+
+| name         | scores                           | network                                                     |
+|--------------|----------------------------------|-------------------------------------------------------------|
+| `inception`  | `fid`, `kid`                     | the Inception-v3 of published FID numbers, 2048 features    |
+| `squeezenet` | `fd-squeezenet`, `kd-squeezenet` | torchvision's SqueezeNet 1.0, last fire module, 512 pooled  |
+| `offline`    | `fd-offline`, `kd-offline`       | four fixed random convolutions, 256, needs no download      |
+
+Every image is resized by clean-fid (Parmar, Zhang, Zhu 2022: antialiased bicubic on floats, one image at a time), and
+this is the only module that imports it. Scores of different networks cannot be compared, hence their names.
+"""
+
+import hashlib
+import http.client
+import io
+import os
+import urllib.request
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+import torchvision
+from cleanfid.resize import make_resizer
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
+from data.prefetch import prefetch
+from data.storage import write_bytes
+
+FeatureName = Literal["inception", "squeezenet", "offline"]
+_DISTANCES = {"fid": "fd", "kid": "kd"}
+
+INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+_MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature network with its resizing: uint8 images (n, 3, H, W) of any size -> float32 (n, dim)."""
+
+    name: FeatureName
+    dim: int
+    side: int  # pixels the network sees
+    network: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim)
+    device: torch.device
+    weights_sha256: str | None = None
+
+    def score_name(self, metric: str) -> str:
+        """The name under which `fid` or `kid` on these features is reported; only Inception's may be called so."""
+        return metric if self.name == "inception" else f"{_DISTANCES[metric]}-{self.name}"
+
+    @torch.inference_mode()
+    def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        resize = make_resizer("PIL", False, "bicubic", (self.side, self.side))
+        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1))))
+        batch = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
+        # A GPU would round convolutions to TF32 and may pick kernels that add in varying order.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            features: NDArray[np.float32] = self.network(batch).float().cpu().numpy()
+        return features
+
+
+def load_features(name: FeatureName, weights: Path | None, device: torch.device) -> Features:
+    """The feature network `name`, with `weights` from a file; only `inception` can find its own (cache, download).
+
+    Raises `InputError` for weights that are not there, `UnsafeError` for a file that may hold code, `CorruptError` or
+    `MismatchError` for one that is damaged or another network's.
+    """
+    if weights is not None and not weights.is_file():
+        raise InputError(f"{weights}: is not a file", "give the file of the weights to --feature-weights")
+    if name == "inception":
+        return _load_inception(weights, device)
+    if name == "squeezenet":
+        return _load_squeezenet(weights, device)
+    if weights is not None:
+        raise UsageError(f"{weights}: the offline features take no weights", "leave out --feature-weights")
+    return Features("offline", 2 * sum(_OFFLINE_CHANNELS), 64, _OfflineNetwork().to(device), device)
+
+
+def _load_inception(weights: Path | None, device: torch.device) -> Features:
+    content = _inception_bytes(weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but the file is what it is
+        layers = torch.jit.load(io.BytesIO(content), map_location=device).eval().layers
+
+    def network(images: Tensor) -> Tensor:
+        """As clean-fid's InceptionV3W calls it: (n, 3, 299, 299) in [0, 255] -> (n, 2048)."""
+        pooled: Tensor = layers((images - 128) / 128)
+        return pooled.view(len(images), 2048)
+
+    return Features("inception", 2048, 299, network, device, INCEPTION_SHA256)
+
+
+def _inception_bytes(weights: Path | None) -> bytes:
+    """The verified file: a TorchScript file is code, so no other is ever loaded."""
+    if weights is not None:
+        content = weights.read_bytes()
+        if not _is_inception(content):
+            raise UnsafeError(
+                f"{weights}: is not NVIDIA's {INCEPTION_FILE}, and a TorchScript file can run code",
+                f"download {INCEPTION_URL}, SHA-256 {INCEPTION_SHA256}",
+            )
+        return content
+    cached = _cache_folder() / INCEPTION_FILE
+    if not cached.is_file():
+        _download_inception(cached)
+    content = cached.read_bytes()
+    if not _is_inception(content):
+        raise CorruptError(f"{cached}: its SHA-256 is wrong", "delete the file; it is downloaded again")
+    return content
+
+
+def _is_inception(content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == INCEPTION_SHA256
+
+
+def _cache_folder() -> Path:
+    if "CODEGAN_CACHE" in os.environ:
+        return Path(os.environ["CODEGAN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegan"
+
+
+def _download_inception(target: Path) -> None:
+    print(f"downloading {INCEPTION_URL}", flush=True)
+    try:
+        with urllib.request.urlopen(INCEPTION_URL, timeout=60) as response:
+            content = response.read(_MAX_DOWNLOAD)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f"{target}: is not there, and {INCEPTION_URL} cannot be read ({error})",
+            f"copy {INCEPTION_FILE} here and name it with --feature-weights, or use --features offline",
+        ) from error
+    if not _is_inception(content):
+        raise CorruptError(
+            f"{INCEPTION_URL}: what came back has the wrong SHA-256, nothing was kept",
+            "try again, or name a good copy with --feature-weights",
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, content)
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror}", "set CODEGAN_CACHE to a folder you can write to") from error
+
+
+def _load_squeezenet(weights: Path | None, device: torch.device) -> Features:
+    if weights is None:
+        raise UsageError(
+            "--features squeezenet: needs ImageNet weights",
+            "give torchvision's squeezenet1_0 as .safetensors or .pth with --feature-weights, or use --features offline",
+        )
+    prefix = "features."
+    tensors = {k.removeprefix(prefix): v for k, v in _read_state_dict(weights).items() if k.startswith(prefix)}
+    with torch.device("meta"):  # no random initialisation, which would draw from the global generator
+        layers = torchvision.models.squeezenet1_0(weights=None).features
+    try:
+        layers.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise MismatchError(
+            f"{weights}: is not torchvision's squeezenet1_0 ({str(error).splitlines()[-1].strip()})",
+            "give the weights of squeezenet1_0, not 1_1",
+        ) from error
+    layers = layers.float().eval().to(device)
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
+
+    def network(images: Tensor) -> Tensor:
+        maps: Tensor = layers((images / 255 - mean) / std)
+        return maps.mean(dim=(2, 3))
+
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return Features("squeezenet", 512, 224, network, device, digest)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a .safetensors or .pth file; raises `UnsafeError` where a .pth holds anything else."""
+    fix = "give a .safetensors file, or a .pth that holds a state dict and nothing else"
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # torchvision publishes .pth files only. `weights_only` rebuilds tensors and plain containers and refuses
+        # everything else, so no code of the file runs; this is the one place where the project reads a pickle.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
+        raise CorruptError(f"{path}: is damaged, or no file of weights ({type(error).__name__})", fix) from error
+    except Exception as error:  # the unpickler's own error, refusing
+        raise UnsafeError(f"{path}: holds more than tensors and was not loaded", fix) from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise MismatchError(f"{path}: is not a state dict", fix)
+    return content
+
+
+_OFFLINE_CHANNELS = (16, 24, 40, 48)  # of maps with 62, 30, 14 and 6 pixels a side
+_OFFLINE_SLOPE = 0.2
+
+
+class _OfflineNetwork(nn.Module):
+    """Random features: each layer's channel means and deviations, (n, 3, 64, 64) in [0, 255] -> (n, 256).
+
+    Weights are He-uniform from raw Philox words, which neither torch nor numpy may change between versions. Deviations
+    of random filters respond to sharpness and noise, means to colour; nothing here knows what an object is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        words = np.random.Philox(key=0)
+        channels = 3
+        for index, width in enumerate(_OFFLINE_CHANNELS):
+            fan_in = channels * 9
+            uniform = (words.random_raw(width * fan_in) >> np.uint64(11)) * 2.0**-53
+            bound = (6 / ((1 + _OFFLINE_SLOPE**2) * fan_in)) ** 0.5
+            kernel = ((2 * uniform - 1) * bound).reshape(width, channels, 3, 3)
+            self.register_buffer(f"kernel{index}", torch.from_numpy(kernel.astype(np.float32)))
+            channels = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, statistics = images / 127.5 - 1, []
+        for index, kernel in enumerate(self.buffers()):
+            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _OFFLINE_SLOPE)
+            statistics += [maps.mean(dim=(2, 3)), maps.std(dim=(2, 3), correction=0)]
+        return torch.cat(statistics, dim=1)

@@ -1,0 +1,1 @@
+"""Stage one, pixels <-> latents: networks, losses, training, encoding."""

@@ -1,0 +1,67 @@
+"""How well an autoencoder reconstructs images at several sizes (the paper's Table 1)."""
+
+import math
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.images import ImageSet, fit, to_float
+from data.prefetch import prefetch
+from stage1_autoencoder.networks import Autoencoder
+
+MSE_OF_RANGE_2 = 4.0  # peak-to-peak squared of [-1, 1]
+
+
+class Reconstruction(TypedDict):
+    size: int  # pixels a side
+    count: int  # images measured
+    mse: float  # mean squared error of images in [-1, 1]
+    psnr: float  # dB, of that mean error
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of an error measured on images in [-1, 1]."""
+    return 10 * math.log10(MSE_OF_RANGE_2 / mse) if mse > 0 else math.inf
+
+
+@torch.inference_mode()
+def reconstruction_error(autoencoder: Autoencoder, images_u8: NDArray[np.uint8]) -> float:
+    """Mean squared error of one batch (N, 3, H, W) in fp32, images in [-1, 1], reconstructions not rounded."""
+    device = next(autoencoder.parameters()).device
+    images = to_float(torch.from_numpy(images_u8).to(device))
+    return (autoencoder(images) - images).square().mean().item()
+
+
+def reconstruction_table(
+    autoencoder: Autoencoder,
+    images: ImageSet,
+    sizes: Sequence[int],
+    indices: Sequence[int] | None = None,
+    limit: int = 256,
+) -> list[Reconstruction]:
+    """One row a size, over the first `limit` of `indices` whose shorter side is at least that size.
+
+    Images are never enlarged, so a size that the data does not have gives no row.
+    """
+    chosen = list(range(len(images)) if indices is None else indices)
+    rows: list[Reconstruction] = []
+    for size in sizes:
+        fitting = [i for i in chosen if min(images.sizes[i]) >= size][:limit]
+        if not fitting:
+            continue
+
+        def load(index: int, size: int = size) -> NDArray[np.uint8]:
+            return np.asarray(fit(images.pil(index), size)).transpose(2, 0, 1)[None]
+
+        mse = float(np.mean([reconstruction_error(autoencoder, batch) for batch in prefetch(load, fitting)]))
+        rows.append({"size": size, "count": len(fitting), "mse": mse, "psnr": psnr(mse)})
+    return rows
+
+
+def format_table(rows: Sequence[Reconstruction]) -> str:
+    lines = [f"{'size':>6} {'images':>7} {'MSE in [-1, 1]':>15} {'PSNR dB':>8}"]
+    lines += [f"{r['size']:>6} {r['count']:>7} {r['mse']:>15.3e} {r['psnr']:>8.2f}" for r in rows]
+    return "\n".join(lines)

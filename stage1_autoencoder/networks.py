@@ -1,0 +1,152 @@
+"""Networks of stage one: pixels <-> latents (Liu, Yao, Ren, "An Acceleration Framework for High Resolution Image
+Synthesis", section 3.1 and figure 3a).
+
+The paper gives the shape of the networks (strided encoder ending in tanh, mirrored decoder, a convolutional
+discriminator, no normalisation anywhere) but no widths or kernels; those are ours. Everything is convolutional, so
+weights trained on 128 x 128 crops serve any size that is a multiple of the factor.
+"""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.checkpoints import fingerprint, load_weights
+from data.errors import MismatchError, UsageError
+
+SLOPE = 0.2  # of every leaky ReLU here
+FACTORS = (2, 4, 8, 16)
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
+    """A biased convolution that keeps (or halves) the map; He-normal for leaky ReLU, or N(0, gain^2 / fan_in)."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2)
+    gain = nn.init.calculate_gain("leaky_relu", SLOPE) if gain is None else gain
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs * kernel * kernel))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3(lrelu(conv3(lrelu(x)))), the identity at initialisation (there is no normalisation to tame it)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, channels, 3)
+        self.conv2 = conv(channels, channels, 3, gain=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, SLOPE)), SLOPE))
+
+
+def widths(factor: int, width: int) -> list[int]:
+    """Channels at full size and after each halving: w, 2w, 4w, 4w, ..."""
+    return [min(width << level, 4 * width) for level in range(int(math.log2(factor)) + 1)]
+
+
+class Encoder(nn.Sequential):
+    """(N, 3, H, W) in [-1, 1] -> (N, code_channels, H/f, W/f) in (-1, 1)."""
+
+    def __init__(self, factor: int, code_channels: int, width: int) -> None:
+        channels = widths(factor, width)
+        layers: list[nn.Module] = [conv(3, channels[0], 3), nn.LeakyReLU(SLOPE)]
+        for inputs, outputs in itertools.pairwise(channels):
+            layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
+        layers += [ResidualBlock(channels[-1]), ResidualBlock(channels[-1])]
+        # Pre-tanh deviation of about 0.5 on photographs: a saturated code has no gradient and cannot be generated.
+        layers += [conv(channels[-1], code_channels, 3, gain=1.0), nn.Tanh()]
+        super().__init__(*layers)
+
+
+class Decoder(nn.Sequential):
+    """(N, code_channels, h, w) -> (N, 3, f h, f w) in (-1, 1); nearest upsampling leaves no checkerboard."""
+
+    def __init__(self, factor: int, code_channels: int, width: int) -> None:
+        channels = widths(factor, width)[::-1]
+        layers: list[nn.Module] = [conv(code_channels, channels[0], 3)]
+        layers += [ResidualBlock(channels[0]), ResidualBlock(channels[0]), nn.LeakyReLU(SLOPE)]
+        for inputs, outputs in itertools.pairwise(channels):
+            layers += [nn.Upsample(scale_factor=2), conv(inputs, outputs, 3), nn.LeakyReLU(SLOPE)]
+        layers += [conv(channels[-1], 3, 3, gain=1.0), nn.Tanh()]
+        super().__init__(*layers)
+
+
+class Discriminator(nn.Sequential):
+    """Patch discriminator: (N, 3, H, W) -> logits (N, 1, H/8 - 1, W/8 - 1); each sees a patch of 46 pixels."""
+
+    def __init__(self, width: int = 64) -> None:
+        channels = [3, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(channels):
+            layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
+        super().__init__(*layers, conv(channels[-1], 1, 4, gain=1.0))
+
+
+class Autoencoder(nn.Module):
+    """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`."""
+
+    def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
+        super().__init__()
+        if factor not in FACTORS:
+            raise UsageError(f"--factor {factor}: is not supported", f"choose one of {', '.join(map(str, FACTORS))}")
+        if code_channels < 1 or width < 1:
+            raise UsageError(f"--code-channels {code_channels} --width {width}: must be positive", "give 1 or more")
+        self.factor, self.code_channels, self.width = factor, code_channels, width
+        self.encoder = Encoder(factor, code_channels, width)
+        self.decoder = Decoder(factor, code_channels, width)
+
+    @property
+    def config(self) -> dict[str, int]:
+        return {"factor": self.factor, "code_channels": self.code_channels, "width": self.width}
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of these weights: latents are only decodable by the autoencoder that made them."""
+        return fingerprint(self.state_dict(), self.config)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> latents (N, code_channels, H/factor, W/factor) in [-1, 1].
+
+        Raises `UsageError` when a side is not a multiple of the factor.
+        """
+        check_multiple(images.shape[-2:], self.factor)
+        return self.encoder(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
+        return self.decoder(latents)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+    @classmethod
+    def load(cls, run: str | Path) -> Self:
+        """The autoencoder of a `train-ae` run folder, ready for inference.
+
+        Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
+        """
+        weights = load_weights(Path(run) / "weights")
+        if weights.state.get("kind") != "autoencoder":
+            raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")
+        return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"])
+
+    @classmethod
+    def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
+        autoencoder = cls(**config)
+        autoencoder.load_state_dict(tensors)
+        return autoencoder.eval().requires_grad_(False)
+
+
+def check_multiple(sides: tuple[int, ...] | torch.Size, factor: int) -> None:
+    """Raise `UsageError` unless every side is a positive multiple of `factor`."""
+    for side in sides:
+        if side <= 0 or side % factor:
+            raise UsageError(
+                f"size {side}: is not a multiple of the autoencoder's factor {factor}",
+                f"choose a --size such as {max(factor, round(side / factor) * factor)}",
+            )

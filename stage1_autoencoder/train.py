@@ -1,0 +1,231 @@
+"""Training of the autoencoder: L1 + adversarial loss on 128 px crops (Liu, Yao, Ren, section 3.1).
+
+The discriminator joins after a reconstruction-only warm-up. The weights used for encoding are an EMA.
+"""
+
+import copy
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.checkpoints import load_state, save_state, save_weights
+from data.console import ProgressReport, finish
+from data.errors import InputError, UsageError
+from data.images import ImageSet, fit, image_grid, open_images, save_png, to_float, to_uint8, write_skipped
+from data.prefetch import prefetch
+from data.runs import MetricsLog, open_run, to_json
+from data.seeds import derive_seed
+from data.storage import lock, write_json
+from stage1_autoencoder.crops import RandomCrops
+from stage1_autoencoder.evaluate import format_table, reconstruction_table
+from stage1_autoencoder.loop import (
+    LOG_EVERY_STEPS,
+    Precision,
+    StepClock,
+    StopSignal,
+    any_rank,
+    autocast,
+    check_finite,
+    crossed,
+    ema_beta,
+    local_share,
+    make_accelerator,
+    update_ema,
+)
+from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
+from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple
+
+EVALUATED_SIZES = (128, 256, 512, 1024)
+MAY_CHANGE = ("out", "kimg", "snapshot_kimg", "threads")
+
+
+@dataclass(frozen=True)
+class TrainAEConfig:
+    """Train an autoencoder on your images, once, at 128 px; it then encodes any size.
+
+    Example: codegan train-ae --data photos/ --out runs/ae --kimg 200
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
+    """A folder, a .zip, .tar shards, or scenes:N."""
+    out: Path
+    """Run folder; the same command resumes it."""
+    factor: int = 4
+    """Downsampling of each side: 2, 4, 8 or 16."""
+    code_channels: int = 16
+    """Channels of the latents."""
+    size: int = 128
+    """Side of the training crops, pixels."""
+    width: int = 64
+    """Channels at full resolution; twice and four times as many further down."""
+    kimg: float = 200.0
+    """Length of training, thousands of crops."""
+    batch_size: int = 16
+    """Crops a step, over all processes."""
+    seed: int = 0
+    """Decides the initial weights, the held-out images and every crop."""
+    precision: Precision = "fp32"
+    """bf16 is about twice as fast where the hardware has it; weights stay fp32."""
+    adversarial_weight: float = 0.01
+    """Weight alpha of the adversarial loss (eq. 3); 0 trains without a discriminator."""
+    warmup_kimg: float = 20.0
+    """Thousands of crops before the adversarial loss joins."""
+    lr: float = 2e-4
+    """Learning rate of Adam, both networks."""
+    ema_halflife_kimg: float = 2.0
+    """Half-life of the averaged weights, thousands of crops."""
+    discriminator_width: int = 64
+    """Channels after the discriminator's first layer."""
+    snapshot_kimg: float = 20.0
+    """Checkpoint and preview every so many thousand crops."""
+    max_skip: float = 0.01
+    """Part of the files that may be unreadable."""
+    threads: int = 4
+    """Threads that decode and crop images."""
+
+
+def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices to train on and to measure on: one image in twenty is held out, at least one and at most 256."""
+    if count < 2:
+        raise InputError("the data set has fewer than 2 images", "give at least 2; 100 or more for a useful result")
+    order = np.random.default_rng(derive_seed(seed, count)).permutation(count)
+    held_out = min(max(count // 20, 1), 256)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _check(config: TrainAEConfig) -> None:
+    check_multiple((config.size,), config.factor)
+    if config.size < 32:
+        raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
+    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
+        raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train-ae --help`")
+
+
+def train(config: TrainAEConfig) -> None:
+    """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
+    _check(config)
+    accelerator = make_accelerator()
+    share = local_share(config.batch_size, accelerator)
+    main, device = accelerator.is_main_process, accelerator.device
+    images = open_images(config.data, max_skip=config.max_skip)
+    train_indices, held_out = split(len(images), config.seed)
+    with ExitStack() as stack:
+        if main:
+            open_run(config.out, {"kind": "autoencoder", **to_json(config)}, MAY_CHANGE)
+            stack.enter_context(lock(config.out))
+            write_skipped(config.out / "skipped.jsonl", images.skipped)
+        accelerator.wait_for_everyone()
+
+        # --- networks, the same on every rank, and their state ---
+        torch.manual_seed(derive_seed(config.seed))
+        autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
+        networks: dict[str, nn.Module] = {
+            "autoencoder": autoencoder,
+            "discriminator": Discriminator(config.discriminator_width),
+            "ema": copy.deepcopy(autoencoder).requires_grad_(False),
+        }
+        for network in networks.values():
+            network.to(device).to(memory_format=torch.channels_last)
+        discriminator, ema = networks["discriminator"], networks["ema"]
+        optimizers = {
+            f"opt_{name}": torch.optim.Adam(networks[name].parameters(), config.lr, betas=(0.5, 0.999), fused=True)
+            for name in ("autoencoder", "discriminator")
+        }
+        nimg, step = load_state(config.out / "checkpoints", networks, optimizers)
+        ae, critic = accelerator.prepare(autoencoder, discriminator)
+
+        preview = _preview(images, held_out, config.size) if main else None
+
+        def save() -> None:
+            if main:
+                save_state(config.out / "checkpoints", networks, optimizers, nimg, step)
+                described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
+                save_weights(config.out / "weights", {"autoencoder": ema.state_dict()}, described)
+                _save_preview(config.out / "samples" / f"{nimg:09d}.png", ema, preview)
+            accelerator.wait_for_everyone()
+
+        # --- the loop; its clock is images seen ---
+        batch, rows = config.batch_size, share.stop - share.start
+        total = math.ceil(config.kimg * 1000 / batch) * batch
+        warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, round(config.snapshot_kimg * 1000)
+        crops = RandomCrops(images, train_indices, config.size, config.seed)
+        starts = range(nimg + share.start, total, batch)
+        batches = prefetch(lambda start: crops.batch(start, rows), starts, 2 * config.threads, config.threads)
+        log = MetricsLog(config.out, nimg) if main else None
+        stop = stack.enter_context(StopSignal())
+        report = stack.enter_context(ProgressReport("train-ae", total, "img", main))
+        clock = StepClock()
+        for images_u8 in clock.waiting(batches):
+            real = to_float(torch.from_numpy(images_u8).to(device)).contiguous(memory_format=torch.channels_last)
+            adversarial = config.adversarial_weight > 0 and nimg >= warmup_nimg
+            logs: dict[str, Tensor] = {}
+
+            discriminator.requires_grad_(False)
+            with autocast(accelerator, config.precision):
+                fake = ae(real)
+                loss = logs["loss/l1"] = reconstruction_loss(fake.float(), real)
+                if adversarial:
+                    logs["loss/adversarial"] = adversarial_loss(critic(fake).float())
+                    loss = loss + config.adversarial_weight * logs["loss/adversarial"]
+            accelerator.backward(loss)
+            check_finite(autoencoder, "the autoencoder's gradient", nimg)
+            optimizers["opt_autoencoder"].step()
+            optimizers["opt_autoencoder"].zero_grad()
+
+            if adversarial:
+                discriminator.requires_grad_(True)
+                with autocast(accelerator, config.precision):
+                    logits_real, logits_fake = critic(real).float(), critic(fake.detach()).float()
+                    logs["loss/discriminator"] = discriminator_loss(logits_real, logits_fake)
+                accelerator.backward(logs["loss/discriminator"])
+                check_finite(discriminator, "the discriminator's gradient", nimg)
+                optimizers["opt_discriminator"].step()
+                optimizers["opt_discriminator"].zero_grad()
+
+            nimg, step = nimg + batch, step + 1
+            update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
+            if log and (step % LOG_EVERY_STEPS == 0 or nimg >= total):
+                values = {name: value.item() for name, value in logs.items()}
+                report.update(nimg, values)
+                log.append(step, nimg, values | clock.read(nimg))
+            if any_rank(accelerator, stop.received is not None):
+                break
+            if nimg < total and crossed(nimg, batch, snapshot_nimg):
+                save()
+        save()
+        stop.raise_if_early(config.out, nimg, total)
+
+        if main:
+            _finish(config, images, held_out, ema)
+
+
+def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """The first 8 of `indices`, (n, 3, size, size)."""
+    return np.stack([np.asarray(fit(images.pil(int(i)), size)).transpose(2, 0, 1) for i in indices[:8]])
+
+
+@torch.inference_mode()
+def _save_preview(path: Path, autoencoder: nn.Module, images_u8: NDArray[np.uint8] | None) -> None:
+    """Originals above their reconstructions."""
+    assert images_u8 is not None
+    device = next(autoencoder.parameters()).device
+    decoded = to_uint8(autoencoder(to_float(torch.from_numpy(images_u8).to(device)))).cpu().numpy()
+    save_png(path, image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8)))
+
+
+def _finish(config: TrainAEConfig, images: ImageSet, held_out: NDArray[np.int64], ema: nn.Module) -> None:
+    assert isinstance(ema, Autoencoder)
+    sizes = sorted({config.size, *EVALUATED_SIZES})
+    rows = reconstruction_table(ema, images, sizes, [int(i) for i in held_out])
+    write_json(config.out / "reconstructions.json", {"data": images.name, "held_out": len(held_out), "rows": rows})
+    print(f"reconstruction of {len(held_out)} held-out images\n{format_table(rows)}")
+    encode = ["codegan", "encode", "--data", *config.data, "--autoencoder", str(config.out), "--out", "stores/latents"]
+    finish([config.out / "weights", config.out / "reconstructions.json"], encode)

@@ -1,0 +1,1 @@
+"""Stage two, z -> codes: modules, one file per variant, losses, training."""

@@ -1,0 +1,47 @@
+"""Latents as stored <-> codes as the GAN sees them; one object owns both directions."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from data.latents import LatentStore
+
+
+@dataclass(frozen=True)
+class CodeScale:
+    """codes = (latents - mean) / std, one mean and deviation a channel.
+
+    It travels with the generator's weights: the same numbers must undo what they did.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, store: LatentStore, standardise: bool) -> Self:
+        """The store's statistics, or the identity (the encoder's tanh range, what the acceleration paper trains on)."""
+        channels = store.code_shape[0]
+        if not standardise:
+            return cls((0.0,) * channels, (1.0,) * channels)
+        return cls(tuple(store.mean.tolist()), tuple(max(std, 1e-6) for std in store.std.tolist()))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        return cls(tuple(value["mean"]), tuple(value["std"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_codes(self, latents: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        return (latents - self._column(self.mean, latents)) / self._column(self.std, latents)
+
+    def to_latents(self, codes: Tensor) -> Tensor:
+        """Inverse of `to_codes`, clamped to the encoder's range [-1, 1]."""
+        return (codes * self._column(self.std, codes) + self._column(self.mean, codes)).clamp(-1, 1)
+
+    @staticmethod
+    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

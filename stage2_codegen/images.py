@@ -1,0 +1,68 @@
+"""From seeds to pictures: noise, generator, decoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.checkpoints import load_weights
+from data.errors import MismatchError
+from data.images import to_uint8
+from data.seeds import derive_seed
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.variants import build_networks
+
+
+class ImageGenerator:
+    """Draws codes with a trained generator and decodes them to full-resolution images."""
+
+    def __init__(self, generator: nn.Module, scale: CodeScale, autoencoder: Autoencoder, image_size: int) -> None:
+        self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
+        self.image_size = image_size  # pixels a side
+        self.z_dim = int(generator.z_dim)  # type: ignore[arg-type]  # every variant's generator has it
+
+    @classmethod
+    def load(cls, run: str | Path) -> Self:
+        """The averaged generator of a `train` run, with the decoder its codes belong to; on a GPU if there is one.
+
+        Raises `InputError` without weights, `CorruptError` on damage, `MismatchError` for another kind of run.
+        """
+        weights = load_weights(Path(run) / "weights")
+        config = weights.state
+        if config.get("kind") != "generator":
+            raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")
+        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"])
+        if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
+            raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
+        generator, _ = build_networks(config["variant"], tuple(config["code_shape"]), **config["model"])
+        generator.load_state_dict(weights.tensors["generator"])
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        autoencoder.to(device).to(memory_format=torch.channels_last)
+        return cls(generator, CodeScale.from_json(config["scale"]), autoencoder, config["image_size"])
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """z (n, z_dim), row i a function of seeds[i] alone."""
+        rows = []
+        for seed in seeds:
+            source = torch.Generator().manual_seed(derive_seed(seed))
+            rows.append(torch.randn(self.z_dim, generator=source))
+        return torch.stack(rows).to(next(self.generator.parameters()).device)
+
+    @torch.inference_mode()
+    def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Images (n, 3, H, W).
+
+        They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
+        of a picture would depend on its neighbours.
+        """
+        return np.concatenate([self._draw(z[None]) for z in self.noise(seeds)])
+
+    def _draw(self, z: Tensor) -> NDArray[np.uint8]:
+        images = self.autoencoder.decode(self.scale.to_latents(self.generator(z)))
+        return to_uint8(images).cpu().numpy()

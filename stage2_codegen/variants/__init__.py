@@ -1,0 +1,44 @@
+"""The code generators one can train, by name."""
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from data.errors import UsageError
+from stage2_codegen.variants import accel
+from stage2_codegen.variants.contract import CodeShape, Variant
+
+VARIANTS: dict[str, Variant] = {
+    "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
+}
+
+SIDES = (16, 32, 64, 128, 256)  # of codes; 512 and 1024 only as the pixel networks a paper compares with
+MAX_CHANNELS = 64
+
+
+def check_code_shape(code_shape: CodeShape) -> None:
+    """Raise `UsageError` unless codes are square, of a side in `SIDES` and of 1 to 64 channels."""
+    channels, height, width = code_shape
+    if height != width or height not in SIDES:
+        raise UsageError(
+            f"codes of {height} x {width}: no variant takes them",
+            f"encode at a --size that gives a side of {', '.join(map(str, SIDES))} (image size / factor)",
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UsageError(f"codes of {channels} channels: no variant takes them", f"use 1 to {MAX_CHANNELS} channels")
+
+
+def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[nn.Module, nn.Module]:
+    """(generator, critic) of a variant for codes of that shape, with fields of its Config overridden.
+
+    Raises `UsageError` for an unknown variant or field and for a shape no variant takes.
+    """
+    if name not in VARIANTS:
+        raise UsageError(f"{name}: is not a variant", f"choose one of {', '.join(VARIANTS)}")
+    check_code_shape(code_shape)
+    variant = VARIANTS[name]
+    if unknown := overrides.keys() - {field.name for field in dataclasses.fields(variant.Config)}:
+        raise UsageError(f"{name}: has no field {', '.join(sorted(unknown))}", f"see `codegan train {name} --help`")
+    config = variant.Config(**overrides)
+    return variant.Generator(code_shape, config), variant.Critic(code_shape, config)

@@ -1,0 +1,46 @@
+"""What a variant is: networks, a configuration and a loss; the trainer knows nothing else about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from stage2_codegen.losses import Loss
+
+CodeShape = tuple[int, int, int]  # (C, S, S)
+
+
+@dataclass(frozen=True)
+class VariantConfig:
+    """Fields every variant has, because the trainer reads them; a variant sets its paper's defaults."""
+
+    z_dim: int = 512
+    """Length of the noise vector, N(0, 1)."""
+    lr: float = 2e-4
+    """Learning rate of Adam for the generator."""
+    critic_lr: float = 2e-4
+    """Learning rate of Adam for the critic."""
+    beta1: float = 0.0
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay."""
+    n_critic: int = 1
+    """Critic updates for each generator update."""
+    ema_halflife_kimg: float = 10.0
+    """Half-life of the averaged generator, thousands of samples."""
+    standardise: bool = False
+    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+
+
+class Variant(NamedTuple):
+    """A record of `VARIANTS`.
+
+    `Generator(code_shape, config)`: z (N, z_dim) -> codes; `Critic(code_shape, config)`: codes -> scores;
+    `loss(config)` -> an object with `critic_loss` and `generator_loss`.
+    """
+
+    Config: type[VariantConfig]
+    Generator: Callable[[CodeShape, Any], nn.Module]
+    Critic: Callable[[CodeShape, Any], nn.Module]
+    loss: Callable[[Any], Loss]
