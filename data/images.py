@@ -38,6 +38,11 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB -> (3, H, W), writable."""
+    return np.array(np.asarray(image).transpose(2, 0, 1), order="C")
+
+
 def to_float(images_u8: "Tensor") -> "Tensor":
     """uint8 -> float32 in [-1, 1]."""
     return images_u8.float() / 127.5 - 1
@@ -48,9 +53,11 @@ def to_uint8(images: "Tensor") -> "Tensor":
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def image_grid(images_u8: NDArray[np.uint8], columns: int | None = None, padding: int = 2) -> NDArray[np.uint8]:
+def image_grid(
+    images_u8: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int | None = None, padding: int = 2
+) -> NDArray[np.uint8]:
     """(n, 3, H, W) -> (3, rows * (H + padding) - padding, ...), row by row on white; as square as can be by default."""
-    count, channels, height, width = images_u8.shape
+    count, (channels, height, width) = len(images_u8), images_u8[0].shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     grid = np.full((channels, rows * (height + padding), columns * (width + padding)), 255, np.uint8)
@@ -76,10 +83,6 @@ def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image_u8.transpose(1, 2, 0)))
 
 
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Pictures by index, sorted by key; every one of them was decoded once when the set was opened.
@@ -95,19 +98,15 @@ class ImageSet:
     skipped: list[Skip]
     notes: dict[str, str]  # remarks by key
     size: int | None  # what `image` and `batches` fit to
-    load: Callable[[int], Image.Image]
+    pil: Callable[[int], Image.Image]  # RGB and upright, in its own size
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def pil(self, index: int) -> Image.Image:
-        """RGB and upright, in its own size."""
-        return self.load(index)
-
     def image(self, index: int) -> NDArray[np.uint8]:
         """(3, H, W), fitted if the set has a `size`."""
-        image = self.load(index)
-        return _to_array(image if self.size is None else fit(image, self.size))
+        image = self.pil(index)
+        return to_array(image if self.size is None else fit(image, self.size))
 
     def batches(self, batch_size: int, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
         """(n, 3, size, size) in order, the last one perhaps smaller; decoded ahead in a few threads."""
@@ -132,26 +131,33 @@ def open_images(
     `max_skip` of the files cannot, `CorruptError` for damaged archives, `UsageError` and `UnsafeError` for bad DATA.
     """
     names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
+    if not names:
+        raise UsageError("no data given", "name a folder, a .zip, .tar shards or scenes:N")
     if size is not None and size < 1:
         raise UsageError(f"size {size}: is not a number of pixels", "give a size of at least 1")
     if not 0 <= max_skip <= 1:
         raise UsageError(f"max skip {max_skip}: is not a share", "give a number from 0 to 1")
     if len(names) == 1 and names[0].startswith("scenes:"):
         return _open_scenes(names[0], size, seed)
-    listing = list_entries(names)
+    return _open_files(names, size, max_skip, on_progress or (lambda done, total: None))
+
+
+def _open_files(
+    names: list[str], size: int | None, max_skip: float, on_progress: Callable[[int, int], None]
+) -> ImageSet:
+    name, listing = ", ".join(names), list_entries(names)
     scans: list[_Scan] = []
     for scan in prefetch(_scan, listing.entries, ahead=4 * _THREADS, threads=_THREADS):
         scans.append(scan)
-        if on_progress:
-            on_progress(len(scans), len(listing.entries))
-    kept = [(entry, scan) for entry, scan in zip(listing.entries, scans, strict=True) if not scan.problem]
-    broken = [Skip(e.key, s.problem) for e, s in zip(listing.entries, scans, strict=True) if s.problem]
-    skipped = sorted(listing.skipped + broken)
-    _check_share(", ".join(names), len(kept), skipped, max_skip)
+        on_progress(len(scans), len(listing.entries))
+    scanned = list(zip(listing.entries, scans, strict=True))
+    kept = [(entry, scan) for entry, scan in scanned if not scan.problem]
+    skipped = sorted(listing.skipped + [Skip(entry.key, scan.problem) for entry, scan in scanned if scan.problem])
+    _check_share(name, len(kept), skipped, max_skip)
     entries = [entry for entry, _ in kept]
     labels = [entry.label for entry in entries]
     return ImageSet(
-        name=", ".join(names),
+        name=name,
         keys=[entry.key for entry in entries],
         sizes=np.array([(scan.height, scan.width) for _, scan in kept], np.int64),
         labels=None if None in labels else np.array(labels, np.int64),
@@ -159,7 +165,7 @@ def open_images(
         skipped=skipped,
         notes=listing.notes | {entry.key: scan.notes for entry, scan in kept if scan.notes},
         size=size,
-        load=lambda index: _reload(entries[index]),
+        pil=lambda index: _reload(entries[index]),
     )
 
 
@@ -177,7 +183,7 @@ def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
         skipped=[],
         notes={},
         size=size,
-        load=lambda index: _from_array(scenes.image(range(count)[index])),
+        pil=lambda index: _from_array(scenes.image(range(count)[index])),
     )
 
 

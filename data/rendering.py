@@ -51,7 +51,7 @@ class Scene:
     ground_turn: float  # of the texture, radians
     ground_cell: float  # width of one stripe or tile, camera heights
     sun_azimuth: float  # radians, 0 behind the camera, positive to the right
-    sun_elevation: float  # radians above the ground
+    sun_elevation: float  # radians above the ground, between 0 and pi / 2 exclusive
     objects: tuple[SceneObject, ...]
 
     @property

@@ -40,7 +40,8 @@ def scene(seed: int, index: int) -> Scene:
     """
     rng = np.random.default_rng(derive_seed(seed, index))
     pick = rng.integers
-    objects = tuple(_object(rng, *place) for place in _place(rng, pick(1, MAX_OBJECTS + 1)))
+    count = int(pick(1, MAX_OBJECTS + 1))
+    objects = tuple(_object(rng, *place) for place in _place(rng, count))
     return Scene(
         horizon=float(rng.uniform(0.36, 0.46)),
         sky=tuple(SKIES)[pick(len(SKIES))],

@@ -1,7 +1,7 @@
-"""Closed-form geometry of the solids in `data.rendering`: where a ray meets one, its surface, the outline of its shadow.
+"""Closed-form geometry of a scene's solids: where a ray meets one, its surface, the outline of its shadow.
 
-Camera, world and picture units are those of `data.rendering`. Points handed to `surface` and `shadow` are relative to the
-foot of the solid's vertical axis.
+Camera, world and picture units are those of `data.rendering`. Points handed to `surface` and `shadow` are relative to
+the foot of the solid's vertical axis.
 """
 
 import math

@@ -70,7 +70,7 @@ class Listing:
 def clean_key(name: str) -> str:
     """A relative, printable, POSIX-like name: no root, no `..`, no control or undecodable characters."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in "/".join(parts))
+    return "".join(c if c.isprintable() else f"%{ord(c):02X}" for c in "/".join(parts))
 
 
 def is_picture(name: str) -> bool:
@@ -86,7 +86,7 @@ def list_entries(names: Sequence[str]) -> Listing:
     """List DATA. Keys are paths inside the folder or archive; with several shards, below the shard's own path from
     the folder all shards share. Labels come from `.cls` members of tars, or from sub-folders of a folder or zip.
     """
-    paths = [path for name in names for path in _expand(name)]
+    paths = [Path(os.path.abspath(path)) for name in names for path in _expand(name)]
     if len(set(paths)) < len(paths):
         raise UsageError(f"{', '.join(names)}: gives a path more than once", "name every shard once")
     if len(paths) == 1 and paths[0].is_dir():
@@ -191,11 +191,11 @@ def _with_folder_labels(listing: Listing) -> Listing:
 
 def _list_tars(paths: Sequence[Path]) -> Listing:
     listing = Listing()
-    shared = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    shared = os.path.commonpath([path.parent for path in paths])
     for path in paths:
         if path.suffix.lower() != ".tar":
             raise UsageError(f"{path}: cannot be combined with other data", "only .tar shards can be given together")
-        prefix = "" if len(paths) == 1 else f"{path.absolute().relative_to(shared).as_posix()}/"
+        prefix = "" if len(paths) == 1 else f"{path.relative_to(shared).as_posix()}/"
         _list_tar(path, prefix, listing)
     return listing
 
@@ -204,13 +204,16 @@ def _list_tar(path: Path, prefix: str, listing: Listing) -> None:
     from webdataset.tariterators import base_plus_ext  # late: it imports torch
 
     members = _read_index(path)
-    split = {member.name: base_plus_ext(member.name) for member in members if not member.isdir()}
+    split = {}
+    for member in members:
+        stem, extension = base_plus_ext(member.name)
+        split[member.name] = stem, (extension or "").lower()
     labels = {
         split[member.name][0]: _read_label(path, member)
         for member in members
         if member.isreg() and split[member.name][1] == "cls"
     }
-    plain = {stem for stem, extension in split.values() if extension and f".{extension.lower()}" in EXTENSIONS}
+    plain = {stem for stem, extension in split.values() if f".{extension}" in EXTENSIONS}
     for member in members:
         if member.isdir() or not is_picture(member.name):
             continue

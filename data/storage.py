@@ -61,9 +61,10 @@ def _fsync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` atomically and durably."""
+    """Replace `path` by `content` atomically and durably, making its folder if need be."""
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
                 file.write(content)

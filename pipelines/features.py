@@ -4,7 +4,7 @@
 |--------------|----------------------------------|-------------------------------------------------------------|
 | `inception`  | `fid`, `kid`                     | the Inception-v3 of published FID numbers, 2048 features    |
 | `squeezenet` | `fd-squeezenet`, `kd-squeezenet` | torchvision's SqueezeNet 1.0, last fire module, 512 pooled  |
-| `offline`    | `fd-offline`, `kd-offline`       | four fixed random convolutions, 256, needs no download      |
+| `offline`    | `fd-offline`, `kd-offline`       | four fixed random convolutions, 259, needs no download      |
 
 Every image is resized by clean-fid (Parmar, Zhang, Zhu 2022: antialiased bicubic on floats, one image at a time), and
 this is the only module that imports it. Scores of different networks cannot be compared, hence their names.
@@ -84,7 +84,7 @@ def load_features(name: FeatureName, weights: Path | None, device: torch.device)
         return _load_squeezenet(weights, device)
     if weights is not None:
         raise UsageError(f"{weights}: the offline features take no weights", "leave out --feature-weights")
-    return Features("offline", 2 * sum(_OFFLINE_CHANNELS), 64, _OfflineNetwork().to(device), device)
+    return Features("offline", _OFFLINE_DIM, 128, _OfflineNetwork().to(device), device)
 
 
 def _load_inception(weights: Path | None, device: torch.device) -> Features:
@@ -156,7 +156,7 @@ def _load_squeezenet(weights: Path | None, device: torch.device) -> Features:
     if weights is None:
         raise UsageError(
             "--features squeezenet: needs ImageNet weights",
-            "give torchvision's squeezenet1_0 as .safetensors or .pth with --feature-weights, or use --features offline",
+            "give a file of torchvision's squeezenet1_0 with --feature-weights, or use --features offline",
         )
     prefix = "features."
     tensors = {k.removeprefix(prefix): v for k, v in _read_state_dict(weights).items() if k.startswith(prefix)}
@@ -199,32 +199,38 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-_OFFLINE_CHANNELS = (16, 24, 40, 48)  # of maps with 62, 30, 14 and 6 pixels a side
-_OFFLINE_SLOPE = 0.2
+_OFFLINE_CHANNELS = (16, 24, 40, 48)  # of maps with 126, 62, 30 and 14 pixels a side
+_OFFLINE_DIM = 3 + 2 * sum(_OFFLINE_CHANNELS)
+_SLOPE = 0.2
+_FLAT = 0.01  # deviation below which a map counts as flat
 
 
 class _OfflineNetwork(nn.Module):
-    """Random features: each layer's channel means and deviations, (n, 3, 64, 64) in [0, 255] -> (n, 256).
+    """Fixed random features: mean colour, then of each channel of four layers its relative mean and log deviation.
 
-    Weights are He-uniform from raw Philox words, which neither torch nor numpy may change between versions. Deviations
-    of random filters respond to sharpness and noise, means to colour; nothing here knows what an object is.
+    (n, 3, 128, 128) in [0, 255] -> (n, 259). The first layer's kernels have zero mean: left in, brightness drowns
+    sharpness and noise. Logarithms weigh a halved contrast alike at all scales. Nothing here knows what an object is.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        words = np.random.Philox(key=0)
+        words = np.random.Philox(key=0)  # its raw words, unlike numpy's or torch's samplers, are fixed for all versions
         channels = 3
         for index, width in enumerate(_OFFLINE_CHANNELS):
             fan_in = channels * 9
             uniform = (words.random_raw(width * fan_in) >> np.uint64(11)) * 2.0**-53
-            bound = (6 / ((1 + _OFFLINE_SLOPE**2) * fan_in)) ** 0.5
+            bound = (6 / ((1 + _SLOPE**2) * fan_in)) ** 0.5  # He et al. 2015
             kernel = ((2 * uniform - 1) * bound).reshape(width, channels, 3, 3)
+            if index == 0:
+                kernel -= kernel.mean(axis=(2, 3), keepdims=True)
             self.register_buffer(f"kernel{index}", torch.from_numpy(kernel.astype(np.float32)))
             channels = width
 
     def forward(self, images: Tensor) -> Tensor:
-        maps, statistics = images / 127.5 - 1, []
+        maps = images / 127.5 - 1
+        statistics = [maps.mean(dim=(2, 3))]
         for index, kernel in enumerate(self.buffers()):
-            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _OFFLINE_SLOPE)
-            statistics += [maps.mean(dim=(2, 3)), maps.std(dim=(2, 3), correction=0)]
+            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _SLOPE)
+            deviation = maps.std(dim=(2, 3), correction=0) + _FLAT
+            statistics += [maps.mean(dim=(2, 3)) / deviation, deviation.log()]
         return torch.cat(statistics, dim=1)

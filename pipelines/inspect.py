@@ -1,0 +1,150 @@
+"""What is in a data set, before hours are spent on it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from data.console import ProgressReport, finish
+from data.errors import UsageError
+from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
+from data.storage import write_json
+
+CONTACT_IMAGES, CONTACT_SIZE = 64, 128
+_SHOWN = 20  # remarks and skipped files printed; the files of --out hold all
+_COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their size where the data has it
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Show what is in a data set: counts, sizes, labels, and which files cannot be used and why.
+
+    Example: codegan inspect photos/ --out runs/inspect
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A folder, a .zip, .tar shards, or scenes:N."""
+    out: Path | None = None
+    """Folder for contact.png, skipped.jsonl and summary.json; without it they are only described."""
+    size: tuple[int, ...] = (128, 256, 512, 1024)
+    """Sides to count images by, and to measure reconstructions at, pixels."""
+    autoencoder: Path | None = None
+    """Run folder of `codegan train-ae`: also measure how well it reconstructs these images."""
+
+
+def inspect(config: InspectConfig) -> None:
+    """Print the summary, and write it to `config.out` if given."""
+    if not config.size or min(config.size) < 1:
+        raise UsageError("--size: needs at least one side, all positive", "give for example --size 128 256")
+    sizes = sorted(set(config.size))
+    images = _open(config.data)
+    summary = summarise(images, sizes)
+    print(format_summary(images, summary))
+    wrote = []
+    if config.out:
+        save_png(config.out / "contact.png", contact_sheet(images))
+        write_skipped(config.out / "skipped.jsonl", images.skipped)
+        wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
+    if config.autoencoder:
+        summary["reconstructions"], written = _reconstruct(images, config.autoencoder, sizes, config.out)
+        wrote += written
+    if config.out:
+        write_json(config.out / "summary.json", summary)
+        wrote.append(config.out / "summary.json")
+    finish(wrote, ["codegan", "train-ae", "--data", *config.data, "--out", "runs/ae"])
+
+
+def _open(data: Sequence[str]) -> ImageSet:
+    with ExitStack() as stack:
+        reports: list[ProgressReport] = []
+
+        def show(done: int, total: int) -> None:
+            if not reports:  # the total is known only now
+                reports.append(stack.enter_context(ProgressReport("inspect", total, "img")))
+            reports[0].update(done)
+
+        return open_images(data, max_skip=1, on_progress=show)
+
+
+def summarise(images: ImageSet, sizes: Sequence[int]) -> dict[str, Any]:
+    """Everything `inspect` knows, ready for JSON. `shorter_side` counts images by their shorter side in pixels."""
+    height, width = images.sizes.T
+    shorter = np.minimum(height, width)
+    counts = np.bincount(np.searchsorted(sizes, shorter, side="right"), minlength=len(sizes) + 1)
+    names = [f"below {sizes[0]}", *(f"{a} to {b - 1}" for a, b in pairwise(sizes))]
+    return {
+        "data": images.name,
+        "fingerprint": images.fingerprint,
+        "count": len(images),
+        "skipped": len(images.skipped),
+        "sides": {"height": _spread(height), "width": _spread(width), "shorter": _spread(shorter)},
+        "shorter_side": dict(zip([*names, f"{sizes[-1]} or more"], counts.tolist(), strict=True)),
+        "labels": None if images.labels is None else dict(sorted(Counter(images.labels.tolist()).items())),
+        "notes": images.notes,
+    }
+
+
+def _spread(values: NDArray[np.int64]) -> dict[str, int]:
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def format_summary(images: ImageSet, summary: dict[str, Any]) -> str:
+    lines = [
+        f"{images.name}: {summary['count']} images, {summary['skipped']} skipped",
+        f"fingerprint {images.fingerprint}",
+        "",
+        f"{'side, pixels':<14}{'min':>8}{'median':>8}{'max':>8}",
+        *(f"{side:<14}{s['min']:>8}{s['median']:>8}{s['max']:>8}" for side, s in summary["sides"].items()),
+        "",
+        f"{'shorter side':<14}{'images':>8}",
+        *(f"{name:<14}{count:>8}" for name, count in summary["shorter_side"].items()),
+        "",
+    ]
+    if images.labels is None:
+        lines.append("labels: none")
+    else:
+        lines.append(f"{'label':<14}{'images':>8}  first")
+        for label, count in summary["labels"].items():
+            lines.append(f"{label:<14}{count:>8}  {images.keys[int(np.argmax(images.labels == label))]}")
+    lines += _section("remarks", list(images.notes.items())) + _section("skipped", images.skipped)
+    return "\n".join([*lines, ""])
+
+
+def _section(title: str, items: Sequence[tuple[str, str]]) -> list[str]:
+    """Nothing at all for no items."""
+    more = [f"  and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return ["", f"{title}: {len(items)}", *(f"  {key}: {text}" for key, text in items[:_SHOWN]), *more] if items else []
+
+
+def contact_sheet(images: ImageSet) -> NDArray[np.uint8]:
+    """Up to 64 images spread evenly over the set, as one (3, H, W)."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, CONTACT_IMAGES).round().astype(int))
+    return image_grid([to_array(fit(images.pil(int(index)), CONTACT_SIZE)) for index in chosen])
+
+
+def _reconstruct(images: ImageSet, run: Path, sizes: Sequence[int], out: Path | None) -> tuple[list[Any], list[Path]]:
+    """The reconstruction table, printed; with `out` also originals above their reconstructions as a picture."""
+    import torch
+
+    from stage1_autoencoder.evaluate import format_table, reconstruction_table
+    from stage1_autoencoder.networks import Autoencoder
+
+    autoencoder = Autoencoder.load(run)
+    rows = reconstruction_table(autoencoder, images, sizes)
+    print(f"reconstruction by {run}\n{format_table(rows)}\n")
+    if out is None or not rows:
+        return list(rows), []
+    size = max((row["size"] for row in rows if row["size"] <= _COMPARED_SIZE), default=rows[0]["size"])
+    large_enough = np.flatnonzero(images.sizes.min(axis=1) >= size)[:_COMPARED]
+    originals = np.stack([to_array(fit(images.pil(int(index)), size)) for index in large_enough])
+    with torch.inference_mode():
+        decoded = to_uint8(autoencoder.decode(autoencoder.encode(to_float(torch.from_numpy(originals))))).numpy()
+    save_png(out / "reconstructions.png", image_grid(np.concatenate([originals, decoded]), columns=len(originals)))
+    return list(rows), [out / "reconstructions.png"]
