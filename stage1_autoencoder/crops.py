@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.images import ImageSet
+from data.images import ImageSet, to_array
 from data.seeds import batch_indices, derive_seed
 
 
@@ -32,5 +32,5 @@ class RandomCrops:
         crop = image.resize(
             (self._size, self._size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
         )
-        pixels = np.asarray(crop).transpose(2, 0, 1)
+        pixels = to_array(crop)
         return pixels[:, :, ::-1] if random.uniform() < 0.5 else pixels

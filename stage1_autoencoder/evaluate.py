@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.images import ImageSet, fit, to_float
+from data.images import ImageSet, fit, to_array, to_float
 from data.prefetch import prefetch
 from stage1_autoencoder.networks import Autoencoder
 
@@ -54,7 +54,7 @@ def reconstruction_table(
             continue
 
         def load(index: int, size: int = size) -> NDArray[np.uint8]:
-            return np.asarray(fit(images.pil(index), size)).transpose(2, 0, 1)[None]
+            return to_array(fit(images.pil(index), size))[None]
 
         mse = float(np.mean([reconstruction_error(autoencoder, batch) for batch in prefetch(load, fitting)]))
         rows.append({"size": size, "count": len(fitting), "mse": mse, "psnr": psnr(mse)})

@@ -115,6 +115,11 @@ class StopSignal:
             signal.signal(number, handler)
 
 
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 def crossed(nimg: int, batch_size: int, every: int) -> bool:
     """Whether the step that ended at `nimg` reached or passed a multiple of `every` images."""
     return nimg // every > (nimg - batch_size) // every

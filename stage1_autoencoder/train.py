@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data.checkpoints import load_state, save_state, save_weights
 from data.console import ProgressReport, finish
 from data.errors import InputError, UsageError
-from data.images import ImageSet, fit, image_grid, open_images, save_png, to_float, to_uint8, write_skipped
+from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
 from data.prefetch import prefetch
 from data.runs import MetricsLog, open_run, to_json
 from data.seeds import derive_seed
@@ -38,6 +38,7 @@ from stage1_autoencoder.loop import (
     ema_beta,
     local_share,
     make_accelerator,
+    set_lr,
     update_ema,
 )
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
@@ -78,8 +79,10 @@ class TrainAEConfig:
     """Weight alpha of the adversarial loss (eq. 3); 0 trains without a discriminator."""
     warmup_kimg: float = 20.0
     """Thousands of crops before the adversarial loss joins."""
-    lr: float = 2e-4
-    """Learning rate of Adam, both networks."""
+    lr: float = 5e-4
+    """Learning rate of Adam for the autoencoder; half of it for the discriminator."""
+    lr_ramp_kimg: float = 2.0
+    """Thousands of crops over which the learning rate rises from 0: without it, codes saturate at once."""
     ema_halflife_kimg: float = 2.0
     """Half-life of the averaged weights, thousands of crops."""
     discriminator_width: int = 64
@@ -136,8 +139,8 @@ def train(config: TrainAEConfig) -> None:
             network.to(device).to(memory_format=torch.channels_last)
         discriminator, ema = networks["discriminator"], networks["ema"]
         optimizers = {
-            f"opt_{name}": torch.optim.Adam(networks[name].parameters(), config.lr, betas=(0.5, 0.999), fused=True)
-            for name in ("autoencoder", "discriminator")
+            "opt_autoencoder": torch.optim.Adam(autoencoder.parameters(), config.lr, (0.9, 0.999), fused=True),
+            "opt_discriminator": torch.optim.Adam(discriminator.parameters(), config.lr / 2, (0.5, 0.999), fused=True),
         }
         nimg, step = load_state(config.out / "checkpoints", networks, optimizers)
         ae, critic = accelerator.prepare(autoencoder, discriminator)
@@ -167,6 +170,7 @@ def train(config: TrainAEConfig) -> None:
             real = to_float(torch.from_numpy(images_u8).to(device)).contiguous(memory_format=torch.channels_last)
             adversarial = config.adversarial_weight > 0 and nimg >= warmup_nimg
             logs: dict[str, Tensor] = {}
+            set_lr(optimizers["opt_autoencoder"], config.lr * min(1.0, (nimg + batch) / (config.lr_ramp_kimg * 1000)))
 
             discriminator.requires_grad_(False)
             with autocast(accelerator, config.precision):
@@ -209,7 +213,7 @@ def train(config: TrainAEConfig) -> None:
 
 def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
     """The first 8 of `indices`, (n, 3, size, size)."""
-    return np.stack([np.asarray(fit(images.pil(int(i)), size)).transpose(2, 0, 1) for i in indices[:8]])
+    return np.stack([to_array(fit(images.pil(int(i)), size)) for i in indices[:8]])
 
 
 @torch.inference_mode()
