@@ -221,7 +221,7 @@ class LatentStore:
             raise MismatchError(f"{path}: is not a store of codegan", "make one with `codegan encode`")
         if seal.get("format", 0) > FORMAT:
             raise MismatchError(f"{path}: has format {seal['format']}, newer than {FORMAT}", "update codegan")
-        if seal.get("crc32c") != _seal_checksum(seal):
+        if metadata != _group_metadata(seal) or seal.get("crc32c") != _seal_checksum(seal):
             raise CorruptError(f"{path / 'zarr.json'}: does not match its checksum", _repair(path))
         for name, entry in seal["files"].items():
             file = path / name

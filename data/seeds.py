@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 
 def derive_seed(seed: int, *position: int) -> int:
-    """A 63-bit seed for one purpose at one position; distinct tuples give independent seeds."""
+    """A 63-bit seed for one purpose at one position; distinct tuples of one length give independent seeds.
+
+    Zeros at the end do not count: (s,) and (s, 0) give the same seed.
+    """
     return int(np.random.SeedSequence([seed, *position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

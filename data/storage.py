@@ -18,7 +18,7 @@ from typing import Any
 
 import google_crc32c
 
-from data.errors import CorruptError, LockedError, SpaceError
+from data.errors import CorruptError, LockedError, SpaceError, UsageError
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
@@ -100,6 +100,7 @@ def commit_folder(path: Path) -> Iterator[Path]:
             yield partial
             _seal(partial)
             retired = path.with_name(f"{_PARTIAL}old-{path.name}")
+            shutil.rmtree(retired, ignore_errors=True)  # of a writer that was killed right here
             if path.exists():
                 path.rename(retired)
             partial.rename(path)
@@ -123,10 +124,16 @@ def verify_folder(folder: Path) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise CorruptError(f"{manifest}: is missing", f"remove {folder}; it was never finished")
-    entries = read_json(manifest).get("files", {})
     fix = f"restore the file from a copy, or remove {folder}"
-    for name, expected in entries.items():
-        verify_file(folder / name, expected["bytes"], expected["crc32c"], fix)
+    try:
+        entries = {name: (entry["bytes"], entry["crc32c"]) for name, entry in read_json(manifest)["files"].items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CorruptError(f"{manifest}: is damaged", fix) from error
+    for name, (size, checksum) in entries.items():
+        verify_file(folder / name, size, checksum, fix)
+    present = {file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
+    if unknown := sorted(present - entries.keys()):
+        raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
 
 
 def verify_file(path: Path, size: int, checksum: int, fix: str) -> None:
@@ -154,6 +161,8 @@ def lock(folder: Path) -> Iterator[None]:
 
     The lock is the kernel's (`flock`), so a killed process never leaves one behind.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file", "give a folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with path.open("a+") as file:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.console import ProgressReport, finish
 from data.errors import UsageError
-from data.images import ImageSet, open_images, to_float, write_skipped
+from data.images import ImageSet, open_images, to_float
 from data.latents import DType, LatentStore, LatentWriter
 from data.prefetch import prefetch
 from data.storage import lock
@@ -75,25 +75,22 @@ def encode(config: EncodeConfig) -> None:
         "image_size": config.size,
         "flip": config.flip,
         "precision": config.precision,
+        "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
     }
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
-        if _already_sealed(config.out, metadata):
+        if _already_sealed(config.out, {**metadata, "dtype": config.dtype}):
             print(f"{config.out}: is complete already")
             return
         shape = (autoencoder.code_channels, side, side)
-        if not main:
-            accelerator.wait_for_everyone()  # rank 0 starts or mends the journal first
-        writer = LatentWriter(config.out, len(images) * copies, shape, config.dtype, metadata)
-        if main:
-            accelerator.wait_for_everyone()
+        with accelerator.main_process_first():  # it starts or mends the journal
+            writer = LatentWriter(config.out, len(images) * copies, shape, config.dtype, metadata)
         _write_shards(config, writer, images, autoencoder, accelerator)
         accelerator.wait_for_everyone()
         if main:
             labels = None if images.labels is None else np.repeat(images.labels, copies)
             writer.seal(list(np.repeat(images.keys, copies)), labels)
-            write_skipped(config.out.with_name(f"{config.out.name}-skipped.jsonl"), images.skipped)
     if main:
         store = LatentStore.open(config.out)
         print(f"{len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")

@@ -48,6 +48,12 @@ def autocast(accelerator: Accelerator, precision: Precision) -> torch.autocast:
     return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def fast_precision() -> Precision:
+    """bf16 where the hardware computes in it, else fp32."""
+    supported = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if supported else "fp32"
+
+
 def ema_beta(batch_size: int, halflife_kimg: float, nimg: int, ramp: float = 0.05) -> float:
     """Decay of one update, 0.5 ** (batch / half-life); early on the half-life is `ramp` of the images seen."""
     halflife = min(halflife_kimg * 1000, nimg * ramp)

@@ -154,7 +154,6 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share))
         while nimg < total:
             torch.manual_seed(derive_seed(config.seed, nimg))
-            logs: dict[str, Tensor] = {}
 
             critic.requires_grad_(True)
             for _ in range(model.n_critic):
@@ -183,7 +182,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
                 logs = {"loss/critic": critic_loss, "loss/g": generator_loss, **critic_logs, **generator_logs}
                 values = {key: value.item() for key, value in logs.items()}
                 report.update(nimg, {key: values[key] for key in ("loss/critic", "loss/g")})
-                log.append(step, nimg, values | clock.read(nimg))
+                log.append(step, nimg, values | clock.read(nimg) | {"ranks": accelerator.num_processes})
             if any_rank(accelerator, stop.received is not None):
                 break
             if nimg < total and crossed(nimg, batch, snapshot_nimg):

@@ -1,0 +1,155 @@
+"""Line charts as inline SVG. Colours are classes of the page that holds them, so they follow its dark mode."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+type Points = NDArray[np.float64]  # (n, 2): x, y
+
+WIDTH, HEIGHT = 440, 220
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 24, 38  # margins around the plot
+MAX_POINTS = 800  # drawn a line; a screen shows no more
+SMOOTHED_FROM = 100  # values below which a line is legible as it is
+
+
+class Line(NamedTuple):
+    name: str  # empty when the chart has one line
+    points: Sequence[tuple[float, float]]
+
+
+def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> str:
+    """A <figure>: the lines over a common axis, with their last values and notes on what was left out of them."""
+    series = [(line.name, _finite(line.points)) for line in lines]
+    dropped = sum(len(line.points) for line in lines) - sum(len(points) for _, points in series)
+    series = [(name, points) for name, points in series if len(points)]
+    notes = [f"{dropped} values are not finite."] if dropped else []
+    if not series:
+        return _figure(title, "", "", notes)
+    everything = np.concatenate([points for _, points in series])
+    x_range = _padded(everything[:, 0].min(), everything[:, 0].max(), 0.0)
+    y_range, outside = _focus(everything[:, 1])
+    if outside:
+        notes.append(f"{outside} of {len(everything)} values lie outside the axis.")
+    window = _window(max(len(points) for _, points in series))
+    if window > 1:
+        notes.append(f"Pale: logged values. Dark: mean of {window} neighbours.")
+    drawn = "".join(_draw(points, index, x_range, y_range, window) for index, (_, points) in enumerate(series))
+    spoken = ", ".join(f"{name} {len(points)} values, last {points[-1, 1]:.4g}".strip() for name, points in series)
+    svg = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {spoken}")}">'
+        f"{_axes(x_range, y_range, x_label, unit)}"
+        f'<svg x="{LEFT}" y="{TOP}" width="{_plot_width()}" height="{_plot_height()}">{drawn}</svg></svg>'
+    )
+    legend = " ".join(
+        f'<span class="key line-{index}">{escape(name)} <b>{points[-1, 1]:.4g}</b></span>'
+        for index, (name, points) in enumerate(series)
+    )
+    return _figure(title, legend, svg, notes)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    least = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+
+def smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Mean over `window` (odd) neighbours, over fewer at both ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - window // 2, 0), np.minimum(index + window // 2 + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def thin(points: Points, limit: int = MAX_POINTS) -> Points:
+    """At most `limit` points: the lowest and the highest of each stretch, so that no peak is lost."""
+    if len(points) <= limit:
+        return points
+    kept: set[int] = set()
+    for part in np.array_split(np.arange(len(points)), limit // 2):
+        kept |= {int(part[points[part, 1].argmin()]), int(part[points[part, 1].argmax()])}
+    return points[sorted(kept)]
+
+
+def _finite(points: Sequence[tuple[float, float]]) -> Points:
+    array = np.array(points, np.float64).reshape(-1, 2)
+    return array[np.isfinite(array).all(axis=1)]
+
+
+def _padded(low: float, high: float, share: float) -> tuple[float, float]:
+    """The range with a margin; one of its own for a single value."""
+    margin = share * (high - low) if high > low else abs(low) * 0.1 or 1.0
+    return low - margin, high + margin
+
+
+def _focus(values: NDArray[np.float64]) -> tuple[tuple[float, float], int]:
+    """The y axis, and how many values it leaves out: a few spikes must not flatten everything else."""
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = (float(q) for q in np.quantile(values, (0.02, 0.98)))
+    if high - low > 6 * (inner_high - inner_low) > 0:
+        low, high = _padded(inner_low, inner_high, 0.5)
+        low, high = max(low, float(values.min())), min(high, float(values.max()))
+    bounds = _padded(low, high, 0.05)
+    return bounds, int(((values < bounds[0]) | (values > bounds[1])).sum())
+
+
+def _window(count: int) -> int:
+    return count // 40 * 2 + 1 if count >= SMOOTHED_FROM else 1
+
+
+def _plot_width() -> int:
+    return WIDTH - LEFT - RIGHT
+
+
+def _plot_height() -> int:
+    return HEIGHT - TOP - BOTTOM
+
+
+def _place(values: NDArray[np.float64], bounds: tuple[float, float], length: int) -> NDArray[np.float64]:
+    return (values - bounds[0]) / (bounds[1] - bounds[0]) * length
+
+
+def _draw(points: Points, index: int, x_range: tuple[float, float], y_range: tuple[float, float], window: int) -> str:
+    pale = ' pale"' if window > 1 else '"'
+    parts = [(f'class="line-{index}{pale}', points)]
+    if window > 1:
+        means = smooth(points[:, 1], window)
+        parts.append((f'class="line-{index}"', np.column_stack([points[:, 0], means])))
+    return "".join(_polyline(attribute, thin(part), x_range, y_range) for attribute, part in parts)
+
+
+def _polyline(attribute: str, points: Points, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
+    xs = _place(points[:, 0], x_range, _plot_width())
+    ys = _plot_height() - _place(points[:, 1], y_range, _plot_height())
+    if len(points) == 1:
+        return f'<circle {attribute} cx="{xs[0]:.1f}" cy="{ys[0]:.1f}" r="2"/>'
+    return f'<polyline {attribute} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))}"/>'
+
+
+def _axes(x_range: tuple[float, float], y_range: tuple[float, float], x_label: str, unit: str) -> str:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
+    for value in ticks(*y_range):
+        y = bottom - _place(np.array(value), y_range, _plot_height())
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:g}</text>')
+    for value in ticks(*x_range, count=5):
+        x = LEFT + _place(np.array(value), x_range, _plot_width())
+        parts.append(f'<text class="middle" x="{x:.1f}" y="{bottom + 16}">{value:g}</text>')
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    parts.append(f'<text x="0" y="12">{escape(unit)}</text>')
+    parts.append(f'<text class="end" x="{right}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
+    return "".join(parts)
+
+
+def _figure(title: str, legend: str, svg: str, notes: Sequence[str]) -> str:
+    note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
+    caption = f"<figcaption><strong>{escape(title)}</strong><span>{legend}</span></figcaption>"
+    return f'<figure class="chart">{caption}{svg}{note}</figure>'

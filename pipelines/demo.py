@@ -1,0 +1,74 @@
+"""The whole pipeline on procedural scenes, in minutes on a CPU: the same verbs a user types, with small networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import UsageError
+from pipelines.report import ReportConfig, report
+from pipelines.sample import SampleConfig, sample
+from pipelines.score import ScoreConfig, score
+from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.loop import fast_precision
+from stage1_autoencoder.train import TrainAEConfig, train
+from stage2_codegen.train import TrainConfig
+from stage2_codegen.train import train as train_generator
+from stage2_codegen.variants import VARIANTS
+
+SCENES = 1200
+AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 1.0, 2.5  # thousands of images for each of the user's minutes
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Both stages on procedural scenes, then samples, scores and a report; needs no input.
+
+    Example: codegan demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")
+    """Folder for everything; the same command goes on where it stopped."""
+    minutes: float = 4.0
+    """How much to train, in minutes of a 2-core CPU; the amount of work is fixed, so results do not depend on speed."""
+    seed: int = 0
+    """Decides weights, data order and noise."""
+
+
+def demo(config: DemoConfig) -> None:
+    """Train, encode, train, sample, score and report into `out`; every step is skipped or resumed when repeated."""
+    if config.minutes <= 0:
+        raise UsageError(f"--minutes {config.minutes:g}: must be positive", "leave it out for the default of 4")
+    scenes = max(64, round(SCENES * min(1, config.minutes / 4)))
+    out, data = config.out, (f"scenes:{scenes}",)
+    ae_run, store, run = out / "autoencoder", out / "latents", out / "generator"
+    precision = fast_precision()
+    ae = TrainAEConfig(
+        data=data, out=ae_run, factor=8, width=24, discriminator_width=16, kimg=AE_KIMG_A_MINUTE * config.minutes,
+        warmup_kimg=0.75 * AE_KIMG_A_MINUTE * config.minutes, snapshot_kimg=AE_KIMG_A_MINUTE, lr=1e-3, lr_ramp_kimg=1.0,
+        ema_halflife_kimg=0.5, batch_size=16, seed=config.seed, precision=precision,
+    )  # fmt: skip
+    _say(1, f"autoencoder, {ae.kimg:g} thousand crops of {data[0]}")
+    train(ae)
+    _say(2, "encode every scene once")
+    encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=128, precision=precision))
+    model = VARIANTS["accel"].Config(width=64, lr=1e-3, critic_lr=1e-3, ema_halflife_kimg=2.0)  # type: ignore[call-arg]
+    kimg = GAN_KIMG_A_MINUTE * config.minutes
+    _say(3, f"code generator, {kimg:g} thousand samples")
+    train_generator(
+        "accel", TrainConfig(store=store, out=run, model=model, kimg=kimg, snapshot_kimg=kimg / 8, seed=config.seed)
+    )
+    _say(4, "samples, scores, report")
+    sample(SampleConfig(run=run, out=out / "samples", num=36))
+    score(ScoreConfig(data=data, run=run, features="offline", num=min(200, scenes)))
+    report(ReportConfig(run=run))
+    print(f"""
+Look at {out / "samples" / "grid.png"} and {run / "report.html"}.
+Your own pictures, a folder of 100 or more, go the same way:
+  codegan inspect photos/
+  codegan train-ae --data photos/ --out runs/ae
+  codegan encode --data photos/ --autoencoder runs/ae --out stores/photos --size 256
+  codegan train accel --store stores/photos --out runs/photos
+  codegan sample --run runs/photos --out samples""")
+
+
+def _say(step: int, what: str) -> None:
+    print(f"\n[{step}/4] {what}", flush=True)

@@ -1,0 +1,96 @@
+"""What a person meets at the prompt: verbs, two-line errors, exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import UsageError
+from pipelines.cli import VERBS, main, run
+
+
+def _exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["codegan", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_help_lists_every_verb_without_loading_torch() -> None:
+    script = "import sys; sys.argv = ['codegan', '--help']\n"
+    script += "from pipelines.cli import run; run(['--help']); assert 'torch' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert all(verb in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+def test_every_verb_explains_itself(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(monkeypatch, verb, "--help") == 0
+    assert f"Example: codegan {verb}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_train_lists_its_variants_and_their_fields(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(monkeypatch, "train", "--help") == 0
+    assert "accel" in capsys.readouterr().out
+    assert _exit_code(monkeypatch, "train", "accel", "--help") == 0
+    assert "--model.gp-weight" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (["trian"], 2, "did you mean train"),
+        (["train", "acel"], 2, "did you mean accel"),
+        (["train", "accel", "--store", "x", "--out", "y", "--kimgs", "3"], 2, "--help"),
+        (["train-ae", "--out", "x"], 2, "--help"),
+        (["train", "accel", "--store", "missing", "--out", "y"], 3, "codegan encode"),
+        (["train-ae", "--data", "missing", "--out", "x"], 3, ""),
+        (["train-ae", "--data", "scenes:x", "--out", "x"], 2, ""),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--factor", "4", "--size", "130"], 2, "128"),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--factor", "3"], 2, "2, 4, 8, 16"),
+        (["encode", "--data", "scenes:4", "--autoencoder", "missing", "--out", "s"], 3, ""),
+        (["encode", "--data", "scenes:4", "--autoencoder", "a", "--out", "s", "--dtype", "float8"], 2, "--help"),
+        (["sample", "--run", "missing", "--out", "s"], 3, ""),
+        (["check", "missing"], 3, ""),
+        (["report", "--run", "missing"], 3, ""),
+        (["inspect", "missing"], 3, ""),
+        (["inspect", "pipe:rm"], 6, ""),
+    ],
+)
+def test_bad_input_gives_two_lines_and_its_code(
+    arguments: list[str],
+    code: int,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code(monkeypatch, *arguments) == code
+    first, second, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert second.startswith("  fix: ")
+    assert hint in second
+    assert not rest
+    assert not list(tmp_path.iterdir())
+
+
+def test_traceback_is_shown_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code(monkeypatch, "trian", "--traceback") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_module_and_console_script_are_the_same() -> None:
+    shown = subprocess.run([sys.executable, "-m", "pipelines", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip().count(".") == 2
+
+
+def test_run_raises_for_the_caller() -> None:
+    with pytest.raises(UsageError):
+        run(["nonsense"])

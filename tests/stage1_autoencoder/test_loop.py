@@ -1,0 +1,134 @@
+"""The parts both training loops share do what their names say."""
+
+import copy
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from data.errors import DivergedError, Preempted, UsageError, WorkerError
+from stage1_autoencoder.loop import (
+    StepClock,
+    StopSignal,
+    any_rank,
+    check_finite,
+    crossed,
+    ema_beta,
+    local_share,
+    make_accelerator,
+    set_lr,
+    update_ema,
+)
+
+
+def test_ema_of_constant_weights_has_its_closed_form() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
+    ema = copy.deepcopy(network)
+    start = [p.detach().clone() for p in ema.parameters()]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    network(torch.randn(5, 3, dtype=torch.float64))  # moves the buffers
+    for _ in range(7):
+        update_ema(ema, network, 0.9)
+    for e, p, first in zip(ema.parameters(), network.parameters(), start, strict=True):
+        torch.testing.assert_close(e, first * 0.9**7 + p * (1 - 0.9**7), rtol=0, atol=1e-12)
+    for mine, theirs in zip(ema.buffers(), network.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_half_of_a_half_life_later_is_gone() -> None:
+    steps = 2000 // 16
+    assert math.isclose(ema_beta(16, 2.0, nimg=10**9) ** steps, 0.5)
+    assert math.isclose(ema_beta(16, 2.0, nimg=1600), 0.5 ** (16 / 80))  # early: a twentieth of what was seen
+    assert ema_beta(16, 2.0, nimg=0) == 0
+    assert ema_beta(16, 0.0, nimg=10**6) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_stops_training(bad: float) -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    network(torch.ones(1, 2)).sum().backward()
+    check_finite(network, "the gradient", 5)
+    assert network[1].weight.grad is not None
+    network[1].weight.grad[0, 1] = bad
+    with pytest.raises(DivergedError, match="after 5 images"):
+        check_finite(network, "the gradient", 5)
+
+
+def test_snapshots_fall_on_the_step_that_reaches_a_multiple() -> None:
+    for batch, every in ((4, 10), (4, 4), (7, 3), (3, 12)):
+        marks = {n for n in range(batch, 100, batch) if any(n - batch < m <= n for m in range(every, 100, every))}
+        assert {n for n in range(batch, 100, batch) if crossed(n, batch, every)} == marks
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)], ids=str
+)
+def test_a_signal_is_remembered_until_the_state_is_saved(number: signal.Signals, expected: type[BaseException]) -> None:
+    before = signal.getsignal(number)
+    with StopSignal() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received is number
+        with pytest.raises(expected):
+            stop.raise_if_early(Path("run"), nimg=10, total=20)
+        stop.raise_if_early(Path("run"), nimg=20, total=20)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_the_clock_reports_per_thousand_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = StepClock()
+
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            now[0] += 1.0  # waiting for data
+            yield number
+
+    for number in clock.waiting(batches()):
+        now[0] += 3.0  # work
+        if number == 0:
+            assert clock.read(8) == {}  # nothing to compare with yet
+    assert clock.read(24) == {"time/sec_per_kimg": pytest.approx(500.0), "time/data_share": pytest.approx(0.25)}
+
+
+def test_one_process_takes_the_whole_batch() -> None:
+    accelerator = make_accelerator()
+    assert local_share(12, accelerator) == slice(0, 12)
+    assert [any_rank(accelerator, flag) for flag in (False, True)] == [False, True]
+    with pytest.raises(UsageError):
+        local_share(0, accelerator)
+
+
+def test_shares_of_ranks_tile_the_batch() -> None:
+    class Rank:
+        def __init__(self, index: int, count: int) -> None:
+            self.process_index, self.num_processes = index, count
+
+    shares = [local_share(12, Rank(rank, 3)) for rank in range(3)]  # type: ignore[arg-type]
+    assert [row for share in shares for row in range(12)[share]] == list(range(12))
+    with pytest.raises(UsageError, match="does not divide"):
+        local_share(10, Rank(0, 3))  # type: ignore[arg-type]
+
+
+def test_ranks_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_accelerator()  # the state is made once a process; the check is ours
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(WorkerError, match="2 processes"):
+        make_accelerator()
+
+
+def test_learning_rate_is_set_in_every_group() -> None:
+    first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD([{"params": first.parameters()}, {"params": second.parameters(), "lr": 3.0}], lr=1.0)
+    set_lr(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]

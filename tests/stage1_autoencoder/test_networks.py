@@ -1,0 +1,120 @@
+"""The autoencoder is the paper's: fully convolutional, no normalisation, codes in [-1, 1] that are not saturated."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.checkpoints import save_weights
+from data.errors import InputError, MismatchError, UsageError
+from data.images import to_float
+from data.scenes import Scenes
+from stage1_autoencoder.networks import FACTORS, Autoencoder, Discriminator
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+
+def random_images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype) * 2 - 1
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_shapes_of_square_and_other_images(factor: int) -> None:
+    autoencoder = Autoencoder(factor, code_channels=5, width=2)
+    for height, width in ((32, 32), (16, 48), (64, 16)):
+        images = random_images(2, 3, height, width)
+        latents = autoencoder.encode(images)
+        assert latents.shape == (2, 5, height // factor, width // factor)
+        assert latents.abs().max() <= 1
+        decoded = autoencoder.decode(latents)
+        assert decoded.shape == images.shape
+        assert decoded.abs().max() <= 1
+        assert torch.equal(decoded, autoencoder(images))
+
+
+def test_default_maps_have_the_sizes_the_paper_implies() -> None:
+    with torch.device("meta"):
+        autoencoder, discriminator = Autoencoder(), Discriminator()
+        images = torch.empty(1, 3, 128, 128)
+    shapes, x = [], images
+    for layer in autoencoder.encoder:
+        x = layer(x)
+        shapes += [tuple(x.shape[1:])] if isinstance(layer, nn.Conv2d) else []
+    assert shapes == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (16, 32, 32)]
+    assert autoencoder.decode(x).shape == images.shape
+    assert discriminator(images).shape == (1, 1, 15, 15)
+
+
+def test_only_convolutions_have_weights() -> None:
+    for network in (Autoencoder(8, width=2), Discriminator(2)):
+        leaves = [m for m in network.modules() if not list(m.children())]
+        assert all(isinstance(leaf, nn.Conv2d | nn.LeakyReLU | nn.Tanh | nn.Upsample) for leaf in leaves)
+        assert not list(network.buffers())
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_shifting_an_image_by_the_factor_shifts_its_code_by_one_cell(factor: int) -> None:
+    autoencoder = Autoencoder(factor, code_channels=4, width=2).double()
+    for block in autoencoder.encoder:  # blocks start as the identity, which would hide their reach
+        if hasattr(block, "conv2"):
+            nn.init.normal_(block.conv2.weight, std=0.2)
+    wide = random_images(1, 3, 16 * factor, 17 * factor, dtype=torch.float64)
+    left, right = autoencoder.encode(wide[..., :-factor]), autoencoder.encode(wide[..., factor:])
+    edge = 7  # cells the zero padding can reach
+    torch.testing.assert_close(left[..., 1 + edge : -edge], right[..., edge : -edge - 1], rtol=0, atol=1e-12)
+    assert left[..., 1 + edge : -edge].numel()
+    assert left[..., 1 + edge : -edge].std() > 0.01
+
+
+def test_codes_of_pictures_start_unsaturated() -> None:
+    scenes = Scenes(4, 64)
+    images = to_float(torch.from_numpy(np.stack([scenes.image(index) for index in range(4)])))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        codes = nn.Sequential(*list(Autoencoder(width=16).encoder)[:-1])(images)
+        assert 0.2 < codes.std() < 1
+
+
+def test_residual_blocks_start_as_the_identity() -> None:
+    block = Autoencoder(width=2).encoder[6]
+    x = random_images(1, 8, 5, 5)
+    assert torch.equal(block(x), x)
+
+
+def test_sizes_that_are_no_multiple_are_refused(tiny_autoencoder: Autoencoder) -> None:
+    for height, width in ((30, 32), (32, 33), (0, 4)):
+        with pytest.raises(UsageError, match="not a multiple"):
+            tiny_autoencoder.encode(torch.zeros(1, 3, height, width))
+    for factor, channels, width in ((3, 16, 4), (1, 16, 4), (4, 0, 4), (4, 16, 0)):
+        with pytest.raises(UsageError):
+            Autoencoder(factor, channels, width)
+
+
+def test_a_run_gives_back_its_autoencoder(tmp_path: Path, tiny_autoencoder: Autoencoder) -> None:
+    described = {"kind": "autoencoder", "autoencoder": tiny_autoencoder.config}
+    save_weights(tmp_path / "weights", {"autoencoder": tiny_autoencoder.state_dict()}, described)
+    loaded = Autoencoder.load(tmp_path)
+    images = random_images(1, 3, 16, 16)
+    assert torch.equal(loaded(images), tiny_autoencoder(images))
+    assert loaded.fingerprint == tiny_autoencoder.fingerprint
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_other_runs_and_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        Autoencoder.load(tmp_path)
+    save_weights(tmp_path / "weights", {"G": {"w": torch.zeros(1)}}, {"kind": "generator"})
+    with pytest.raises(MismatchError, match="not a run of train-ae"):
+        Autoencoder.load(tmp_path)
+
+
+def test_fingerprints_tell_networks_apart() -> None:
+    networks = []
+    for seed, factor in itertools.product(range(2), (2, 4)):
+        torch.manual_seed(seed)
+        networks.append(Autoencoder(factor, 3, 2))
+    assert len({network.fingerprint for network in networks}) == 4

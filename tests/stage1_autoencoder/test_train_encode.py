@@ -1,0 +1,288 @@
+"""Stage one as a user runs it: interrupted, resumed, repeated and fed with what it must refuse."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from data.checkpoints import save_weights
+from data.errors import CodeganError, MismatchError, UsageError
+from data.images import open_images, to_float
+from data.latents import LatentStore
+from data.runs import read_metrics
+from pipelines import cli
+from stage1_autoencoder import train as training
+from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.train import TrainAEConfig, split, train
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+BATCH, STEPS = 2, 6
+
+
+def configure(out: Path, steps: int = STEPS) -> TrainAEConfig:
+    return TrainAEConfig(
+        data=("scenes:12@32",),
+        out=out,
+        size=32,
+        width=4,
+        code_channels=3,
+        discriminator_width=4,
+        batch_size=BATCH,
+        kimg=steps * BATCH / 1000,
+        warmup_kimg=2 * BATCH / 1000,  # both optimisers have state when the run is cut
+        lr_ramp_kimg=0.004,
+        snapshot_kimg=1.0,
+        threads=1,
+    )
+
+
+def flags(config: TrainAEConfig) -> list[str]:
+    names = vars(config) | {"data": config.data[0]}
+    return [part for name, value in names.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def newest(run: Path) -> dict[str, dict[str, torch.Tensor]]:
+    folder = max((run / "checkpoints").iterdir())
+    return {file.stem: load_file(file) for file in folder.glob("*.safetensors")}
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    first, second = newest(one), newest(other)
+    assert (
+        first.keys() == second.keys() == {"autoencoder", "discriminator", "ema", "opt_autoencoder", "opt_discriminator"}
+    )
+    for name, tensors in first.items():
+        assert tensors.keys() == second[name].keys()
+        assert [key for key, value in tensors.items() if not torch.equal(value, second[name][key])] == []
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
+    """Send this process a signal in the middle of a training step."""
+    update, taken = training.update_ema, []
+
+    def update_and_interrupt(*args: Any) -> None:
+        taken.append(update(*args))
+        if len(taken) == steps:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(training, "update_ema", update_and_interrupt)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("ae") / "run"
+    train(configure(folder))
+    return folder
+
+
+def test_a_run_writes_what_is_promised(run: Path) -> None:
+    assert sorted(path.name for path in run.iterdir() if not path.name.startswith(".")) == [
+        "checkpoints", "config.json", "metrics.jsonl", "reconstructions.json", "samples", "skipped.jsonl", "weights",
+    ]  # fmt: skip
+    (row,) = read_metrics(run)
+    assert (row["step"], row["nimg"]) == (STEPS, STEPS * BATCH)
+    assert row.keys() >= {"loss/l1", "loss/adversarial", "loss/discriminator"}
+    assert Autoencoder.load(run).config == {"factor": 4, "code_channels": 3, "width": 4}
+    assert [path.name for path in (run / "samples").iterdir()] == [f"{STEPS * BATCH:09d}.png"]
+
+
+def test_a_run_resumed_in_a_fresh_process_is_the_uninterrupted_one_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", steps=3)
+    train(config)
+    command = [sys.executable, "-m", "pipelines", "train-ae", *flags(replace(config, kimg=configure(run).kimg))]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert_same_state(run, tmp_path / "run")
+    assert Autoencoder.load(tmp_path / "run").fingerprint == Autoencoder.load(run).fingerprint
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [3, 6]
+
+
+def test_ctrl_c_exits_130_and_the_same_command_finishes_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["codegan", "train-ae", *flags(config)])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:  # noqa: PT012
+        interrupt_after(patch, 3, signal.SIGINT)
+        cli.main()
+    assert stopped.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (config.out / "reconstructions.json").exists()
+    with pytest.raises(SystemExit) as finished:
+        cli.main()
+    assert finished.value.code == 0
+    assert_same_state(run, config.out)
+
+
+def test_a_run_is_not_resumed_with_other_settings(run: Path) -> None:
+    with pytest.raises(MismatchError, match="seed: 0 then, 1 now"):
+        train(replace(configure(run), seed=1))
+
+
+def test_held_out_images_are_never_trained_on() -> None:
+    for count in (2, 19, 40, 6000):
+        train_indices, held_out = split(count, seed=0)
+        assert sorted([*train_indices, *held_out]) == list(range(count))
+        assert len(held_out) == min(max(count // 20, 1), 256)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(5):
+        Image.fromarray(random.integers(0, 256, (20, 24 + index, 3), np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def encoding(run: Path, pictures: Path, **changes: Any) -> EncodeConfig:
+    config = EncodeConfig((str(pictures),), run, pictures.parent / "store", 16, "float32", batch_size=2, threads=1)
+    return replace(config, **changes)
+
+
+@torch.inference_mode()
+def encode_alone(run: Path, pixels: np.ndarray) -> np.ndarray:
+    latents = Autoencoder.load(run).encode(to_float(torch.from_numpy(np.ascontiguousarray(pixels))[None]))
+    return np.asarray(latents[0])
+
+
+def test_a_store_holds_each_image_encoded_on_its_own(run: Path, pictures: Path) -> None:
+    encode(encoding(run, pictures))
+    store, images = LatentStore.open(pictures.parent / "store"), open_images(pictures, size=16)
+    expected = np.stack([encode_alone(run, images.image(index)) for index in range(5)])
+    np.testing.assert_allclose(store.read(range(5)), expected, atol=2e-6)
+    assert store.keys == images.keys
+    assert store.fingerprint == Autoencoder.load(run).fingerprint
+    store.verify()
+
+
+def test_flipped_rows_are_encodings_of_mirrored_images(run: Path, pictures: Path) -> None:
+    encode(encoding(run, pictures, flip=True))
+    store, images = LatentStore.open(pictures.parent / "store"), open_images(pictures, size=16)
+    assert len(store) == 10
+    assert store.keys == [key for key in images.keys for _ in range(2)]
+    latents = store.read(range(10))
+    for index in range(5):
+        np.testing.assert_allclose(latents[2 * index], encode_alone(run, images.image(index)), atol=2e-6)
+        mirrored = encode_alone(run, images.image(index)[:, :, ::-1])
+        np.testing.assert_allclose(latents[2 * index + 1], mirrored, atol=2e-6)
+        assert np.abs(mirrored - latents[2 * index][:, :, ::-1]).max() > 1e-3  # a mirrored latent is something else
+
+
+def test_encoding_again_changes_nothing_and_other_settings_are_refused(
+    run: Path, pictures: Path, tiny_autoencoder: Autoencoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = encoding(run, pictures)
+    encode(config)
+    before = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    encode(config)
+    assert "is complete already" in capsys.readouterr().out
+    other = pictures.parent / "other"
+    described = {"kind": "autoencoder", "autoencoder": tiny_autoencoder.config}
+    save_weights(other / "weights", {"autoencoder": tiny_autoencoder.state_dict()}, described)
+    for changes in ({"autoencoder": other}, {"dtype": "int8"}, {"size": 20}, {"flip": True}, {"precision": "bf16"}):
+        with pytest.raises((MismatchError, UsageError)):
+            encode(replace(config, **changes))
+    assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == before
+
+
+def test_an_interrupted_store_is_finished_by_the_same_autoencoder_only(
+    run: Path, pictures: Path, tiny_autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.latents.default_shard_rows", lambda shape, dtype: 2)
+    straight = encoding(run, pictures, out=pictures.parent / "straight")
+    encode(straight)
+    config = encoding(run, pictures)
+    forward, calls = Autoencoder.encode, []
+
+    def encode_once(self: Autoencoder, images: torch.Tensor) -> torch.Tensor:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return forward(self, images)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(Autoencoder, "encode", encode_once)
+        encode(config)
+    other = pictures.parent / "other"
+    described = {"kind": "autoencoder", "autoencoder": tiny_autoencoder.config}
+    save_weights(other / "weights", {"autoencoder": tiny_autoencoder.state_dict()}, described)
+    with pytest.raises(MismatchError, match="another autoencoder"):
+        encode(replace(config, autoencoder=other))
+    encode(config)
+    for path in straight.out.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (config.out / path.relative_to(straight.out)).read_bytes()
+
+
+def broken(pictures: Path) -> None:
+    for path in pictures.iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "changes", "code"),
+    [
+        (None, {"size": 18}, 2),
+        (None, {"size": 0}, 2),
+        (None, {"batch_size": 0}, 2),
+        (None, {"autoencoder": Path("no-such-run")}, 3),
+        (shutil.rmtree, {}, 3),
+        (broken, {}, 3),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused_and_leaves_no_store(
+    run: Path, pictures: Path, prepare: Callable[[Path], None] | None, changes: dict[str, Any], code: int
+) -> None:
+    if prepare:
+        prepare(pictures)
+    config = encoding(run, pictures, **changes)
+    with pytest.raises(CodeganError) as refused:
+        encode(config)
+    assert refused.value.exit_code == code
+    assert not config.out.exists()
+
+
+def test_a_store_cannot_be_a_file_or_an_occupied_folder(run: Path, pictures: Path) -> None:
+    (pictures.parent / "file").touch()
+    for out in (pictures.parent / "file", pictures):
+        with pytest.raises(UsageError):
+            encode(encoding(run, pictures, out=out))
+    assert len(list(pictures.iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"size": 34}, 2),
+        ({"size": 16}, 2),
+        ({"kimg": 0.0}, 2),
+        ({"factor": 3, "size": 33}, 2),
+        ({"factor": 0}, 2),
+        ({"width": 0}, 2),
+        ({"data": ("no-such-folder",)}, 3),
+        ({"data": ("scenes:1@32",)}, 3),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_leaves_no_run(
+    tmp_path: Path, changes: dict[str, Any], code: int
+) -> None:
+    with pytest.raises(CodeganError) as refused:
+        train(replace(configure(tmp_path / "run"), **changes))
+    assert refused.value.exit_code == code
+    assert not (tmp_path / "run").exists()

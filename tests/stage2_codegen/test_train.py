@@ -1,0 +1,213 @@
+"""The training loop as a user meets it: resumed bit for bit, one process or two, and never silently broken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from data.checkpoints import load_newest, save_weights
+from data.errors import DivergedError, InputError, MismatchError, UsageError
+from data.latents import LatentWriter
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.images import ImageGenerator
+from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.variants import VARIANTS
+
+MODEL: dict[str, Any] = {"accel": {"width": 16, "z_dim": 8, "ema_halflife_kimg": 0.05}}
+every_variant = pytest.mark.parametrize("name", VARIANTS)
+
+
+def _make_autoencoder(folder: Path, seed: int = 0) -> Autoencoder:
+    torch.manual_seed(seed)
+    autoencoder = Autoencoder(factor=2, code_channels=4, width=4)
+    save_weights(
+        folder / "weights",
+        {"autoencoder": autoencoder.state_dict()},
+        {"kind": "autoencoder", "autoencoder": autoencoder.config},
+    )
+    return autoencoder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 random latents of 4 x 16 x 16 and the autoencoder they claim to come from."""
+    folder = tmp_path_factory.mktemp("store")
+    autoencoder = _make_autoencoder(folder / "ae")
+    latents = np.tanh(np.random.default_rng(0).normal(size=(100, 4, 16, 16))).astype(np.float32)
+    metadata = {
+        "fingerprint": autoencoder.fingerprint,
+        "autoencoder": autoencoder.config,
+        "autoencoder_run": str(folder / "ae"),
+        "data": "none",
+        "image_size": 32,
+    }
+    writer = LatentWriter(folder / "store", 100, (4, 16, 16), "float16", metadata, shard_rows=30)
+    for shard in writer.missing_shards():
+        writer.write_shard(shard, latents[writer.rows_of(shard).start : writer.rows_of(shard).stop])
+    writer.seal([str(i) for i in range(100)])
+    return folder / "store"
+
+
+Configure = Callable[..., TrainConfig[Any]]
+
+
+@pytest.fixture
+def configure(store: Path, tmp_path: Path) -> Configure:
+    def make(name: str, out: str, kimg: float = 0.08, **changes: Any) -> TrainConfig[Any]:
+        model = VARIANTS[name].Config(**{**MODEL[name], **changes.pop("model", {})})
+        fields = {"batch_size": 8, "snapshot_kimg": 0.032, **changes}
+        return TrainConfig(store=store, out=tmp_path / out, model=model, kimg=kimg, **fields)
+
+    return make
+
+
+def _state(run: Path) -> dict[str, dict[str, Tensor]]:
+    checkpoint = load_newest(run / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint.tensors
+
+
+def _assert_same_bits(one: Path, other: Path) -> None:
+    first, second = _state(one), _state(other)
+    assert first.keys() == second.keys()
+    for group, tensors in first.items():
+        assert tensors.keys() == second[group].keys()
+        for key, value in tensors.items():
+            assert torch.equal(value, second[group][key]), f"{group} {key}"
+
+
+def _arguments(config: TrainConfig[Any], name: str) -> list[str]:
+    model = [part for key, value in MODEL[name].items() for part in (f"--model.{key.replace('_', '-')}", str(value))]
+    return [
+        *("train", name, "--store", str(config.store), "--out", str(config.out), "--kimg", str(config.kimg)),
+        *("--batch-size", str(config.batch_size), "--snapshot-kimg", str(config.snapshot_kimg), *model),
+    ]
+
+
+@every_variant
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(name: str, precision: str, configure: Configure) -> None:
+    train(name, configure(name, "whole", precision=precision))
+    train(name, configure(name, "parts", kimg=0.04, precision=precision))
+    train(name, configure(name, "parts", precision=precision))
+    _assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
+
+
+def test_resume_in_fresh_processes_after_sigterm(configure: Configure, tmp_path: Path) -> None:
+    """Stopped from outside, exit 75, and the same command goes on to the same bits."""
+    command = [sys.executable, "-m", "pipelines"]
+    config = configure("accel", "stopped", kimg=0.4, snapshot_kimg=100)
+    process = subprocess.Popen([*command, *_arguments(config, "accel")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (config.out / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=120)
+    if process.returncode != 0:  # a fast machine may have finished
+        assert process.returncode == 75, complaint
+        assert "error: " in complaint
+        assert "  fix: " in complaint
+        assert "Traceback" not in complaint
+        subprocess.run([*command, *_arguments(config, "accel")], check=True, timeout=240, capture_output=True)
+    whole = configure("accel", "whole", kimg=0.4, snapshot_kimg=100)
+    subprocess.run([*command, *_arguments(whole, "accel")], check=True, timeout=240, capture_output=True)
+    _assert_same_bits(whole.out, config.out)
+
+
+def test_two_processes_are_two_ranks_and_equal_one(configure: Configure) -> None:
+    """Same global batch on one and on two gloo ranks: weights agree to 1e-5 after 20 steps of WGAN-GP."""
+    one, two = configure("accel", "one", kimg=0.16), configure("accel", "two", kimg=0.16)
+    train("accel", one)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "pipelines"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *_arguments(two, "accel")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((two.out / "metrics.jsonl").read_text().splitlines()[-1])["ranks"] == 2
+    first, second = _state(one.out), _state(two.out)
+    for group in ("G", "critic", "G_ema"):
+        for key, value in first[group].items():
+            torch.testing.assert_close(second[group][key], value, rtol=0, atol=1e-5)
+
+
+def test_seed_decides_the_run(configure: Configure) -> None:
+    for out, seed in (("a", 0), ("b", 1)):
+        train("accel", configure("accel", out, kimg=0.016, seed=seed))
+    a, b = (_state(configure("accel", out).out)["G"] for out in ("a", "b"))
+    assert any(not torch.equal(a[key], b[key]) for key in a)
+
+
+def test_nan_is_stopped_before_the_update(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 8; what was committed before stays the newest state and is finite."""
+    config = configure("accel", "nan")
+    train("accel", configure("accel", "nan", kimg=0.032))
+    good = _state(config.out)
+    variant = VARIANTS["accel"]
+
+    def poisoned(model: Any) -> Any:
+        loss = variant.loss(model)
+        monkeypatch.setattr(loss, "gp_weight", float("nan"))
+        return loss
+
+    monkeypatch.setitem(VARIANTS, "accel", variant._replace(loss=poisoned))
+    with pytest.raises(DivergedError) as caught:
+        train("accel", config)
+    assert caught.value.exit_code == 8
+    for group, tensors in _state(config.out).items():
+        for key, value in tensors.items():
+            assert torch.equal(value, good[group][key])
+            assert value.isfinite().all()
+
+
+def test_changed_configuration_is_refused_by_name(configure: Configure) -> None:
+    train("accel", configure("accel", "run", kimg=0.016))
+    with pytest.raises(MismatchError, match=r"model\.lr.*seed"):
+        train("accel", configure("accel", "run", kimg=0.032, seed=3, model={"lr": 1e-3}))
+
+
+def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> None:
+    _make_autoencoder(tmp_path / "other", seed=1)
+    with pytest.raises(MismatchError, match="another autoencoder"):
+        train("accel", configure("accel", "run", autoencoder=tmp_path / "other"))
+    with pytest.raises(InputError):
+        train("accel", configure("accel", "run", autoencoder=tmp_path / "missing"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_senseless_lengths_are_refused(configure: Configure) -> None:
+    for change in ({"kimg": 0}, {"batch_size": 0}, {"snapshot_kimg": -1}):
+        with pytest.raises(UsageError):
+            train("accel", configure("accel", "run", **change))
+
+
+@every_variant
+def test_images_depend_on_their_seed_alone(name: str, configure: Configure) -> None:
+    """The run folder alone is enough, and neither order nor company changes a picture."""
+    config = configure(name, "run", kimg=0.032)
+    train(name, config)
+    pipe = ImageGenerator.load(config.out)
+    together = pipe(seeds=[5, 6, 7, 8, 9])
+    assert together.shape == (5, 3, 32, 32)
+    assert together.dtype == np.uint8
+    np.testing.assert_array_equal(pipe(seeds=[8, 5]), together[[3, 0]])
+    assert (together[0] != together[1]).any()
+    assert sorted(path.name for path in (config.out / "samples").iterdir()) == ["000000032.png"]
+
+
+def test_metrics_name_what_happened(configure: Configure) -> None:
+    config = configure("accel", "run", kimg=0.16)
+    train("accel", config)
+    rows = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["nimg"] for row in rows] == [80, 160]
+    assert {"step", "wall_sec", "loss/g", "loss/critic", "score/real", "score/fake", "penalty/gp"} <= rows[-1].keys()
+    assert 0 <= rows[-1]["time/data_share"] <= 1
