@@ -7,11 +7,12 @@
     STORE/journal.jsonl    finished shards, only while the store is unsealed
 
 zarr's defaults return zeros or wrong numbers for missing, swapped or flipped bytes. The seal therefore holds the size
-and crc32c of every file; a shard is checked against it when it is first read, and `verify` checks them all.
+and CRC-32 of every file; a shard is checked against it when it is first read, and `verify` checks them all.
 One shard has one writer: a shard is made in memory, written under a temporary name, synced, renamed, then journalled.
 """
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,7 +26,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from data.errors import CorruptError, InputError, MismatchError, UsageError
-from data.storage import crc32c, crc32c_bytes, disk_errors, read_json, verify_file, write_bytes, write_json
+from data.storage import crc32, crc32c_bytes, disk_errors, read_json, verify_file, write_bytes, write_json
 
 FORMAT = 1
 DType = Literal["float16", "float32", "int8"]
@@ -131,7 +132,7 @@ class LatentWriter:
         entry = {
             "shard": shard,
             "bytes": len(body),
-            "crc32c": crc32c_bytes(body),
+            "crc32": zlib.crc32(body),
             "sum": values.sum((0, 2, 3)).tolist(),
             "sum_of_squares": np.square(values).sum((0, 2, 3)).tolist(),
         }
@@ -162,11 +163,11 @@ class LatentWriter:
         pixels = self.count * self.code_shape[1] * self.code_shape[2]
         mean = np.sum([entry["sum"] for entry in entries], axis=0) / pixels
         square = np.sum([entry["sum_of_squares"] for entry in entries], axis=0) / pixels
-        files = {f"latents/c/{e['shard']}/0/0/0": {"bytes": e["bytes"], "crc32c": e["crc32c"]} for e in entries}
+        files = {f"latents/c/{e['shard']}/0/0/0": {"bytes": e["bytes"], "crc32": e["crc32"]} for e in entries}
         for path in sorted(p for name in ("latents", "labels", "keys") for p in (self.path / name).rglob("*")):
             name = path.relative_to(self.path).as_posix()
             if path.is_file() and name not in files:
-                files[name] = {"bytes": path.stat().st_size, "crc32c": crc32c(path)}
+                files[name] = {"bytes": path.stat().st_size, "crc32": crc32(path)}
         seal = {
             **self._header,
             "format": FORMAT,
@@ -283,7 +284,7 @@ class LatentStore:
 
 def _check(path: Path, seal: Mapping[str, Any], name: str) -> None:
     entry = seal["files"][name]
-    verify_file(path / name, entry["bytes"], entry["crc32c"], _repair(path))
+    verify_file(path / name, entry["bytes"], entry["crc32"], _repair(path), crc32)
 
 
 def _repair(path: Path) -> str:

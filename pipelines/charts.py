@@ -22,7 +22,7 @@ class Line(NamedTuple):
 
 
 def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> str:
-    """A <figure>: the lines over a common axis, with their last values and notes on what was left out of them."""
+    """A <figure>: the lines over x from 0 on, with their last values and notes on what was left out of them."""
     series = [(line.name, _finite(line.points)) for line in lines]
     dropped = sum(len(line.points) for line in lines) - sum(len(points) for _, points in series)
     series = [(name, points) for name, points in series if len(points)]
@@ -30,7 +30,7 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> st
     if not series:
         return _figure(title, "", "", notes)
     everything = np.concatenate([points for _, points in series])
-    x_range = _padded(everything[:, 0].min(), everything[:, 0].max(), 0.0)
+    x_range = _padded(0.0, float(everything[:, 0].max()), 0.0)
     y_range, outside = _focus(everything[:, 1])
     if outside:
         notes.append(f"{outside} of {len(everything)} values lie outside the axis.")

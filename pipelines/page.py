@@ -49,11 +49,11 @@ thead th { font-size: 0.8rem; font-weight: 400; color: var(--soft); }
 tbody th { text-align: left; font-weight: 500; }
 td:first-of-type { font-weight: 600; }
 table.text { font-size: 0.85rem; }
-table.text td { text-align: left; font-weight: 400; overflow-wrap: anywhere; }
+table.text td, table.text th { text-align: left; vertical-align: top; font-weight: 400; overflow-wrap: anywhere; }
 figure { margin: 0; }
 img { display: block; max-width: 100%; border-radius: 4px; }
 img[hidden] { display: none; }
-.player img { width: 100%; max-height: 85vh; object-fit: contain; object-position: left; }
+.player img { width: 100%; max-height: min(85vh, 46rem); object-fit: contain; object-position: left; }
 .player .controls { display: flex; align-items: center; gap: 1rem; margin-bottom: 0.75rem; }
 .player .controls[hidden] { display: none; }
 .player input { flex: 1; max-width: 24rem; accent-color: var(--line-0); }
@@ -159,7 +159,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") ->
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    return f'<div class="scroll"><table class="{kind}"><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>'
+    inside = f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody>"
+    return f'<div class="scroll"><table class="{kind}">{inside}</table></div>'
 
 
 def picture(uri: str, alt: str, extra: str = "") -> str:

@@ -16,9 +16,8 @@ from data.console import finish
 from data.decoding import Unreadable, decode, one_line
 from data.errors import CodeganError, InputError
 from data.images import fit, open_images, to_array, to_float, to_uint8
-from data.runs import read_metrics
 from data.sources import list_entries
-from data.storage import read_json, write_bytes
+from data.storage import write_bytes
 from pipelines.charts import Line, line_chart
 from pipelines.page import (
     command_block,
@@ -34,14 +33,13 @@ from pipelines.page import (
     section,
     table,
 )
+from pipelines.run_view import RunView, data_names, next_command, reproducing_command, score_command
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 
-KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
 _FRAMES, _PAIRS = 24, 8
 _LAST_FRAME_BYTES, _EARLIER_FRAMES_BYTES, _PAIR_BYTES = 1_200_000, 3_000_000, 110_000  # keeps a page below 10 MB
 _UNBIASED_FROM = 2048
-_NOT_FLAGS = ("kind", "variant", "store_fingerprint", "versions")
 
 _CHARTS = {  # log key: title, unit
     "loss/l1": ("Reconstruction loss", "mean difference, images in [-1, 1]"),
@@ -66,107 +64,23 @@ class ReportConfig:
     """Run folder of `codegan train` or `codegan train-ae`."""
 
 
-@dataclass(frozen=True)
-class _Run:
-    folder: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    weights: dict[str, Any]  # the configuration beside the weights, {} before the first snapshot
-
-    @property
-    def is_generator(self) -> bool:
-        return bool(self.config["kind"] == "generator")
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.metrics[-1] if self.metrics else {}
-
-    @property
-    def nimg(self) -> int:
-        return int(self.last.get("nimg", self.weights.get("nimg", 0)))
-
-    @property
-    def data(self) -> str | None:
-        """DATA as it was given; several shards are joined by commas."""
-        given = self.weights.get("data") if self.is_generator else ", ".join(self.config.get("data", []))
-        return str(given) if given else None
-
-    def optional_json(self, name: str) -> Any:
-        path = self.folder / name
-        return read_json(path) if path.is_file() else None
-
-
 def report(config: ReportConfig) -> None:
     """Write RUN/report.html; what the run does not have yet is named on it, with the command that makes it.
 
     Raises `InputError` for a folder that is not a run, `CorruptError` when one of its JSON files does not parse.
     """
-    run = _open(config.run)
+    run = RunView.open(config.run)
     result = [_scores(run), _samples(run), _pairs(run)] if run.is_generator else [_table_of_sizes(run), _samples(run)]
     parts = [_header(run), *result, _curves(run), _configuration(run)]
     path = run.folder / "report.html"
     write_bytes(path, page(f"{run.folder.resolve().name} - codegan", parts))
-    finish([path], shlex.split(_next_command(run)))
+    finish([path], next_command(run))
 
 
-def _open(folder: Path) -> _Run:
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else None
-    if not isinstance(config, dict) or config.get("kind") not in KINDS:
-        raise InputError(f"{folder}: is not a run", "give the --out folder of `codegan train` or `codegan train-ae`")
-    weights = folder / "weights" / "config.json"
-    metrics = [row for row in read_metrics(folder, tolerate_cut=True) if "nimg" in row]
-    return _Run(folder, config, metrics, read_json(weights) if weights.is_file() else {})
-
-
-# --- the commands a page names ---
-
-
-def reproducing_command(config: Mapping[str, Any]) -> str:
-    """The command line whose resolved configuration is this config.json."""
-    words = ["codegan", KINDS[config["kind"]], *([config["variant"]] if "variant" in config else [])]
-    words += _flags({name: value for name, value in config.items() if name not in _NOT_FLAGS})
-    return shlex.join(words)
-
-
-def _flags(config: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    words: list[str] = []
-    for name, value in config.items():
-        flag = prefix + name.replace("_", "-")
-        if isinstance(value, dict):
-            words += _flags(value, f"{flag}.")
-        elif value is not None:
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
-    return words
-
-
-def _score_command(run: _Run) -> str:
-    return shlex.join(["codegan", "score", "--run", str(run.folder), "--data", *_names(run.data or "DATA")])
-
-
-def _next_command(run: _Run) -> str:
-    if not run.weights:
-        return reproducing_command(run.config)
-    if not run.is_generator:
-        data = _names(run.data or "DATA")
-        return shlex.join(
-            ["codegan", "encode", "--data", *data, "--autoencoder", str(run.folder), "--out", "stores/latents"]
-        )
-    if not (run.folder / "scores.json").is_file():
-        return _score_command(run)
-    return shlex.join(["codegan", "sample", "--run", str(run.folder), "--out", "samples", "--num", "64"])
-
-
-def _names(data: str) -> list[str]:
-    return [data] if Path(data).exists() else data.split(", ")
-
-
-# --- sections ---
-
-
-def _header(run: _Run) -> str:
-    config, goal = run.config, float(run.config.get("kimg", 0))
-    entries = [("Trained on", f"{run.nimg / 1000:,.4g} of {goal:,.4g} thousand images")]
+def _header(run: RunView) -> str:
+    config, goal = run.config, 1000 * float(run.config.get("kimg", 0))
+    done = run.nimg >= goal
+    entries = [("Trained on", f"{run.nimg:,} images" if done else f"{run.nimg:,} of {goal:,.0f} images")]
     if run.metrics:
         entries.append(("Wall time", _duration(float(run.last.get("wall_sec", 0)))))
     entries += [(name, _number(entry["value"])) for name, entry in _score_entries(run).items()]
@@ -174,33 +88,28 @@ def _header(run: _Run) -> str:
     if run.data:
         entries.append(("Data", run.data))
     command = reproducing_command(config)
-    if run.nimg < goal * 1000:
-        how = missing("Training is not complete. This command goes on with it:", command)
-    else:
+    if done:
         how = f"<details><summary>Command that reproduces this run</summary>{command_block(command)}</details>"
+    else:
+        how = missing("Training is not complete. This command goes on with it:", command)
     versions = " · ".join(f"{name} {version}" for name, version in config.get("versions", {}).items())
     title = heading(run.folder.resolve().name)
-    return (
-        f'<header id="header">{title}{paragraph(_subtitle(run), "soft")}{facts(entries)}{how}{_note(versions)}</header>'
-    )
+    parts = [title, paragraph(_subtitle(run), "soft"), facts(entries), how, _note(versions)]
+    return f'<header id="header">{"".join(parts)}</header>'
 
 
-def _subtitle(run: _Run) -> str:
+def _subtitle(run: RunView) -> str:
     if run.is_generator:
         size = run.weights.get("image_size")
-        return f"Generator, variant {run.config.get('variant')}" + (f", {size} × {size} pixels" if size else "")
+        return f"Generator, variant {run.config.get('variant')}" + (f", {size} x {size} pixels" if size else "")
     return f"Autoencoder, factor {run.config.get('factor')}, {run.config.get('code_channels')} code channels"
 
 
 def _duration(seconds: float) -> str:
-    minutes, hours = int(seconds) // 60, int(seconds) // 3600
-    return (
-        f"{hours} h {minutes % 60} min"
-        if hours
-        else f"{minutes} min {int(seconds) % 60} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _number(value: Any) -> str:
@@ -211,13 +120,13 @@ def _note(text: str) -> str:
     return paragraph(text, "note")
 
 
-def _score_entries(run: _Run) -> dict[str, dict[str, Any]]:
+def _score_entries(run: RunView) -> dict[str, dict[str, Any]]:
     scores = run.optional_json("scores.json") if run.is_generator else None
     return {name: entry for name, entry in (scores or {}).items() if isinstance(entry, dict) and "value" in entry}
 
 
-def _scores(run: _Run) -> str:
-    entries, command = _score_entries(run), _score_command(run)
+def _scores(run: RunView) -> str:
+    entries, command = _score_entries(run), shlex.join(score_command(run))
     if not entries:
         return section("scores", "Scores", missing("There are no scores yet. This command measures them:", command))
     scores = run.optional_json("scores.json")
@@ -235,12 +144,12 @@ def _scores(run: _Run) -> str:
     return section("scores", "Scores", table(head, rows), note, _note(source))
 
 
-def _reconstructions(run: _Run) -> list[dict[str, Any]]:
+def _reconstructions(run: RunView) -> list[dict[str, Any]]:
     stored = None if run.is_generator else run.optional_json("reconstructions.json")
     return stored["rows"] if stored else []
 
 
-def _table_of_sizes(run: _Run) -> str:
+def _table_of_sizes(run: RunView) -> str:
     """An autoencoder's measured reconstructions; its sample grids show them."""
     rows, title = _reconstructions(run), "Reconstruction of held-out images"
     if not rows:
@@ -251,7 +160,7 @@ def _table_of_sizes(run: _Run) -> str:
     return section("reconstructions", title, table(head, cells), _note("Higher PSNR is better."))
 
 
-def _samples(run: _Run) -> str:
+def _samples(run: RunView) -> str:
     title = "Samples over training" if run.is_generator else "Reconstructions over training"
     paths = sorted((run.folder / "samples").glob("[!.]*.png"))
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, _FRAMES).round().astype(int))] if paths else []
@@ -273,29 +182,33 @@ def _samples(run: _Run) -> str:
         shown += f" There is one snapshot so far; training adds one every {run.config.get('snapshot_kimg')} kimg."
     elif len(paths) > len(chosen):
         shown += f" {len(chosen)} of {len(paths)} snapshots, evenly spread; large ones are shrunk."
-    return section("samples", title, player(frames), _note(f"{shown} Originals: {run.folder / 'samples'}"), *damage)
+    return section("samples", title, player(frames), _note(f"{shown} In full: {run.folder / 'samples'}"), *damage)
 
 
-def _pairs(run: _Run) -> str:
+def _pairs(run: RunView) -> str:
     """What the autoencoder alone loses: the first pictures of the generator's data beside their reconstructions."""
-    title = "Reconstructions"
+    title, folder = "Reconstructions", str(run.folder)
     if not run.weights:
         sentence = "There are no weights yet; training writes them at every snapshot. This command goes on with it:"
         return section("reconstructions", title, missing(sentence, reproducing_command(run.config)))
     try:
         weights = load_weights(run.folder / "weights")
         autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"])
-    except CodeganError as error:
-        return section("reconstructions", title, missing(f"{error.what}.", f"codegan check {run.folder}"))
+    except Exception as error:  # damage, or networks of another version: the rest of the page is still worth having
+        sentence = f"The run's autoencoder cannot be loaded ({_reason(error)}). This command looks for damage:"
+        return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "check", folder])))
     try:
-        originals = _first_pictures(_names(run.data or ""), int(run.weights["image_size"]))
+        originals = _first_pictures(data_names(run.data or ""), int(run.weights["image_size"]))
     except Exception as error:  # the data is no part of the run: whatever has become of it, there is a page
-        reason = error.what if isinstance(error, CodeganError) else one_line(error)
-        sentence = f"The data set {run.data} can no longer be opened ({reason}). Run this where it can:"
-        return section("reconstructions", title, missing(sentence, f"codegan report --run {run.folder}"))
+        sentence = f"The data set {run.data} can no longer be opened ({_reason(error)}). Run this where it can:"
+        return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "report", "--run", folder])))
     figures = "".join(_pair(autoencoder, number, original) for number, original in enumerate(originals))
     note = f"Above: the first pictures of {run.data}. Below: encoded and decoded, the best the generator can look."
     return section("reconstructions", title, f'<div class="pairs">{figures}</div>', _note(note))
+
+
+def _reason(error: Exception) -> str:
+    return error.what if isinstance(error, CodeganError) else one_line(error)
 
 
 def _first_pictures(names: list[str], size: int) -> list[Image.Image]:
@@ -325,30 +238,34 @@ def _pair(autoencoder: Autoencoder, number: int, original: Image.Image) -> str:
     return f"<figure>{above}{below}<figcaption>PSNR {quality}</figcaption></figure>"
 
 
-def _curves(run: _Run) -> str:
+def _curves(run: RunView) -> str:
     if not run.metrics:
         sentence = "Nothing has been logged yet. This command trains:"
         return section("curves", "Curves", missing(sentence, reproducing_command(run.config)))
-    keys = list(dict.fromkeys(key for row in run.metrics for key in row if "/" in key))
+    keys = sorted({key for row in run.metrics for key in row if "/" in key}, key=lambda key: (_order(key), key))
     together = [key for key in keys if key.startswith("score/")]
-    charts = [_chart(run, *_CHARTS.get(key, (key, "")), [key]) for key in keys if key not in together]
-    if together:
-        charts.insert(0, _chart(run, "Critic scores", "critic output", together))
+    charts = [_chart(run, "Critic scores", "critic output", together)] if together else []
+    charts += [_chart(run, *_CHARTS.get(key, (key, "")), [key]) for key in keys if key not in together]
     return section("curves", "Curves", f'<div class="charts">{"".join(charts)}</div>')
 
 
-def _chart(run: _Run, title: str, unit: str, keys: list[str]) -> str:
+def _order(key: str) -> int:
+    """Losses, then whatever else a variant logs, then times."""
+    return {"loss": 0, "time": 2}.get(key.partition("/")[0], 1)
+
+
+def _chart(run: RunView, title: str, unit: str, keys: list[str]) -> str:
     lines = [
         Line(
             key.partition("/")[2] if len(keys) > 1 else "last",
             [(row["nimg"] / 1000, float(row[key])) for row in run.metrics if key in row],
         )
-        for key in keys
+        for key in sorted(keys, key=lambda key: key != "score/real")
     ]
     return line_chart(title, unit, lines, "thousand images")
 
 
-def _configuration(run: _Run) -> str:
+def _configuration(run: RunView) -> str:
     rows = [[name, value] for name, value in _flat(run.config)]
     return section("configuration", "Configuration", table(["field", "value"], rows, "text"))
 

@@ -79,7 +79,7 @@ class TrainAEConfig:
     """Weight alpha of the adversarial loss (eq. 3); 0 trains without a discriminator."""
     warmup_kimg: float = 20.0
     """Thousands of crops before the adversarial loss joins."""
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Learning rate of Adam for the autoencoder; half of it for the discriminator."""
     lr_ramp_kimg: float = 2.0
     """Thousands of crops over which the learning rate rises from 0: without it, codes saturate at once."""

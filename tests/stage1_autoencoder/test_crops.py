@@ -84,7 +84,7 @@ def test_a_picture_of_exactly_the_size_is_shown_whole(tmp_path: Path) -> None:
 
 
 def test_smaller_and_narrower_pictures_are_enlarged(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 20), (1, 2, 3)).save(tmp_path / "a.png")
+    Image.new("RGB", (17, 25), (1, 2, 3)).save(tmp_path / "a.png")
     batch = crops(open_images(tmp_path)).batch(0, 8)
     assert batch.shape == (8, 3, SIZE, SIZE)
     assert (batch == np.array([1, 2, 3], np.uint8)[None, :, None, None]).all()

@@ -12,7 +12,7 @@ from data.checkpoints import save_weights
 from data.errors import InputError, MismatchError, UsageError
 from data.images import to_float
 from data.scenes import Scenes
-from stage1_autoencoder.networks import FACTORS, Autoencoder, Discriminator
+from stage1_autoencoder.networks import FACTORS, Autoencoder, Discriminator, ResidualBlock, patch_basis
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -40,26 +40,28 @@ def test_default_maps_have_the_sizes_the_paper_implies() -> None:
         autoencoder, discriminator = Autoencoder(), Discriminator()
         images = torch.empty(1, 3, 128, 128)
     shapes, x = [], images
-    for layer in autoencoder.encoder:
+    for layer in autoencoder.encoder.layers:
         x = layer(x)
         shapes += [tuple(x.shape[1:])] if isinstance(layer, nn.Conv2d) else []
+    assert autoencoder.encoder.patch(images).shape == x.shape
     assert shapes == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (16, 32, 32)]
     assert autoencoder.decode(x).shape == images.shape
     assert discriminator(images).shape == (1, 1, 15, 15)
 
 
 def test_only_convolutions_have_weights() -> None:
+    allowed = (nn.Conv2d, nn.ConvTranspose2d, nn.LeakyReLU, nn.Upsample)
     for network in (Autoencoder(8, width=2), Discriminator(2)):
         leaves = [m for m in network.modules() if not list(m.children())]
-        assert all(isinstance(leaf, nn.Conv2d | nn.LeakyReLU | nn.Tanh | nn.Upsample) for leaf in leaves)
+        assert all(isinstance(leaf, allowed) for leaf in leaves)
         assert not list(network.buffers())
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_shifting_an_image_by_the_factor_shifts_its_code_by_one_cell(factor: int) -> None:
     autoencoder = Autoencoder(factor, code_channels=4, width=2).double()
-    for block in autoencoder.encoder:  # blocks start as the identity, which would hide their reach
-        if hasattr(block, "conv2"):
+    for block in autoencoder.encoder.modules():
+        if isinstance(block, ResidualBlock):  # starts as the identity, which would hide its reach
             nn.init.normal_(block.conv2.weight, std=0.2)
     wide = random_images(1, 3, 16 * factor, 17 * factor, dtype=torch.float64)
     left, right = autoencoder.encode(wide[..., :-factor]), autoencoder.encode(wide[..., factor:])
@@ -71,17 +73,30 @@ def test_shifting_an_image_by_the_factor_shifts_its_code_by_one_cell(factor: int
 
 def test_codes_of_pictures_start_unsaturated() -> None:
     scenes = Scenes(4, 64)
-    images = to_float(torch.from_numpy(np.stack([scenes.image(index) for index in range(4)])))
+    images = to_float(torch.from_numpy(np.stack([scenes.image(index) for index in range(4)]))).double()
     for seed in range(3):
         torch.manual_seed(seed)
-        codes = nn.Sequential(*list(Autoencoder(width=16).encoder)[:-1])(images)
-        assert 0.2 < codes.std() < 1
+        codes = torch.atanh(Autoencoder(width=16).double().encode(images))
+        assert 0.05 < codes.std() < 1
+        assert codes.abs().max() < 4
 
 
 def test_residual_blocks_start_as_the_identity() -> None:
-    block = Autoencoder(width=2).encoder[6]
-    x = random_images(1, 8, 5, 5)
+    block, x = ResidualBlock(8), random_images(1, 8, 5, 5)
     assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_the_linear_path_starts_as_orthogonal_patterns_that_rebuild_a_patch(factor: int) -> None:
+    for channels in (1, 3, 16):
+        basis = patch_basis(factor, channels).double().flatten(1)
+        count = min(channels, 3 * factor**2)
+        expected = torch.diag(torch.tensor([1.0] * count + [0.0] * (channels - count))).double() / (3 * factor**2)
+        torch.testing.assert_close(basis @ basis.T, expected, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(basis[0], 1 / (3 * factor**2), rtol=1e-6)  # the mean of the patch
+    whole = Autoencoder(factor, code_channels=3 * factor**2, width=1)
+    images = random_images(1, 3, 2 * factor, factor)
+    torch.testing.assert_close(whole.decoder.patch(whole.encoder.patch(images)), images, rtol=0, atol=1e-5)
 
 
 def test_sizes_that_are_no_multiple_are_refused(tiny_autoencoder: Autoencoder) -> None:

@@ -21,7 +21,7 @@ def test_penalty_of_a_linear_critic_is_closed_form(shape: tuple[int, ...]) -> No
 
 
 def test_penalty_of_a_quadratic_critic_is_taken_on_the_segment_between() -> None:
-    """D(x) = |x|^2 / 2 has gradient x, so the penalty tells which point was used: one e a sample, e real + (1-e) fake."""
+    """D(x) = |x|^2 / 2 has gradient x, so the penalty tells which point e real + (1 - e) fake it was taken at."""
     real, fake = torch.full((1000, 1, 1, 1), 2.0), torch.full((1000, 1, 1, 1), 4.0)
     seen: list[Tensor] = []
 
