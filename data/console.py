@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,6 +62,19 @@ def _make_bar(unit: str) -> Progress:
         TextColumn("{task.fields[extra]}"),
         console=Console(stderr=True),
     )
+
+
+def scan_progress(show: bool = True) -> Callable[[int, int], None]:
+    """A callback (files done, files in all) that prints a line now and then while a data set is read through."""
+    printed = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal printed
+        if show and time.monotonic() - printed >= _LINE_EVERY_SEC:
+            printed = time.monotonic()
+            print(f"reading: {done}/{total} files", file=sys.stderr, flush=True)
+
+    return progress
 
 
 def finish(wrote: list[Path], next_command: list[str] | None = None) -> None:

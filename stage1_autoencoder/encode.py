@@ -16,7 +16,7 @@ import tyro
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from data.console import ProgressReport, finish
+from data.console import ProgressReport, finish, scan_progress
 from data.errors import UsageError
 from data.images import ImageSet, open_images, to_float
 from data.latents import DType, LatentStore, LatentWriter
@@ -63,7 +63,7 @@ def encode(config: EncodeConfig) -> None:
     check_multiple((config.size,), autoencoder.factor)
     accelerator = make_accelerator()
     main = accelerator.is_main_process
-    images = open_images(config.data, size=config.size, max_skip=config.max_skip)
+    images = open_images(config.data, config.size, config.max_skip, on_progress=scan_progress(main))
     copies = 2 if config.flip else 1
     side = config.size // autoencoder.factor
     metadata = {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.checkpoints import load_state, save_state, save_weights
-from data.console import ProgressReport, finish
+from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, UsageError
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
 from data.prefetch import prefetch
@@ -120,26 +120,23 @@ def train(config: TrainAEConfig) -> None:
     accelerator = make_accelerator()
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
-    images = open_images(config.data, max_skip=config.max_skip)
+    images = open_images(config.data, max_skip=config.max_skip, on_progress=scan_progress(main))
     train_indices, held_out = split(len(images), config.seed)
     with ExitStack() as stack:
         if main:
-            open_run(config.out, {"kind": "autoencoder", **to_json(config)}, MAY_CHANGE)
             stack.enter_context(lock(config.out))
+            open_run(config.out, {"kind": "autoencoder", **to_json(config)}, MAY_CHANGE)
             write_skipped(config.out / "skipped.jsonl", images.skipped)
         accelerator.wait_for_everyone()
 
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed))
         autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
-        networks: dict[str, nn.Module] = {
-            "autoencoder": autoencoder,
-            "discriminator": Discriminator(config.discriminator_width),
-            "ema": copy.deepcopy(autoencoder).requires_grad_(False),
-        }
+        discriminator = Discriminator(config.discriminator_width)
+        ema = copy.deepcopy(autoencoder).requires_grad_(False)
+        networks: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": discriminator, "ema": ema}
         for network in networks.values():
             network.to(device).to(memory_format=torch.channels_last)
-        discriminator, ema = networks["discriminator"], networks["ema"]
         optimizers = {
             "opt_autoencoder": torch.optim.Adam(autoencoder.parameters(), config.lr, (0.9, 0.999), fused=True),
             "opt_discriminator": torch.optim.Adam(discriminator.parameters(), config.lr / 2, (0.5, 0.999), fused=True),
@@ -219,7 +216,7 @@ def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray
 
 
 @torch.inference_mode()
-def _save_preview(path: Path, autoencoder: nn.Module, images_u8: NDArray[np.uint8] | None) -> None:
+def _save_preview(path: Path, autoencoder: Autoencoder, images_u8: NDArray[np.uint8] | None) -> None:
     """Originals above their reconstructions."""
     assert images_u8 is not None
     device = next(autoencoder.parameters()).device
@@ -227,8 +224,7 @@ def _save_preview(path: Path, autoencoder: nn.Module, images_u8: NDArray[np.uint
     save_png(path, image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8)))
 
 
-def _finish(config: TrainAEConfig, images: ImageSet, held_out: NDArray[np.int64], ema: nn.Module) -> None:
-    assert isinstance(ema, Autoencoder)
+def _finish(config: TrainAEConfig, images: ImageSet, held_out: NDArray[np.int64], ema: Autoencoder) -> None:
     sizes = sorted({config.size, *EVALUATED_SIZES})
     rows = reconstruction_table(ema, images, sizes, [int(i) for i in held_out])
     write_json(config.out / "reconstructions.json", {"data": images.name, "held_out": len(held_out), "rows": rows})

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.checkpoints import load_weights
 from data.errors import MismatchError
@@ -16,15 +16,15 @@ from data.seeds import derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.variants import build_networks
+from stage2_codegen.variants.contract import CodeGenerator
 
 
 class ImageGenerator:
     """Draws codes with a trained generator and decodes them to full-resolution images."""
 
-    def __init__(self, generator: nn.Module, scale: CodeScale, autoencoder: Autoencoder, image_size: int) -> None:
+    def __init__(self, generator: CodeGenerator, scale: CodeScale, autoencoder: Autoencoder, image_size: int) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
         self.image_size = image_size  # pixels a side
-        self.z_dim = int(generator.z_dim)  # type: ignore[arg-type]  # every variant's generator has it
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
@@ -51,7 +51,7 @@ class ImageGenerator:
         rows = []
         for seed in seeds:
             source = torch.Generator().manual_seed(derive_seed(seed))
-            rows.append(torch.randn(self.z_dim, generator=source))
+            rows.append(torch.randn(self.generator.z_dim, generator=source))
         return torch.stack(rows).to(next(self.generator.parameters()).device)
 
     @torch.inference_mode()

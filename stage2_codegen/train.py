@@ -108,22 +108,19 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     scale = CodeScale.of(store, model.standardise)
     with ExitStack() as stack:
         if main:
-            described = {"kind": "generator", "variant": name, "store_fingerprint": store.metadata["crc32c"]}
-            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
             stack.enter_context(lock(config.out))
+            described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
+            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
         accelerator.wait_for_everyone()
 
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed))
         G = variant.Generator(store.code_shape, model)
-        networks: dict[str, nn.Module] = {
-            "G": G,
-            "critic": variant.Critic(store.code_shape, model),
-            "G_ema": copy.deepcopy(G).eval().requires_grad_(False),
-        }
+        critic = variant.Critic(store.code_shape, model)
+        G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+        networks: dict[str, nn.Module] = {"G": G, "critic": critic, "G_ema": G_ema}
         for network in networks.values():
             network.to(device).to(memory_format=torch.channels_last)
-        critic, G_ema = networks["critic"], networks["G_ema"]
         betas = (model.beta1, model.beta2)
         optimizers = {
             "opt_G": torch.optim.Adam(G.parameters(), model.lr, betas, fused=True),

@@ -7,7 +7,7 @@ from torch import nn
 
 from data.errors import UsageError
 from stage2_codegen.variants import accel
-from stage2_codegen.variants.contract import CodeShape, Variant
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
 VARIANTS: dict[str, Variant] = {
     "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
@@ -29,7 +29,7 @@ def check_code_shape(code_shape: CodeShape) -> None:
         raise UsageError(f"codes of {channels} channels: no variant takes them", f"use 1 to {MAX_CHANNELS} channels")
 
 
-def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[nn.Module, nn.Module]:
+def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:
     """(generator, critic) of a variant for codes of that shape, with fields of its Config overridden.
 
     Raises `UsageError` for an unknown variant or field and for a shape no variant takes.

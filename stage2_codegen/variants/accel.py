@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import PixelNorm
-from stage2_codegen.variants.contract import CodeShape, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
 
 SLOPE = 0.2
 BASE = 4  # side of the first map
@@ -57,7 +57,7 @@ def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
     return layer
 
 
-class Generator(nn.Module):
+class Generator(CodeGenerator):
     """z (N, z_dim) -> codes (N, C, S, S) in (-1, 1)."""
 
     def __init__(self, code_shape: CodeShape, config: Config) -> None:

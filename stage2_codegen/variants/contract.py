@@ -33,6 +33,12 @@ class VariantConfig:
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
 
 
+class CodeGenerator(nn.Module):
+    """Base of every generator: z (N, z_dim) -> codes (N, C, S, S)."""
+
+    z_dim: int
+
+
 class Variant(NamedTuple):
     """A record of `VARIANTS`.
 
@@ -41,6 +47,6 @@ class Variant(NamedTuple):
     """
 
     Config: type[VariantConfig]
-    Generator: Callable[[CodeShape, Any], nn.Module]
+    Generator: Callable[[CodeShape, Any], CodeGenerator]
     Critic: Callable[[CodeShape, Any], nn.Module]
     loss: Callable[[Any], Loss]
