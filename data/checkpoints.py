@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from data.errors import CodeganError, CorruptError, InputError
+from data.errors import CodeganError, CorruptError, InputError, MismatchError
 from data.storage import commit_folder, read_json, remove_partials, verify_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapp
     if checkpoint is None:
         return 0, 0
     for name, network in networks.items():
-        network.load_state_dict(checkpoint.tensors[name])
+        put_weights(network, checkpoint.tensors[name], folder)
     for name, optimizer in optimizers.items():
         load_optimizer_tensors(optimizer, checkpoint.tensors[name])
     return checkpoint.state["nimg"], checkpoint.state["step"]
@@ -118,6 +118,18 @@ def load_weights(folder: Path) -> Checkpoint:
     verify_folder(folder)
     tensors = {file.stem: _load_tensors(file) for file in folder.glob("*.safetensors")}
     return Checkpoint(tensors, read_json(folder / "config.json"))
+
+
+def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> None:
+    """`load_state_dict`, raising `MismatchError` when the weights are those of another network or version."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise MismatchError(
+            f"{origin}: its weights do not fit this version's network ({reason})",
+            "train again, or use the version named in the run's config.json",
+        ) from error
 
 
 def fingerprint(tensors: Tensors, config: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> st
         notes.append(f"{outside} of {len(everything)} values lie outside the axis.")
     window = _window(max(len(points) for _, points in series))
     if window > 1:
-        notes.append(f"Pale: logged values. Dark: mean of {window} neighbours.")
+        notes.append(f"Faint: logged values. Strong: mean of {window} neighbours.")
     drawn = "".join(_draw(points, index, x_range, y_range, window) for index, (_, points) in enumerate(series))
     spoken = ", ".join(f"{name} {len(points)} values, last {points[-1, 1]:.4g}".strip() for name, points in series)
     svg = (

@@ -33,7 +33,7 @@ from pipelines.page import (
     section,
     table,
 )
-from pipelines.run_view import RunView, data_names, next_command, reproducing_command, score_command
+from pipelines.run_view import RunView, next_command, reproducing_command, score_command
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 
@@ -86,7 +86,7 @@ def _header(run: RunView) -> str:
     entries += [(name, _number(entry["value"])) for name, entry in _score_entries(run).items()]
     entries += [(f"PSNR at {row['size']} px", f"{row['psnr']:.2f} dB") for row in _reconstructions(run)[:1]]
     if run.data:
-        entries.append(("Data", run.data))
+        entries.append(("Data", ", ".join(run.data)))
     command = reproducing_command(config)
     if done:
         how = f"<details><summary>Command that reproduces this run</summary>{command_block(command)}</details>"
@@ -198,12 +198,14 @@ def _pairs(run: RunView) -> str:
         sentence = f"The run's autoencoder cannot be loaded ({_reason(error)}). This command looks for damage:"
         return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "check", folder])))
     try:
-        originals = _first_pictures(data_names(run.data or ""), int(run.weights["image_size"]))
+        originals = _first_pictures(run.data, int(run.weights["image_size"]))
     except Exception as error:  # the data is no part of the run: whatever has become of it, there is a page
-        sentence = f"The data set {run.data} can no longer be opened ({_reason(error)}). Run this where it can:"
+        sentence = (
+            f"The data set {', '.join(run.data)} can no longer be opened ({_reason(error)}). Run this where it can:"
+        )
         return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "report", "--run", folder])))
     figures = "".join(_pair(autoencoder, number, original) for number, original in enumerate(originals))
-    note = f"Above: the first pictures of {run.data}. Below: encoded and decoded, the best the generator can look."
+    note = f"Above: the first pictures of {', '.join(run.data)}. Below: encoded and decoded, the best the generator can look."
     return section("reconstructions", title, f'<div class="pairs">{figures}</div>', _note(note))
 
 

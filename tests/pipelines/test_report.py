@@ -118,7 +118,7 @@ def write_sample(run: Path, nimg: int, side: int = 32) -> None:
 
 def generator_config(run: Path, **changes: Any) -> dict[str, Any]:
     config = TrainConfig(store=Path("stores/a b"), out=run, model=AccelConfig(), kimg=1.0, **changes)
-    described = {"kind": "generator", "variant": "accel", "store_fingerprint": "00"}
+    described = {"kind": "generator", "variant": "accel", "store_checksum": "00"}
     return {**described, **to_json(config), "versions": VERSIONS}
 
 
@@ -144,7 +144,7 @@ def full_run(tmp_path: Path) -> Path:
     (run / "config.json").write_text(json.dumps(generator_config(run)))
     torch.manual_seed(0)
     autoencoder = Autoencoder(4, 2, 2)
-    state = {"autoencoder": autoencoder.config, "image_size": 16, "data": str(data), "nimg": 1000}
+    state = {"autoencoder": autoencoder.config, "image_size": 16, "data": [str(data)], "nimg": 1000}
     save_weights(run / "weights", {"autoencoder": autoencoder.state_dict()}, state)
     write_metrics(run, rows(10, critic=0.5, real=1.0, fake=-1.0))
     (run / "scores.json").write_text(json.dumps(SCORES))

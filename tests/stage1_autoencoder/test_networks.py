@@ -87,13 +87,14 @@ def test_residual_blocks_start_as_the_identity() -> None:
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_the_linear_path_starts_as_orthogonal_patterns_that_rebuild_a_patch(factor: int) -> None:
+def test_the_linear_path_starts_as_orthogonal_waves_that_rebuild_a_patch(factor: int) -> None:
     for channels in (1, 3, 16):
-        basis = patch_basis(factor, channels).double().flatten(1)
-        count = min(channels, 3 * factor**2)
-        expected = torch.diag(torch.tensor([1.0] * count + [0.0] * (channels - count))).double() / (3 * factor**2)
-        torch.testing.assert_close(basis @ basis.T, expected, rtol=0, atol=1e-8)
-        np.testing.assert_allclose(basis[0], 1 / (3 * factor**2), rtol=1e-6)  # the mean of the patch
+        analysis, synthesis = (weights.double().flatten(1) for weights in patch_basis(factor, channels))
+        used = torch.arange(channels) < 3 * factor**2
+        torch.testing.assert_close(analysis @ synthesis.T, torch.diag(used.double()), rtol=0, atol=1e-6)
+        gram = synthesis @ synthesis.T
+        torch.testing.assert_close(gram, torch.diag(gram.diag()), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(analysis[0], 1 / (3 * factor**2), rtol=1e-6)  # the mean of the patch
     whole = Autoencoder(factor, code_channels=3 * factor**2, width=1)
     images = random_images(1, 3, 2 * factor, factor)
     torch.testing.assert_close(whole.decoder.patch(whole.encoder.patch(images)), images, rtol=0, atol=1e-5)

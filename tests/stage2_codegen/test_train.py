@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fingerprint": autoencoder.fingerprint,
         "autoencoder": autoencoder.config,
         "autoencoder_run": str(folder / "ae"),
-        "data": "none",
+        "data": ["none"],
         "image_size": 32,
     }
     writer = LatentWriter(folder / "store", 100, (4, 16, 16), "float16", metadata, shard_rows=30)
