@@ -86,7 +86,7 @@ def _header(run: RunView) -> str:
     entries += [(name, _number(entry["value"])) for name, entry in _score_entries(run).items()]
     entries += [(f"PSNR at {row['size']} px", f"{row['psnr']:.2f} dB") for row in _reconstructions(run)[:1]]
     if run.data:
-        entries.append(("Data", ", ".join(run.data)))
+        entries.append(("Data", _data(run)))
     command = reproducing_command(config)
     if done:
         how = f"<details><summary>Command that reproduces this run</summary>{command_block(command)}</details>"
@@ -193,7 +193,7 @@ def _pairs(run: RunView) -> str:
         return section("reconstructions", title, missing(sentence, reproducing_command(run.config)))
     try:
         weights = load_weights(run.folder / "weights")
-        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"])
+        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run.folder)
     except Exception as error:  # damage, or networks of another version: the rest of the page is still worth having
         sentence = f"The run's autoencoder cannot be loaded ({_reason(error)}). This command looks for damage:"
         return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "check", folder])))
@@ -205,12 +205,16 @@ def _pairs(run: RunView) -> str:
         )
         return section("reconstructions", title, missing(sentence, shlex.join(["codegan", "report", "--run", folder])))
     figures = "".join(_pair(autoencoder, number, original) for number, original in enumerate(originals))
-    note = f"Above: the first pictures of {', '.join(run.data)}. Below: encoded and decoded, the best the generator can look."
+    note = f"Above: the first pictures of {_data(run)}. Below: encoded and decoded, the best the generator can look."
     return section("reconstructions", title, f'<div class="pairs">{figures}</div>', _note(note))
 
 
 def _reason(error: Exception) -> str:
     return error.what if isinstance(error, CodeganError) else one_line(error)
+
+
+def _data(run: RunView) -> str:
+    return ", ".join(run.data)
 
 
 def _first_pictures(names: list[str], size: int) -> list[Image.Image]:
