@@ -148,8 +148,11 @@ class LatentWriter:
         array[:] = stored
         return bytes(memory["c/0/0/0/0"].to_bytes())
 
-    def seal(self, keys: Sequence[str], labels: NDArray[np.int64] | None = None) -> None:
-        """Write labels, keys and, last, the group metadata with the checksums of every file."""
+    def seal(self, keys: Sequence[str], labels: NDArray[np.int64] | None = None, **remarks: str) -> None:
+        """Write labels, keys and, last, the group metadata with the checksums of every file.
+
+        `remarks` join the metadata but, unlike it, may differ between the runs that filled the store.
+        """
         self._finished = self._resume()  # other processes wrote shards too
         if missing := self.missing_shards():
             raise ValueError(f"{len(missing)} shards are missing")
@@ -170,6 +173,7 @@ class LatentWriter:
                 files[name] = {"bytes": path.stat().st_size, "crc32": crc32(path)}
         seal = {
             **self._header,
+            **remarks,
             "format": FORMAT,
             "mean": mean.tolist(),
             "std": np.sqrt(np.maximum(square - mean**2, 0)).tolist(),

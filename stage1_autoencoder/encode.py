@@ -69,7 +69,6 @@ def encode(config: EncodeConfig) -> None:
     metadata = {
         "fingerprint": autoencoder.fingerprint,
         "autoencoder": autoencoder.config,
-        "autoencoder_run": str(config.autoencoder.resolve()),
         "data": list(config.data),
         "data_fingerprint": images.fingerprint,
         "image_size": config.size,
@@ -90,7 +89,7 @@ def encode(config: EncodeConfig) -> None:
         accelerator.wait_for_everyone()
         if main:
             labels = None if images.labels is None else np.repeat(images.labels, copies)
-            writer.seal(list(np.repeat(images.keys, copies)), labels)
+            writer.seal(list(np.repeat(images.keys, copies)), labels, autoencoder_run=str(config.autoencoder.resolve()))
     if main:
         store = LatentStore.open(config.out)
         print(f"{len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
@@ -101,7 +100,7 @@ def _already_sealed(path: Path, metadata: dict[str, object]) -> bool:
     if not (path / "zarr.json").is_file():
         return False
     seal = LatentStore.open(path).metadata
-    return all(seal[name] == value for name, value in metadata.items() if name != "autoencoder_run")
+    return all(seal[name] == value for name, value in metadata.items())
 
 
 @torch.inference_mode()

@@ -105,8 +105,7 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _check(config: TrainAEConfig) -> None:
-    with torch.device("meta"):  # refuses impossible networks before there is a folder
-        Autoencoder(config.factor, config.code_channels, config.width)
+    Autoencoder(config.factor, config.code_channels, config.width)  # refuses impossible ones before there is a folder
     check_multiple((config.size,), config.factor)
     if config.size < 32:
         raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")

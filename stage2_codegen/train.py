@@ -150,7 +150,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         clock = StepClock()
         reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share))
         while nimg < total:
-            torch.manual_seed(derive_seed(config.seed, nimg))
+            torch.manual_seed(derive_seed(config.seed, nimg, 1))  # the 1: not the stream of the initial weights
 
             critic.requires_grad_(True)
             for _ in range(model.n_critic):

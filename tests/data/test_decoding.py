@@ -197,8 +197,8 @@ HOLED = WIDE.copy()
 HOLED[0, :3] = np.nan, np.inf, -np.inf
 HOLED_SCALED = (np.nan_to_num(HOLED, nan=HOLED[0, 3], posinf=6, neginf=HOLED[0, 3]) - HOLED[0, 3]) / (6 - HOLED[0, 3])
 TALL = RNG.integers(0, 256, (3000, 16, 3), np.uint8)
-LOSSLESS = {"lossless": True, "exact": True, "quality": 100}
-FINE = {"quality": 100, "subsampling": 0}
+LOSSLESS: dict[str, Any] = {"lossless": True, "exact": True, "quality": 100}
+FINE: dict[str, Any] = {"quality": 100, "subsampling": 0}
 BINARY = GREY > 127
 ONE_BIT = grey(BINARY * 255)
 

@@ -3,11 +3,13 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from data import rendering
@@ -16,6 +18,8 @@ from data.rendering import GROUNDS, SKIES, Scene, SceneObject, render
 from data.scenes import COLOURS, KINDS, MAX_OBJECTS, Scenes, parse_scenes, scene
 from data.solids import FAR, FOCAL, SOLIDS
 from data.textures import GROUND_TEXTURES, TEXTURES, object_texture, square_wave
+
+type Points = NDArray[np.floating]
 
 THING = SceneObject("sphere", COLOURS["red"], "plain", x=0.1, depth=3.5, radius=0.5, height=1.0, turn=0.4)
 BARE = Scene(0.4, "day", "sand", "plain", 0.0, 0.7, math.radians(80), math.radians(35), ())
@@ -29,7 +33,7 @@ def shaped(kind: str) -> SceneObject:
     return replace(THING, kind=kind, height=1.0 if kind == "sphere" else 1.2)
 
 
-def is_inside(thing: SceneObject, x, y, z):
+def is_inside(thing: SceneObject, x: Points, y: Points, z: Points) -> NDArray[np.bool_]:
     """Membership in the solid, for points relative to its foot: the definitions, written as inequalities."""
     if thing.kind == "sphere":
         return x**2 + (y - thing.radius) ** 2 + z**2 <= thing.radius**2
@@ -48,7 +52,7 @@ def picture_point(thing: SceneObject, x: float, y: float, z: float, size: int) -
     return int(v * size), int(u * size)
 
 
-def test_a_picture_depends_on_seed_and_index_alone():
+def test_a_picture_depends_on_seed_and_index_alone() -> None:
     few, many = Scenes(5, size=32, seed=7), Scenes(1000, size=32, seed=7)
     forwards = [few.image(i) for i in range(5)]
     with ThreadPoolExecutor(3) as pool:
@@ -58,7 +62,7 @@ def test_a_picture_depends_on_seed_and_index_alone():
     assert scene(8, 3) != scene(7, 3)
 
 
-def test_another_process_draws_the_same_picture():
+def test_another_process_draws_the_same_picture() -> None:
     code = "import hashlib; from data.scenes import Scenes; s = Scenes(9, 48, 5); s.image(8)"
     code += "; print(hashlib.sha256(s.image(2).tobytes()).hexdigest())"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -66,13 +70,13 @@ def test_another_process_draws_the_same_picture():
 
 
 @pytest.mark.parametrize("size", [16, 33, 128])
-def test_pictures_are_bytes_of_the_asked_size(size):
+def test_pictures_are_bytes_of_the_asked_size(size: int) -> None:
     image = Scenes(1, size).image(0)
     assert image.shape == (3, size, size)
     assert image.dtype == np.uint8
 
 
-def test_pictures_differ_and_are_bright_and_colourful():
+def test_pictures_differ_and_are_bright_and_colourful() -> None:
     scenes = Scenes(64, size=32)
     images = [scenes.image(i) for i in range(len(scenes))]
     assert len({image.tobytes() for image in images}) == len(scenes)
@@ -83,13 +87,13 @@ def test_pictures_differ_and_are_bright_and_colourful():
 
 
 @pytest.mark.parametrize("index", [-1, 4])
-def test_an_index_outside_the_set_is_refused(index):
+def test_an_index_outside_the_set_is_refused(index: int) -> None:
     with pytest.raises(IndexError):
         Scenes(4).image(index)
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_a_scene_looks_the_same_at_every_size(size):
+def test_a_scene_looks_the_same_at_every_size(size: int) -> None:
     for index in range(12):
         small, large = (render(scene(0, index), s).astype(float) for s in (size, 2 * size))
         reduced = large.reshape(3, size, 2, size, 2).mean(axis=(2, 4))
@@ -97,17 +101,17 @@ def test_a_scene_looks_the_same_at_every_size(size):
         assert np.sqrt(np.square(small - reduced).mean()) < 3.0
 
 
-def test_the_picture_does_not_depend_on_how_many_rays_are_shaded_at_once(monkeypatch):
+def test_the_picture_does_not_depend_on_how_many_rays_are_shaded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = render(scene(1, 1), 64)
     monkeypatch.setattr(rendering, "_CHUNK", 1000)
     assert np.array_equal(render(scene(1, 1), 64), whole)
 
 
-def test_categories_are_drawn_uniformly():
+def test_categories_are_drawn_uniformly() -> None:
     scenes = [scene(3, i) for i in range(1500)]
     things = [thing for s in scenes for thing in s.objects]
     names = {colour: name for name, colour in COLOURS.items()}
-    for drawn, choices in [
+    drawings: list[tuple[Sequence[Hashable], Collection[Hashable]]] = [
         ([len(s.objects) for s in scenes], range(1, MAX_OBJECTS + 1)),
         ([s.sky for s in scenes], SKIES),
         ([s.ground for s in scenes], GROUNDS),
@@ -116,13 +120,14 @@ def test_categories_are_drawn_uniformly():
         ([t.kind for t in things], KINDS),
         ([t.texture for t in things], TEXTURES),
         ([names[t.colour] for t in things], COLOURS),
-    ]:
+    ]
+    for drawn, choices in drawings:
         counts = Counter(drawn)
         assert set(counts) == set(choices)
         assert chisquare([counts[c] for c in choices]).pvalue > 1e-3
 
 
-def test_numbers_fill_their_documented_ranges():
+def test_numbers_fill_their_documented_ranges() -> None:
     scenes = [scene(4, i) for i in range(800)]
     things = [thing for s in scenes for thing in s.objects]
     for values, low, high in [
@@ -141,7 +146,7 @@ def test_numbers_fill_their_documented_ranges():
     assert {t.height / t.radius for t in things if t.kind == "sphere"} == {2.0}
 
 
-def test_solids_of_a_scene_do_not_touch():
+def test_solids_of_a_scene_do_not_touch() -> None:
     for s in (scene(5, i) for i in range(300)):
         for k, a in enumerate(s.objects):
             for b in s.objects[k + 1 :]:
@@ -150,7 +155,7 @@ def test_solids_of_a_scene_do_not_touch():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rays_meet_a_solid_where_marching_does(kind):
+def test_rays_meet_a_solid_where_marching_does(kind: str) -> None:
     thing = shaped(kind)
     rng = np.random.default_rng(0)
     dx, dy = rng.uniform(-0.25, 0.3, 400), rng.uniform(-0.36, 0.12, 400)
@@ -165,7 +170,7 @@ def test_rays_meet_a_solid_where_marching_does(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_normals_have_unit_length_and_point_out_of_the_surface(kind):
+def test_normals_have_unit_length_and_point_out_of_the_surface(kind: str) -> None:
     thing = shaped(kind)
     solid = SOLIDS[kind](thing, (0.5, 0.5))
     dx, dy = (g.ravel().astype(np.float32) for g in np.meshgrid(np.linspace(-0.2, 0.2, 40), np.linspace(-0.3, 0.1, 40)))
@@ -180,7 +185,7 @@ def test_normals_have_unit_length_and_point_out_of_the_surface(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shadow_is_where_the_way_to_the_sun_is_blocked(kind):
+def test_a_shadow_is_where_the_way_to_the_sun_is_blocked(kind: str) -> None:
     thing, slide = shaped(kind), (-0.9, 0.6)
     x, z = (g.ravel() for g in np.meshgrid(np.linspace(-1.8, 1.0, 50), np.linspace(-1.0, 1.6, 50)))
     height = np.linspace(0, thing.height, 300)[:, None]
@@ -192,7 +197,7 @@ def test_a_shadow_is_where_the_way_to_the_sun_is_blocked(kind):
     assert 100 < blocked.sum() < 2000
 
 
-def test_a_sphere_covers_the_area_of_its_outline():
+def test_a_sphere_covers_the_area_of_its_outline() -> None:
     """An object's colour changes its own pixels only; the outline of a sphere in perspective is an ellipse."""
     size, z, r = 512, THING.depth, THING.radius
     red, blue = (render(with_objects(replace(THING, colour=COLOURS[c])), size).astype(int) for c in ("red", "blue"))
@@ -203,7 +208,7 @@ def test_a_sphere_covers_the_area_of_its_outline():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_shows_where_its_factors_say(kind):
+def test_an_object_shows_where_its_factors_say(kind: str) -> None:
     size, thing = 128, shaped(kind)
     bare, image = (render(s, size).astype(int) for s in (BARE, with_objects(thing)))
     row, column = picture_point(thing, 0, 0.4, 0, size)
@@ -214,7 +219,7 @@ def test_an_object_shows_where_its_factors_say(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shadow_darkens_the_ground_away_from_the_sun(kind):
+def test_a_shadow_darkens_the_ground_away_from_the_sun(kind: str) -> None:
     size, thing = 128, shaped(kind)
     bare, image = (render(s, size).sum(axis=0) / 3 for s in (BARE, with_objects(thing)))
     sun_x, sun_y, sun_z = BARE.sun
@@ -224,7 +229,7 @@ def test_a_shadow_darkens_the_ground_away_from_the_sun(kind):
     assert image[sunny] > 0.97 * bare[sunny]
 
 
-def test_an_object_in_the_shadow_of_another_is_darker():
+def test_an_object_in_the_shadow_of_another_is_darker() -> None:
     size, far = 64, replace(THING, x=-0.6, depth=3.6, radius=0.3, height=0.6)
     near_sun = replace(THING, kind="box", x=0.4, depth=3.6, height=1.3, turn=0.0)
     row, column = picture_point(far, 0.05, 0.4, -0.27, size)
@@ -233,14 +238,14 @@ def test_an_object_in_the_shadow_of_another_is_darker():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_nearer_object_hides_the_farther_in_either_order(order):
+def test_the_nearer_object_hides_the_farther_in_either_order(order: int) -> None:
     near, far = replace(THING, depth=2.8), replace(THING, kind="box", colour=COLOURS["blue"], depth=4.2)
     row, column = picture_point(near, 0, 0.5, 0, 64)
     red, _, blue = render(with_objects(*(near, far)[::order]), 64)[:, row, column].astype(int)
     assert red > 2 * blue
 
 
-def test_square_wave_is_an_average_over_its_width():
+def test_square_wave_is_an_average_over_its_width() -> None:
     x, width = np.linspace(-3, 3, 41), np.linspace(0.05, 2.7, 41)
     fine = x + width * ((np.arange(4000)[:, None] + 0.5) / 4000 - 0.5)
     naive = np.where(np.floor(fine) % 2 == 0, 1.0, -1.0).mean(axis=0)
@@ -248,7 +253,7 @@ def test_square_wave_is_an_average_over_its_width():
 
 
 @pytest.mark.parametrize("width", [0.01, 0.1])
-def test_the_second_tone_has_its_share_of_every_texture(width):
+def test_the_second_tone_has_its_share_of_every_texture(width: float) -> None:
     """Half of stripes and tiles, the area of a disc of radius 0.3 in each cell of dots."""
     a, b = (grid.ravel() for grid in np.meshgrid(np.arange(0, 4, 0.01) + 0.005, np.arange(0, 4, 0.01) + 0.005))
     shares = {name: object_texture(name, a, b, np.full_like(a, width)).mean() for name in TEXTURES}
@@ -259,7 +264,7 @@ def test_the_second_tone_has_its_share_of_every_texture(width):
 @pytest.mark.parametrize(
     ("spec", "expected"), [("scenes:1", (1, 128)), ("scenes:2000@256", (2000, 256)), ("scenes:7@16", (7, 16))]
 )
-def test_a_spec_names_count_and_size(spec, expected):
+def test_a_spec_names_count_and_size(spec: str, expected: tuple[int, int]) -> None:
     assert parse_scenes(spec) == expected
 
 
@@ -283,7 +288,7 @@ def test_a_spec_names_count_and_size(spec, expected):
         "pictures",
     ],
 )
-def test_any_other_spec_is_a_usage_error_with_a_fix(spec):
+def test_any_other_spec_is_a_usage_error_with_a_fix(spec: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_scenes(spec)
     assert caught.value.exit_code == 2

@@ -107,10 +107,11 @@ def test_upper_case_and_wrong_extensions_are_read(tmp_path: Path) -> None:
 
 
 def test_folder_labels_number_the_sub_folders(tmp_path: Path, folder: Path) -> None:
-    assert open_images(folder).labels is not None
-    assert open_images(folder).labels.tolist() == [0, 0, 0, 1, 1, 1]
     nested = {f"all/of/it/{name}": content for name, content in FILES.items()}
-    assert open_images(make_zip(tmp_path / "n.zip", nested)).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    for data in (folder, make_zip(tmp_path / "n.zip", nested)):
+        labels = open_images(data).labels
+        assert labels is not None
+        assert labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("names", [["a/0.png", "a/1.png"], ["a/0.png", "b/0.png", "0.png"], ["0.png", "1.png"]])

@@ -6,7 +6,9 @@ import os
 import tarfile
 import urllib.error
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +17,19 @@ import torch
 import torchvision
 from cleanfid import fid as cleanfid
 from cleanfid.inception_torchscript import InceptionV3W
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
 from pipelines import features as features_module
-from pipelines.features import load_features
+from pipelines.features import Features, load_features
 from pipelines.metrics import frechet_distance, kernel_distance
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+type Images = NDArray[np.uint8]
 
 CPU = torch.device("cpu")
 DATA = Path(os.environ.get("CODEGAN_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -30,17 +37,9 @@ PINNED = (-0.0047158, 0.2326286, 0.0529015, -2.2158692, 0.3711035, -2.0113130, -
 SQUEEZENET = DATA / "weights/squeezenet1_0_deepcompression_rgb.pth"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def textures(count, size=96, seed=0):
+def textures(count: int, size: int = 96) -> Images:
     """Coloured 1/f noise: the spectrum of photographs without their content, uint8 (count, 3, size, size)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
     spectrum = np.fft.fft2(rng.normal(size=(count, 3, size, size))) / np.maximum(frequency, 1 / size)
     fields = np.fft.ifft2(spectrum).real
@@ -48,34 +47,37 @@ def textures(count, size=96, seed=0):
     return np.clip(127.5 + 50 * fields, 0, 255).astype(np.uint8)
 
 
-def blurred(images, radius):
+def blurred(images: Images, radius: float) -> Images:
     pictures = (Image.fromarray(image.transpose(1, 2, 0)).filter(ImageFilter.GaussianBlur(radius)) for image in images)
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
-def noisy(images, deviation):
+def noisy(images: Images, deviation: float) -> Images:
     noise = np.random.default_rng(7).normal(0, deviation, images.shape)
     return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def offline():
+def offline() -> Features:
     return load_features("offline", None, CPU)
 
 
-def flowers(count):
+def flowers(count: int) -> Images:
     archive = DATA / "flowers256.tar"
     if not archive.is_file():
         pytest.skip(f"{archive} is not there")
     with tarfile.open(archive) as tar:
         members = [member for member in tar if member.name.endswith(".jpg")]
         chosen = np.random.default_rng(0).permutation(len(members))[:count]
-        pictures = [Image.open(io.BytesIO(tar.extractfile(members[i]).read())).convert("RGB") for i in chosen]
+        files = (tar.extractfile(members[i]) for i in chosen)
+        pictures = [Image.open(file).convert("RGB") for file in files if file is not None]
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
 @pytest.mark.parametrize("source", [textures, flowers])
-def test_offline_distances_grow_with_blur_and_noise_from_far_above_chance(source, offline):
+def test_offline_distances_grow_with_blur_and_noise_from_far_above_chance(
+    source: Callable[[int], Images], offline: Features
+) -> None:
     images = source(96)
     real, other = offline(images[::2]), offline(images[1::2])
     for degrade, levels in ((blurred, (1.5, 3, 6)), (noisy, (30, 45, 60))):
@@ -88,7 +90,7 @@ def test_offline_distances_grow_with_blur_and_noise_from_far_above_chance(source
             assert values[-1] > 8 * chance
 
 
-def test_offline_features_have_not_changed(offline):
+def test_offline_features_have_not_changed(offline: Features) -> None:
     """Pinned: scores written by one version must be comparable with those of the next."""
     ramp = (np.arange(3 * 40 * 40) * 7 % 256).astype(np.uint8).reshape(1, 3, 40, 40)
     vector = offline(ramp)
@@ -96,17 +98,17 @@ def test_offline_features_have_not_changed(offline):
     np.testing.assert_allclose(vector[0, ::43], PINNED, atol=1e-4)
 
 
-def test_offline_features_of_one_colour_are_finite(offline):
+def test_offline_features_of_one_colour_are_finite(offline: Features) -> None:
     assert np.isfinite(offline(np.full((2, 3, 16, 16), 255, np.uint8))).all()
 
 
-def test_features_do_not_depend_on_the_batch(offline):
+def test_features_do_not_depend_on_the_batch(offline: Features) -> None:
     images = textures(7, size=40)
     parts = np.concatenate([offline(images[:3]), offline(images[3:])])
     np.testing.assert_allclose(parts, offline(images), atol=1e-4)
 
 
-def test_offline_features_take_no_weights(tmp_path):
+def test_offline_features_take_no_weights(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"")
     with pytest.raises(UsageError, match="no weights"):
         load_features("offline", tmp_path / "w.pth", CPU)
@@ -115,16 +117,16 @@ def test_offline_features_take_no_weights(tmp_path):
 class TinyInception(nn.Module):
     """Has the one part of NVIDIA's file that is used: `layers`, (n, 3, 299, 299) -> 2048 pooled features."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 2048, 16, 64), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
 
 
 @pytest.fixture(scope="module")
-def inception_file(tmp_path_factory):
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / features_module.INCEPTION_FILE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -133,7 +135,7 @@ def inception_file(tmp_path_factory):
 
 
 @pytest.fixture
-def trusted(inception_file, monkeypatch):
+def trusted(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The stand-in file, taken for NVIDIA's."""
     digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
     monkeypatch.setattr(features_module, "INCEPTION_SHA256", digest)
@@ -141,13 +143,13 @@ def trusted(inception_file, monkeypatch):
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CODEGAN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / features_module.INCEPTION_FILE
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:FutureWarning")  # clean-fid's own call
-def test_inception_features_are_those_of_clean_fid(trusted, tmp_path):
+def test_inception_features_are_those_of_clean_fid(trusted: Path, tmp_path: Path) -> None:
     images = textures(5, size=70)
     for i, image in enumerate(images):
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{i}.png")
@@ -160,7 +162,9 @@ def test_inception_features_are_those_of_clean_fid(trusted, tmp_path):
     assert (inception.score_name("fid"), inception.score_name("kid")) == ("fid", "kid")
 
 
-def test_no_torchscript_file_is_loaded_but_the_known_one(inception_file, cache, monkeypatch):
+def test_no_torchscript_file_is_loaded_but_the_known_one(
+    inception_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded code that was not verified"))
     with pytest.raises(UnsafeError, match=r"inception-2015-12-05\.pt"):
         load_features("inception", inception_file, CPU)
@@ -170,10 +174,12 @@ def test_no_torchscript_file_is_loaded_but_the_known_one(inception_file, cache, 
         load_features("inception", None, CPU)
 
 
-def test_inception_is_downloaded_once_into_the_cache(trusted, cache, monkeypatch):
-    opened = []
+def test_inception_is_downloaded_once_into_the_cache(
+    trusted: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
 
-    def urlopen(url, timeout):
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
         opened.append(url)
         return io.BytesIO(trusted.read_bytes())
 
@@ -184,15 +190,15 @@ def test_inception_is_downloaded_once_into_the_cache(trusted, cache, monkeypatch
     assert [path.name for path in cache.parent.iterdir()] == [features_module.INCEPTION_FILE]
 
 
-def test_a_wrong_download_leaves_nothing_behind(cache, monkeypatch):
+def test_a_wrong_download_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"sign in to continue"))
     with pytest.raises(CorruptError, match="SHA-256"):
         load_features("inception", None, CPU)
     assert not cache.parent.exists()
 
 
-def test_without_a_network_the_error_says_what_to_do(cache, monkeypatch):
-    def urlopen(url, timeout):
+def test_without_a_network_the_error_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def urlopen(url: str, timeout: float) -> None:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
@@ -204,14 +210,16 @@ def test_without_a_network_the_error_says_what_to_do(cache, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def squeezenet_state():
+def squeezenet_state() -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torchvision.models.squeezenet1_0(weights=None).state_dict()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_squeezenet_features_are_the_pooled_last_fire_module(suffix, squeezenet_state, tmp_path):
+def test_squeezenet_features_are_the_pooled_last_fire_module(
+    suffix: str, squeezenet_state: dict[str, Tensor], tmp_path: Path
+) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(squeezenet_state, path) if suffix == ".pth" else safetensors.torch.save_file(squeezenet_state, path)
     images = textures(2, size=224)  # the network's own size, so that no resizing enters
@@ -227,7 +235,7 @@ def test_squeezenet_features_are_the_pooled_last_fire_module(suffix, squeezenet_
     np.testing.assert_allclose(squeezenet(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_real_squeezenet_weights_tell_photographs_from_their_blur():
+def test_real_squeezenet_weights_tell_photographs_from_their_blur() -> None:
     if not SQUEEZENET.is_file():
         pytest.skip(f"{SQUEEZENET} is not there")
     squeezenet = load_features("squeezenet", SQUEEZENET, CPU)
@@ -240,7 +248,7 @@ def test_real_squeezenet_weights_tell_photographs_from_their_blur():
 
 
 class Bomb:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return pytest.fail, ("code in the file ran",)
 
 
@@ -254,14 +262,14 @@ class Bomb:
         (b"", CorruptError),
     ],
 )
-def test_other_squeezenet_files_are_refused(content, error, tmp_path):
+def test_other_squeezenet_files_are_refused(content: Any, error: type[Exception], tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(error, match=str(path)):
         load_features("squeezenet", path, CPU)
 
 
-def test_damaged_and_missing_weights_are_named(squeezenet_state, tmp_path):
+def test_damaged_and_missing_weights_are_named(squeezenet_state: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(squeezenet_state, path)
     path.write_bytes(path.read_bytes()[:-100])

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,11 +53,12 @@ def test_half_of_a_half_life_later_is_gone() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_gradient_that_is_not_finite_stops_training(bad: float) -> None:
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    last = nn.Linear(2, 1)
+    network = nn.Sequential(nn.Linear(2, 2), last)
     network(torch.ones(1, 2)).sum().backward()
     check_finite(network, "the gradient", 5)
-    assert network[1].weight.grad is not None
-    network[1].weight.grad[0, 1] = bad
+    assert last.weight.grad is not None
+    last.weight.grad[0, 1] = bad
     with pytest.raises(DivergedError, match="after 5 images"):
         check_finite(network, "the gradient", 5)
 
@@ -73,8 +75,9 @@ def test_snapshots_fall_on_the_step_that_reaches_a_multiple() -> None:
 def test_a_signal_is_remembered_until_the_state_is_saved(number: signal.Signals, expected: type[BaseException]) -> None:
     before = signal.getsignal(number)
     with StopSignal() as stop:
-        assert stop.received is None
+        untouched = stop.received
         os.kill(os.getpid(), number)
+        assert untouched is None
         assert stop.received is number
         with pytest.raises(expected):
             stop.raise_if_early(Path("run"), nimg=10, total=20)
@@ -114,10 +117,10 @@ def test_shares_of_ranks_tile_the_batch() -> None:
         def __init__(self, index: int, count: int) -> None:
             self.process_index, self.num_processes = index, count
 
-    shares = [local_share(12, Rank(rank, 3)) for rank in range(3)]  # type: ignore[arg-type]
+    shares = [local_share(12, Rank(rank, 3)) for rank in range(3)]
     assert [row for share in shares for row in range(12)[share]] == list(range(12))
     with pytest.raises(UsageError, match="does not divide"):
-        local_share(10, Rank(0, 3))  # type: ignore[arg-type]
+        local_share(10, Rank(0, 3))
 
 
 def test_ranks_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +132,7 @@ def test_ranks_that_do_not_see_each_other_are_refused(monkeypatch: pytest.Monkey
 
 def test_learning_rate_is_set_in_every_group() -> None:
     first, second = nn.Linear(1, 1), nn.Linear(1, 1)
-    optimizer = torch.optim.SGD([{"params": first.parameters()}, {"params": second.parameters(), "lr": 3.0}], lr=1.0)
+    groups: list[dict[str, Any]] = [{"params": first.parameters()}, {"params": second.parameters(), "lr": 3.0}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     set_lr(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]

@@ -36,9 +36,8 @@ def test_shapes_of_square_and_other_images(factor: int) -> None:
 
 
 def test_default_maps_have_the_sizes_the_paper_implies() -> None:
-    with torch.device("meta"):
-        autoencoder, discriminator = Autoencoder(), Discriminator()
-        images = torch.empty(1, 3, 128, 128)
+    autoencoder, discriminator = Autoencoder().requires_grad_(False), Discriminator().requires_grad_(False)
+    images = random_images(1, 3, 128, 128)
     shapes, x = [], images
     for layer in autoencoder.encoder.layers:
         x = layer(x)
@@ -93,7 +92,7 @@ def test_the_linear_path_starts_as_orthogonal_waves_that_rebuild_a_patch(factor:
         used = torch.arange(channels) < 3 * factor**2
         torch.testing.assert_close(analysis @ synthesis.T, torch.diag(used.double()), rtol=0, atol=1e-6)
         gram = synthesis @ synthesis.T
-        torch.testing.assert_close(gram, torch.diag(gram.diag()), rtol=0, atol=1e-5)
+        torch.testing.assert_close(gram, torch.diag(gram.diag()), rtol=0, atol=1e-6 * gram.max().item())
         np.testing.assert_allclose(analysis[0], 1 / (3 * factor**2), rtol=1e-6)  # the mean of the patch
     whole = Autoencoder(factor, code_channels=3 * factor**2, width=1)
     images = random_images(1, 3, 2 * factor, factor)

@@ -1,5 +1,6 @@
 """Stage one as a user runs it: interrupted, resumed, repeated and fed with what it must refuse."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -70,11 +71,11 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
     """Send this process a signal in the middle of a training step."""
-    update, taken = training.update_ema, []
+    update, taken = training.update_ema, itertools.count(1)
 
     def update_and_interrupt(*args: Any) -> None:
-        taken.append(update(*args))
-        if len(taken) == steps:
+        update(*args)
+        if next(taken) == steps:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(training, "update_ema", update_and_interrupt)
@@ -208,12 +209,11 @@ def test_an_interrupted_store_is_finished_by_the_same_autoencoder_only(
     straight = encoding(run, pictures, out=pictures.parent / "straight")
     encode(straight)
     config = encoding(run, pictures)
-    forward, calls = Autoencoder.encode, []
+    forward, calls = Autoencoder.encode, itertools.count()
 
     def encode_once(self: Autoencoder, images: torch.Tensor) -> torch.Tensor:
-        if calls:
+        if next(calls):
             raise KeyboardInterrupt
-        calls.append(1)
         return forward(self, images)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012

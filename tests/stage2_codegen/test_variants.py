@@ -1,15 +1,17 @@
 """Every registered variant honours the contract; `accel` has the published shapes."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from data.errors import UsageError
 from stage2_codegen.variants import SIDES, VARIANTS, build_networks
+from stage2_codegen.variants.accel import Generator
 from stage2_codegen.variants.contract import CodeShape
 
-SMALL = {"accel": {"width": 16, "z_dim": 8}}
+SMALL: dict[str, dict[str, Any]] = {"accel": {"width": 16, "z_dim": 8}}
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -88,6 +90,7 @@ def test_accel_parameter_counts(side: int, channels: int, millions: tuple[float,
 def test_accel_maps_are_those_of_table_2() -> None:
     """4 x 4 x 256 ... 64 x 64 x 128 -> 64 x 64 x 16 in the generator."""
     G, _ = build_networks("accel", (16, 64, 64))
+    assert isinstance(G, Generator)
     maps: list[tuple[int, ...]] = []
     for layer in G.layers:
         layer.register_forward_hook(lambda _m, _i, out: maps.append(tuple(out.shape[1:])))
