@@ -12,7 +12,7 @@ from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.train import TrainAEConfig, train
 from stage2_codegen.train import TrainConfig
 from stage2_codegen.train import train as train_generator
-from stage2_codegen.variants import VARIANTS
+from stage2_codegen.variants import accel
 
 SCENES = 1200
 AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 1.0, 2.5  # thousands of images for each of the user's minutes
@@ -50,7 +50,7 @@ def demo(config: DemoConfig) -> None:
     train(ae)
     _say(2, "encode every scene once")
     encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=128, precision=precision))
-    model = VARIANTS["accel"].Config(width=64, lr=1e-3, critic_lr=1e-3, ema_halflife_kimg=2.0)  # type: ignore[call-arg]
+    model = accel.Config(width=64, lr=1e-3, critic_lr=1e-3, ema_halflife_kimg=2.0)
     kimg = GAN_KIMG_A_MINUTE * config.minutes
     _say(3, f"code generator, {kimg:g} thousand samples")
     train_generator(

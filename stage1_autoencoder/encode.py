@@ -100,7 +100,7 @@ def _already_sealed(path: Path, metadata: dict[str, object]) -> bool:
     if not (path / "zarr.json").is_file():
         return False
     seal = LatentStore.open(path).metadata
-    return all(seal[name] == value for name, value in metadata.items())
+    return all(seal.get(name) == value for name, value in metadata.items())
 
 
 @torch.inference_mode()

@@ -210,8 +210,9 @@ def train(config: TrainAEConfig) -> None:
 
 
 def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """The first 8 of `indices`, (n, 3, size, size)."""
-    return np.stack([to_array(fit(images.pil(int(i)), size)) for i in indices[:8]])
+    """Up to 8 of `indices`, evenly spread, (n, 3, size, size)."""
+    chosen = indices[:: max(1, len(indices) // 8)][:8]
+    return np.stack([to_array(fit(images.pil(int(i)), size)) for i in chosen])
 
 
 @torch.inference_mode()
