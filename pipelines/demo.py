@@ -14,8 +14,8 @@ from stage2_codegen.train import TrainConfig
 from stage2_codegen.train import train as train_generator
 from stage2_codegen.variants import accel
 
-SCENES = 1200
-AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 1.0, 2.5  # thousands of images for each of the user's minutes
+SCENES, SIZE = 1200, 64
+AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 0.75, 6.0  # thousands of images for each of the user's minutes
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,29 @@ def demo(config: DemoConfig) -> None:
     if config.minutes <= 0:
         raise UsageError(f"--minutes {config.minutes:g}: must be positive", "leave it out for the default of 4")
     scenes = max(64, round(SCENES * min(1, config.minutes / 4)))
-    out, data = config.out, (f"scenes:{scenes}",)
+    out, data = config.out, (f"scenes:{scenes}@{SIZE}",)
     ae_run, store, run = out / "autoencoder", out / "latents", out / "generator"
     precision = fast_precision()
+    ae_kimg = AE_KIMG_A_MINUTE * config.minutes
     ae = TrainAEConfig(
-        data=data, out=ae_run, factor=8, width=24, discriminator_width=16, kimg=AE_KIMG_A_MINUTE * config.minutes,
-        warmup_kimg=0.75 * AE_KIMG_A_MINUTE * config.minutes, snapshot_kimg=AE_KIMG_A_MINUTE, lr=1e-3, lr_ramp_kimg=1.0,
-        ema_halflife_kimg=0.5, batch_size=16, seed=config.seed, precision=precision,
-    )  # fmt: skip
+        data=data,
+        out=ae_run,
+        size=SIZE,
+        width=24,
+        discriminator_width=16,
+        kimg=ae_kimg,
+        warmup_kimg=0.75 * ae_kimg,
+        lr_ramp_kimg=0.25 * ae_kimg,
+        ema_halflife_kimg=0.5,
+        snapshot_kimg=ae_kimg / 2,
+        seed=config.seed,
+        precision=precision,
+    )
     _say(1, f"autoencoder, {ae.kimg:g} thousand crops of {data[0]}")
     train(ae)
     _say(2, "encode every scene once")
-    encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=128, precision=precision))
-    model = accel.Config(width=64, lr=1e-3, critic_lr=1e-3, ema_halflife_kimg=2.0)
+    encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=SIZE, precision=precision))
+    model = accel.Config(z_dim=64, width=64, lr=1e-3, critic_lr=1e-3, beta2=0.99, ema_halflife_kimg=2.0)
     kimg = GAN_KIMG_A_MINUTE * config.minutes
     _say(3, f"code generator, {kimg:g} thousand samples")
     train_generator(

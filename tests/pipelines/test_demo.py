@@ -22,7 +22,7 @@ def test_it_leaves_everything_a_user_wants_to_see(made: Path) -> None:
     samples = sorted((made / "samples").glob("0*.png"))
     assert len(samples) == 36
     with Image.open(samples[0]) as image:
-        assert image.size == (128, 128)
+        assert image.size == (64, 64)
         assert np.asarray(image).std() > 1
     scores = json.loads((made / "generator" / "scores.json").read_text())
     assert scores["features"] == "offline"
