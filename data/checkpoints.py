@@ -125,9 +125,9 @@ def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> Non
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        reason = " ".join(str(error).split()).split(": ", 1)[-1][:120]
         raise MismatchError(
-            f"{origin}: its weights do not fit this version's network ({reason})",
+            f"{origin}: its weights do not fit this version's network ({reason} ...)",
             "train again, or use the version named in the run's config.json",
         ) from error
 
