@@ -45,6 +45,7 @@ def demo(config: DemoConfig) -> None:
     ae = TrainAEConfig(
         data=data,
         out=ae_run,
+        code_channels=8,  # half of the usual 16: less detail to decode, but so much less to learn in minutes
         size=SIZE,
         width=24,
         discriminator_width=16,
