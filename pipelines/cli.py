@@ -138,7 +138,7 @@ def _parse(config: Any, program: str, arguments: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config, prog=program, args=arguments, config=(tyro.conf.FlagConversionOff,))
+            return tyro.cli(config, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             _exit(0)

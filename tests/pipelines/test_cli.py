@@ -94,3 +94,12 @@ def test_module_and_console_script_are_the_same() -> None:
 def test_run_raises_for_the_caller() -> None:
     with pytest.raises(UsageError):
         run(["nonsense"])
+
+
+def test_flags_without_a_value_are_switches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--flip` parses on its own: what fails is the autoencoder that is not there."""
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code(monkeypatch, "encode", "--data", "scenes:4", "--autoencoder", "a", "--flip", "--out", "s") == 3
+    assert "no weights" in capsys.readouterr().err
