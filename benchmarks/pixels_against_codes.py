@@ -27,7 +27,9 @@ class Step:
         for network in (self.G, self.critic):
             network.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
         self.loss, self.batch, self.shape = variant.loss(config), batch, shape
-        self.optimizers = [torch.optim.Adam(n.parameters(), 2e-4, (0.0, 0.9), fused=True) for n in (self.G, self.critic)]
+        self.optimizers = [
+            torch.optim.Adam(n.parameters(), 2e-4, (0.0, 0.9), fused=True) for n in (self.G, self.critic)
+        ]
 
     def _noise(self, *shape: int) -> Tensor:
         return torch.randn(self.batch, *shape, device=next(self.G.parameters()).device)
