@@ -51,14 +51,16 @@ class EncodeConfig:
     """bf16 is about twice as fast where the hardware has it; latents differ in the third digit."""
     max_skip: float = 0.01
     """Part of the files that may be unreadable."""
+    shard_rows: int | None = None
+    """Latents a shard file, the unit that a process writes and a crash can cost; about 32 MB when left out."""
     threads: int = 4
     """Threads that decode images."""
 
 
 def encode(config: EncodeConfig) -> None:
     """Make, or finish, the store; a sealed one made by the same command is left as it is."""
-    if config.batch_size < 1 or config.size < 1:
-        raise UsageError("--batch-size and --size: must be positive", "see `codegan encode --help`")
+    if config.batch_size < 1 or config.size < 1 or (config.shard_rows is not None and config.shard_rows < 1):
+        raise UsageError("--batch-size, --size and --shard-rows: must be positive", "see `codegan encode --help`")
     autoencoder = Autoencoder.load(config.autoencoder)
     check_multiple((config.size,), autoencoder.factor)
     accelerator = make_accelerator()
@@ -84,7 +86,7 @@ def encode(config: EncodeConfig) -> None:
             return
         shape = (autoencoder.code_channels, side, side)
         with accelerator.main_process_first():  # it starts or mends the journal
-            writer = LatentWriter(config.out, len(images) * copies, shape, config.dtype, metadata)
+            writer = LatentWriter(config.out, len(images) * copies, shape, config.dtype, metadata, config.shard_rows)
         _write_shards(config, writer, images, autoencoder, accelerator)
         accelerator.wait_for_everyone()
         if main:

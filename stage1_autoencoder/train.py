@@ -156,7 +156,7 @@ def train(config: TrainAEConfig) -> None:
         # --- the loop; its clock is images seen ---
         batch, rows = config.batch_size, share.stop - share.start
         total = math.ceil(config.kimg * 1000 / batch) * batch
-        warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, round(config.snapshot_kimg * 1000)
+        warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, max(1, round(config.snapshot_kimg * 1000))
         crops = RandomCrops(images, train_indices, config.size, config.seed)
         starts = range(nimg + share.start, total, batch)
         batches = prefetch(lambda start: crops.batch(start, rows), starts, 2 * config.threads, config.threads)

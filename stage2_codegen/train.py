@@ -143,7 +143,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         # --- the loop; its clock is samples shown to the generator ---
         batch = config.batch_size
         total = math.ceil(config.kimg * 1000 / batch) * batch
-        snapshot_nimg = round(config.snapshot_kimg * 1000)
+        snapshot_nimg = max(1, round(config.snapshot_kimg * 1000))
         log = MetricsLog(config.out, nimg) if main else None
         stop = stack.enter_context(StopSignal())
         report = stack.enter_context(ProgressReport(f"train {name}", total, "img", main))
