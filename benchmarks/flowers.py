@@ -1,0 +1,93 @@
+"""The whole pipeline on real photographs, verb by verb: the numbers of docs/flowers.md.
+
+    uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--ae-kimg 19.2] [--kimg 8]
+
+FOLDER of the data holds flowers256.tar, appleleaf_256.tar, photos1024.tar and, below weights/, torchvision's
+squeezenet1_0 as squeezenet*.pth. Steps already done are not run again, so the same command goes on after a stop.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+
+PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}  # Liu, Yao, Ren, table 1, factor 4, faces
+CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --model.ema-halflife-kimg 2 --snapshot-kimg 2"
+
+
+def run_verb(out: Path, step: str, command: str) -> dict[str, Any]:
+    """Run `codegan COMMAND` in the folder `out`; what it took, also kept there for a repeat of this script."""
+    record = out / "steps" / f"{step}.json"
+    if not record.exists():
+        began = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "pipelines", *command.split()], cwd=out)
+        _, status, usage = os.wait4(process.pid, 0)
+        if code := os.waitstatus_to_exitcode(status):
+            raise SystemExit(f"codegan {command}: ended with {code}")
+        record.parent.mkdir(exist_ok=True)
+        taken = {"command": command, "seconds": time.perf_counter() - began, "peak_mb": usage.ru_maxrss / 1024}
+        record.write_text(json.dumps(taken))
+    return {"step": step, **json.loads(record.read_text())}
+
+
+def reconstruction_table(title: str, rows: list[dict[str, Any]]) -> None:
+    print(f"\n{title}\n\n| size | images | MSE | PSNR dB | the paper's, on faces | ratio |\n|---|---|---|---|---|---|")
+    for row in rows:
+        paper = PAPER_MSE[row["size"]]
+        cells = [row["size"], row["count"], f"{row['mse']:.2e}", f"{row['psnr']:.2f}", f"{paper:.1e}"]
+        print("|", " | ".join(map(str, cells)), f"| {row['mse'] / paper:.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ae-kimg", type=float, default=19.2)
+    parser.add_argument("--kimg", type=float, default=8.0)
+    options = parser.parse_args()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "data").exists():
+        (out / "data").symlink_to(options.data.resolve())
+    weights = next(path.name for path in (out / "data/weights").glob("squeezenet*.pth"))
+
+    ae = f"--width 32 --discriminator-width 32 --kimg {options.ae_kimg} --warmup-kimg 16 --snapshot-kimg 8"
+    encode = "--autoencoder runs/flowers-ae --size 256 --precision bf16"
+    gan = f"{CODE_GAN} --kimg {options.kimg} --precision bf16"
+    score = f"--num 256 --features squeezenet --feature-weights data/weights/{weights}"
+    steps = {
+        "autoencoder": f"train-ae --data data/flowers256.tar --out runs/flowers-ae --precision bf16 {ae}",
+        "reconstruct photographs": "inspect data/photos1024.tar --autoencoder runs/flowers-ae --out inspect-photos",
+        "encode leaves": f"encode --data data/appleleaf_256.tar --out stores/leaves {encode}",
+        "encode flowers": f"encode --data data/flowers256.tar --out stores/flowers {encode}",
+        "train on leaves": f"train accel --store stores/leaves --out runs/leaves {gan}",
+        "train on flowers": f"train accel --store stores/flowers --out runs/flowers {gan}",
+        "score leaves": f"score --run runs/leaves --data data/appleleaf_256.tar {score}",
+        "score flowers": f"score --run runs/flowers --data data/flowers256.tar {score}",
+    }
+    taken = [run_verb(out, step, command) for step, command in steps.items()]
+
+    print(f"\n{describe()}\n\n| step | minutes | peak memory, MB |\n|---|---|---|")
+    for row in taken:
+        print(f"| {row['step']} | {row['seconds'] / 60:.1f} | {row['peak_mb']:.0f} |")
+    print("\n" + "\n".join(f"    codegan {row['command']}" for row in taken))
+    held_out = json.loads((out / "runs/flowers-ae/reconstructions.json").read_text())
+    reconstruction_table("flowers held out of the training", held_out["rows"])
+    photographs = json.loads((out / "inspect-photos/summary.json").read_text())
+    reconstruction_table("photographs of another source", photographs["reconstructions"])
+    print("\n| run | score | value | autoencoder floor | real floor | generated |\n|---|---|---|---|---|---|")
+    for name in ("leaves", "flowers"):
+        scores = json.loads((out / "runs" / name / "scores.json").read_text())
+        for metric, score_of in ((key, value) for key, value in scores.items() if isinstance(value, dict)):
+            numbers = [f"{score_of[key]:.4g}" for key in ("value", "autoencoder_floor", "real_floor")]
+            print(f"| {name} | {metric} | {' | '.join(numbers)} | {scores['num']} |")
+
+
+if __name__ == "__main__":
+    main()
