@@ -1,24 +1,30 @@
 """GAN objectives as small objects with two mirror methods; nothing here calls backward.
 
-`critic_loss` and `generator_loss` take (critic, real, fake), with `real` and `fake` as the data and the generator give
-them, and return the scalar to minimise and detached scalars to log.
+`critic_loss` and `generator_loss` take (critic, real, fake), with `real` codes (N, C, S, S) and `fake` what the
+generator gives (codes, or several scales of them), and return the scalar to minimise and detached scalars to log.
+A critic gives scores (N, k): k = 1, or one column a patch or a stage.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stage2_codegen.noise import uniform_rows
 
-Critic = Callable[[Tensor], Tensor]
+Critic = Callable[..., Any]
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]
 
 
 class Loss(Protocol):
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> LossAndLogs: ...
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> LossAndLogs: ...
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs: ...
+    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs: ...
+
+
+def score_logs(scores_real: Tensor, scores_fake: Tensor) -> dict[str, Tensor]:
+    return {"score/real": scores_real.detach().mean(), "score/fake": scores_fake.detach().mean()}
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
@@ -48,9 +54,67 @@ class WGANGP:
         penalty = gradient_penalty(critic, real, fake)
         loss = scores_fake.mean() - scores_real.mean() + self.gp_weight * penalty
         loss = loss + self.drift * scores_real.square().mean()
-        logs = {"score/real": scores_real.mean(), "score/fake": scores_fake.mean(), "penalty/gp": penalty}
-        return loss, {name: value.detach() for name, value in logs.items()}
+        return loss, {**score_logs(scores_real, scores_fake), "penalty/gp": penalty.detach()}
 
     def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> LossAndLogs:
         """-E[critic(fake)]."""
         return -critic(fake).float().mean(), {}
+
+
+class BCE:
+    """The original non-saturating loss on logits (Goodfellow et al., section 3); columns of the scores are summed."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """weight (E[-log sigmoid(critic(real))] + E[-log(1 - sigmoid(critic(fake)))])."""
+        scores_real, scores_fake = critic(real).float(), critic(fake).float()
+        loss = F.softplus(-scores_real).sum(1).mean() + F.softplus(scores_fake).sum(1).mean()
+        return self.weight * loss, score_logs(scores_real, scores_fake)
+
+    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """weight E[-log sigmoid(critic(fake))]."""
+        return self.weight * F.softplus(-critic(fake).float()).sum(1).mean(), {}
+
+
+class LeastSquares:
+    """Least-squares GAN with targets 0 and 1 (Mao et al., eq. 9)."""
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """E[(critic(real) - 1)^2] / 2 + E[critic(fake)^2] / 2."""
+        scores_real, scores_fake = critic(real).float(), critic(fake).float()
+        loss = (scores_real - 1).square().mean() / 2 + scores_fake.square().mean() / 2
+        return loss, score_logs(scores_real, scores_fake)
+
+    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """E[(critic(fake) - 1)^2] / 2."""
+        return (critic(fake).float() - 1).square().mean() / 2, {}
+
+
+class Hinge:
+    """Hinge loss (SAGAN eq. 4, FastGAN eqs. 3 and 4).
+
+    `soft_margin` draws the margin of every score from U[low, high); (1, 1) is the published form.
+    """
+
+    def __init__(self, soft_margin: tuple[float, float] = (1.0, 1.0)) -> None:
+        self.soft_margin = soft_margin
+
+    def critic_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """E[max(0, margin - critic(real))] + E[max(0, margin + critic(fake))]."""
+        return self.of_scores(critic(real).float(), critic(fake).float())
+
+    def of_scores(self, scores_real: Tensor, scores_fake: Tensor) -> LossAndLogs:
+        """The critic's loss of scores (N, k) already at hand."""
+        loss = F.relu(self._margin(scores_real) - scores_real).mean()
+        loss = loss + F.relu(self._margin(scores_fake) + scores_fake).mean()
+        return loss, score_logs(scores_real, scores_fake)
+
+    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+        """-E[critic(fake)]."""
+        return -critic(fake).float().mean(), {}
+
+    def _margin(self, scores: Tensor) -> Tensor:
+        low, high = self.soft_margin
+        return low + (high - low) * uniform_rows(*scores.shape, device=scores.device)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from data.latents import LatentStore
 from stage2_codegen.losses import Loss
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
@@ -31,6 +32,11 @@ class VariantConfig:
     """Half-life of the averaged generator, thousands of samples."""
     standardise: bool = False
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+    augment: str = ""
+    """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
+
+
+Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine
 
 
 class CodeGenerator(nn.Module):
@@ -38,15 +44,43 @@ class CodeGenerator(nn.Module):
 
     z_dim: int
 
+    def judged(self, z: Tensor) -> Judged:
+        """What the critic sees of a batch in training; a generator with outputs at several scales gives all."""
+        return self(z)
+
+
+class JudgedBy(nn.Module):
+    """A generator with `judged` as its forward: the form in which several processes share it."""
+
+    def __init__(self, generator: CodeGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor) -> Judged:
+        return self.generator.judged(z)
+
+
+def constant(config: Any, kimg: float) -> Any:
+    """The schedule of a variant that has none."""
+    return config
+
+
+def unconditional(generator: Any, store: LatentStore, config: Any) -> None:
+    """For generators that keep nothing of the data."""
+
 
 class Variant(NamedTuple):
     """A record of `VARIANTS`.
 
-    `Generator(code_shape, config)`: z (N, z_dim) -> codes; `Critic(code_shape, config)`: codes -> scores;
-    `loss(config)` -> an object with `critic_loss` and `generator_loss`.
+    `Generator(code_shape, config)`: z (N, z_dim) -> codes; `Critic(code_shape, config)`: what is judged, or real
+    codes -> scores (N, k); `loss(config)` -> an object with `critic_loss` and `generator_loss`; `schedule(config,
+    kimg)` -> the configuration as of that moment of the training; `condition(generator, store, config)` shows a new
+    generator its data once.
     """
 
     Config: type[VariantConfig]
     Generator: Callable[[CodeShape, Any], CodeGenerator]
     Critic: Callable[[CodeShape, Any], nn.Module]
     loss: Callable[[Any], Loss]
+    schedule: Callable[[Any, float], Any] = constant
+    condition: Callable[[Any, LatentStore, Any], None] = unconditional
