@@ -1,0 +1,101 @@
+"""Batch normalisation whose training moments are those of the global batch (Ioffe and Szegedy, algorithm 1).
+
+Drop-ins for torch's layers, and on one process exactly torch's. When several processes share a batch, moments and
+gradients are taken over all of them, so that a run does not depend on the number of ranks. Unlike
+`torch.nn.SyncBatchNorm` this works on the CPU and can be differentiated twice. Every rank must hold equally many
+samples, as `stage2_codegen.noise` assumes too, and must call the layer when the others do.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum of a tensor over all ranks; as the losses of all ranks depend on it, so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverRanks.apply(grad.contiguous())
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    """This tensor of every rank, (ranks, *x.shape): the sum of what is zero outside each rank's own place."""
+    others = torch.zeros_like(x)
+    return _SumOverRanks.apply(torch.stack([x if rank == dist.get_rank() else others for rank in range(_ranks())]))
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def batch_moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance over `dims` and over all ranks, in fp32 at least, and how many values each is of."""
+    variance, mean = torch.var_mean(at_least_fp32(x), dims, correction=0)
+    count = x.numel() // mean.numel() * _ranks()
+    if _ranks() > 1:
+        # Moments of equal parts: the variance is that inside the parts plus that of their means. Sums of squares
+        # would need no second term but lose a small variance beside a large mean.
+        means, variances = _of_all_ranks(torch.stack([mean, variance])).unbind(1)
+        mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
+    return mean, variance, count
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> a shape that broadcasts over the channels of x (N, C, ...)."""
+    return values.reshape(-1, *[1] * (x.dim() - 2))
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What the layers below share."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or _ranks() == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        return self.affine_map(self.standardise(input)).to(input.dtype)
+
+    def affine_map(self, x: Tensor) -> Tensor:
+        return x * per_channel(self.weight, x) + per_channel(self.bias, x) if self.affine else x
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """(x - E) / sqrt(Var + eps), without the affine map, in fp32 at least.
+
+        E and Var are those of the batch in training, when they also enter the running estimates, and else the latter.
+        """
+        mean, variance = self.running_mean, self.running_var
+        if self.training or mean is None or variance is None:
+            mean, variance, count = batch_moments(x, [0, *range(2, x.dim())])
+            if self.training and self.track_running_stats:
+                self._track(mean, variance * count / max(count - 1, 1))
+        return (x - per_channel(mean, x)) * per_channel((variance + self.eps).rsqrt(), x)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+        self.running_var.lerp_(variance.to(self.running_var), momentum)
+
+
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` over all ranks; (N, C) or (N, C, L) -> the same shape."""
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` over all ranks; (N, C, H, W) -> the same shape."""

@@ -1,0 +1,126 @@
+"""Self-attention of SAGAN (Zhang et al., section 3), and the softmax relations that all modules over positions share.
+
+Here B is the batch and N = H W the number of positions, row by row, as in the papers. Relations, and sums over
+positions, are at least fp32 also under autocast: a sum over 16,384 bf16 terms loses what it adds.
+"""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from data.errors import UsageError
+
+# Relations at a time, over the whole batch: 4 MB in fp32 stay in a CPU's cache, a GPU wants few and large launches.
+BLOCK = 2**20
+GPU_BLOCK = 2**25
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Leave autocast, where the device of x has one (meta has none)."""
+    known = torch.amp.is_autocast_available(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
+
+
+def positions(maps: Tensor) -> Tensor:
+    """(B, C, H, W), of any memory format -> (B, C, N), at least fp32."""
+    return maps.flatten(2).to(torch.promote_types(maps.dtype, torch.float32))
+
+
+def check_size(x: Tensor, size: int, what: str) -> None:
+    """`UsageError` unless maps (N, C, H, W) are of the size that parameters, one a position, were made for."""
+    height, width = x.shape[2:]
+    if (height, width) != (size, size):
+        raise UsageError(
+            f"{what}: has parameters for {size} x {size} positions, the map is {height} x {width}",
+            f"build the module for that map, size={height}" if height == width else "give it a square map",
+        )
+
+
+def recomputed[Result](function: Callable[..., Result], *inputs: Tensor) -> Result:
+    """function(*inputs), of which autograd keeps only the inputs and backward computes the rest again."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)  # also because the first use of checkpoint imports for seconds
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def row_blocks(query: Tensor) -> list[slice]:
+    """Consecutive rows of relations(query, key), blocks of them, for as many keys as queries."""
+    batch, _, count = query.shape
+    block = BLOCK if query.device.type == "cpu" else GPU_BLOCK
+    rows = max(1, block // (batch * count))
+    return [slice(start, start + rows) for start in range(0, count, rows)]
+
+
+def relations(query: Tensor, key: Tensor) -> Tensor:
+    """softmax over i of query_j . key_i, unscaled: (B, D, J) and (B, D, I) -> (B, J, I), every row a distribution."""
+    return (query.mT @ key).softmax(-1)
+
+
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`attention` in blocks of rows, each complete; backward computes a block again. Differentiable to any order."""
+
+    def block(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return value @ relations(query, key).mT
+
+    return torch.cat([recomputed(block, query[..., rows], key, value) for rows in row_blocks(query)], dim=-1)
+
+
+class FusedAttention(torch.autograd.Function):
+    """`attention` by the fused kernels, which take (B, C, N) thrice and have no double backward.
+
+    Where one is wanted, backward goes through `blocked_attention`, whose relations autograd then keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        with torch.enable_grad():
+            ctx.inputs = [x.detach().requires_grad_() for x in (query, key, value)]
+            queries, keys, values = (x.mT.contiguous().unsqueeze(1) for x in ctx.inputs)  # (B, 1, N, C)
+            ctx.output = F.scaled_dot_product_attention(queries, keys, values, scale=1.0).squeeze(1).mT
+        return ctx.output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        if not torch.is_grad_enabled():
+            return torch.autograd.grad(ctx.output, ctx.inputs, grads, retain_graph=True)
+        inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in ctx.saved_tensors]
+        with full_precision(inputs[0]):
+            output = blocked_attention(*map(positions, inputs)).to(ctx.output.dtype)
+            return torch.autograd.grad(output, inputs, grads, create_graph=True)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """o_j = sum over i of relations(query, key)_ji value_i: maps (B, D, H, W) twice and (B, C, H, W) -> the latter.
+
+    D <= C. The relations are never there all at once; inside the kernels softmax and sums are fp32 for bf16 maps too.
+    """
+    padding = (0, 0, 0, value.shape[1] - query.shape[1])  # kernels want equal widths; zeros add nothing to a product
+    out = FusedAttention.apply(F.pad(query.flatten(2), padding), F.pad(key.flatten(2), padding), value.flatten(2))
+    return out.unflatten(2, value.shape[2:])
+
+
+class SelfAttention(nn.Module):
+    """x + gamma o, where position j draws o_j = sum over i of softmax_i(query_j . key_i) value_i; gamma starts at 0.
+
+    The light variant in circulation, which has the parameters that Tian et al. publish for SAGAN in "GIU-GANs": an
+    eighth of the channels in query and key, all in value, biases, no convolution after it. In the paper's letters
+    query is g, key f and value h (eqs. 1 and 2). Fit for critics under a gradient penalty.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 8, 1)
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma * attention(self.query(x), self.key(x), self.value(x))

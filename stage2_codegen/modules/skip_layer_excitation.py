@@ -1,0 +1,33 @@
+"""Skip-layer excitation (Liu et al., "Towards Faster and Stabilized GAN Training", section 3.1, eq. 1)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from data.errors import UsageError
+
+
+class SkipLayerExcitation(nn.Module):
+    """(low, high) -> high gate(low): a small map's features decide how strong each channel of a large map is.
+
+    low (N, low_channels, h, w), high (N, high_channels, H, W), any sizes. The paper's text has a leaky ReLU of unstated
+    slope, here 0.1; the authors' networks have swish. No biases.
+    """
+
+    def __init__(
+        self, low_channels: int, high_channels: int, activation: Literal["leaky_relu", "swish"] = "leaky_relu"
+    ) -> None:
+        super().__init__()
+        activations = {"leaky_relu": nn.LeakyReLU(0.1), "swish": nn.SiLU()}
+        if activation not in activations:
+            raise UsageError(f"{activation}: is no activation of this module", f"use {' or '.join(activations)}")
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4),
+            nn.Conv2d(low_channels, high_channels, 4, bias=False),  # 4 x 4 -> 1 x 1
+            activations[activation],
+            nn.Conv2d(high_channels, high_channels, 1, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return high * self.gate(low)

@@ -1,0 +1,21 @@
+"""Squeeze and excitation (Hu et al., section 3; Tian et al., "GIU-GANs", eqs. 1, 2, 7 and 8)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SqueezeExcitation(nn.Module):
+    """x (N, C, H, W) -> x s, one gate s in (0, 1) a sample and channel: sigmoid(W_1 relu(W_0 mean over positions)).
+
+    The counts GIU-GANs publishes do not tell whether the two dense layers have biases; here they have.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
+        return x * gate[:, :, None, None]
