@@ -1,10 +1,23 @@
 """The objectives against closed forms."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.losses import WGANGP, gradient_penalty
+from stage2_codegen.losses import (
+    BCE,
+    WGANGP,
+    Hinge,
+    LeastSquares,
+    Loss,
+    RelativisticPairing,
+    finite_difference_penalty,
+    gradient_penalty,
+    zero_centred_penalty,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +116,206 @@ def test_wgan_gp_sums_its_parts() -> None:
     assert not any(value.requires_grad for value in logs.values())
     generator_loss, _ = WGANGP().generator_loss(critic, real, fake)
     assert generator_loss.item() == pytest.approx(-sum(fake_scores) / 8, rel=1e-4)
+
+
+SHAPE = (6, 3, 4, 4)
+PENALTIES = (zero_centred_penalty, finite_difference_penalty)
+
+
+def linear_critic(a: Tensor) -> Callable[[Tensor], Tensor]:
+    """D(x) = <a, x>, of gradient a."""
+    return lambda x: (x * a).flatten(1).sum(1, keepdim=True)
+
+
+def quadratic_critic(x: Tensor) -> Tensor:
+    """D(x) = |x|^2 / 2, of gradient x."""
+    return x.square().flatten(1).sum(1, keepdim=True) / 2
+
+
+def test_zero_centred_penalty_is_the_mean_square_of_the_gradients() -> None:
+    a, x = torch.randn(SHAPE[1:]), torch.randn(SHAPE)
+    scores, penalty = zero_centred_penalty(linear_critic(a), x)
+    assert penalty.item() == pytest.approx(sum(v**2 for v in a.flatten().tolist()), rel=1e-5)
+    torch.testing.assert_close(scores, linear_critic(a)(x))
+    _, penalty = zero_centred_penalty(quadratic_critic, x)
+    assert penalty.item() == pytest.approx(sum(v**2 for v in x.flatten().tolist()) / 6, rel=1e-5)
+
+
+def test_zero_centred_penalty_adds_the_columns_of_the_scores() -> None:
+    a, b = torch.randn(SHAPE[1:]), torch.randn(SHAPE[1:])
+    _, penalty = zero_centred_penalty(
+        lambda x: torch.cat([linear_critic(a)(x), linear_critic(b)(x)], 1), torch.randn(6, 3, 4, 4)
+    )
+    assert penalty.item() == pytest.approx((a + b).square().sum().item(), rel=1e-5)
+
+
+def test_finite_difference_is_right_in_the_mean_with_the_variance_of_a_squared_normal() -> None:
+    """For a linear critic (u . a)^2 / |a|^2 is chi-squared with one degree of freedom: mean 1, variance 2."""
+    a = torch.randn(SHAPE[1:])
+    draws = torch.stack([finite_difference_penalty(linear_critic(a), torch.zeros(1, 3, 4, 4))[1] for _ in range(4000)])
+    ratio = draws / a.square().sum()
+    assert ratio.mean().item() == pytest.approx(1, abs=4 * math.sqrt(2 / 4000))
+    assert ratio.var().item() == pytest.approx(2, rel=0.2)
+
+
+@pytest.mark.parametrize("step", [1e-3, 1e-2, 1.0])
+def test_central_difference_of_a_quadratic_critic_has_no_error_in_the_step(step: float) -> None:
+    x = torch.randn(1, 2, 3, 3).expand(20000, -1, -1, -1)
+    scores, penalty = finite_difference_penalty(quadratic_critic, x, step)
+    assert penalty.item() == pytest.approx(x[0].square().sum().item(), rel=4 * math.sqrt(2 / 20000) + 0.01)
+    torch.testing.assert_close(scores, quadratic_critic(x))
+
+
+def test_both_penalties_of_a_smooth_critic_and_their_weight_gradients_agree() -> None:
+    """D(x) = tanh(<w, x>), one x repeated, so that the estimate is a mean over many directions."""
+    x, gradients = (0.3 * torch.randn(1, 1, 2, 3)).expand(20000, -1, -1, -1), []
+    for penalty in PENALTIES:
+        w = torch.linspace(-1, 1, 6, requires_grad=True)
+        _, value = penalty(lambda y, w=w: torch.tanh(y.flatten(1) @ w)[:, None], x)
+        gradients.append(torch.cat([torch.autograd.grad(value, w, retain_graph=True)[0], value.detach()[None]]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.05, atol=0.03)
+
+
+def test_zero_centred_gradient_agrees_with_finite_differences_in_the_weights() -> None:
+    """d penalty / d w of D(x) = tanh(<w, x>): the penalty is mean (1 - tanh^2)^2 |w|^2, in float64."""
+    w, x = torch.randn(6, requires_grad=True), torch.randn(3, 1, 2, 3)
+    _, value = zero_centred_penalty(lambda y: torch.tanh(y.flatten(1) @ w)[:, None], x)
+    (gradient,) = torch.autograd.grad(value, w)
+
+    def closed_form(v: Tensor) -> float:
+        return ((1 - torch.tanh(x.double().flatten(1) @ v) ** 2) ** 2 * v.square().sum()).mean().item()
+
+    for i in range(6):
+        shift = torch.zeros(6, dtype=torch.float64)
+        shift[i] = 1e-5
+        numeric = (closed_form(w.detach().double() + shift) - closed_form(w.detach().double() - shift)) / 2e-5
+        assert gradient[i].item() == pytest.approx(numeric, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_zero_centred_penalties_stay_fp32_inside_bf16_and_reach_weights_alone(
+    penalty: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
+    critic = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(16, 1))
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    torch.manual_seed(1)
+    _, plain = penalty(critic, x)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, mixed = penalty(critic, x)
+    assert scores.dtype == mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(plain.item(), rel=1e-6)
+    mixed.backward()
+    assert all(w.grad is not None for w in critic.parameters() if w.dim() > 1)
+    assert x.grad is None
+
+
+def test_relativistic_pairing_compares_each_real_with_its_fake() -> None:
+    """log(1 + exp(difference)) by loops over pairs; the penalties of a quadratic critic are mean squares."""
+    real, fake = 0.5 * torch.randn(SHAPE), 0.5 * torch.randn(SHAPE)
+    loss = RelativisticPairing(gamma=0.6)
+    value, logs = loss.critic_loss(quadratic_critic, real, fake)
+    r1, r2 = (sum(v**2 for v in x.flatten().tolist()) / 6 for x in (real, fake))
+    scores = [
+        (sum(v**2 for v in r.flatten().tolist()) / 2, sum(v**2 for v in f.flatten().tolist()) / 2)
+        for r, f in zip(real, fake, strict=True)
+    ]
+    critic_term = sum(math.log(1 + math.exp(f - r)) for r, f in scores) / 6
+    generator_term = sum(math.log(1 + math.exp(r - f)) for r, f in scores) / 6
+    assert value.item() == pytest.approx(critic_term + 0.3 * (r1 + r2), rel=1e-5)
+    assert loss.generator_loss(quadratic_critic, real, fake)[0].item() == pytest.approx(generator_term, rel=1e-5)
+    expected = {"penalty/r1": r1, "penalty/r2": r2}
+    expected |= {"score/real": sum(r for r, _ in scores) / 6, "score/fake": sum(f for _, f in scores) / 6}
+    assert {key: log.item() for key, log in logs.items()} == pytest.approx(expected, rel=1e-5)
+    assert not any(log.requires_grad for log in logs.values())
+
+
+def test_relativistic_pairing_uses_the_penalty_it_is_told() -> None:
+    real, fake = torch.randn(2, *SHAPE)
+    torch.manual_seed(4)
+    value, logs = RelativisticPairing(2.0, "finite-difference").critic_loss(quadratic_critic, real, fake)
+    torch.manual_seed(4)
+    r1, r2 = finite_difference_penalty(quadratic_critic, real)[1], finite_difference_penalty(quadratic_critic, fake)[1]
+    assert (logs["penalty/r1"].item(), logs["penalty/r2"].item()) == (r1.item(), r2.item())
+    pairs = (quadratic_critic(fake) - quadratic_critic(real)).exp().log1p().mean()
+    assert value.item() == pytest.approx((pairs + r1 + r2).item(), rel=1e-5)
+
+
+def given(scores_real: Tensor, scores_fake: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """(critic, real, fake) for which the critic gives those scores: the inputs are the scores themselves."""
+    return lambda x: x, scores_real, scores_fake
+
+
+def sigmoid(score: float) -> float:
+    return 1 / (1 + math.exp(-score))
+
+
+def of_rows(scores: Tensor, term: Callable[[float], float], over_columns: Callable[[list[float]], float]) -> float:
+    rows = [over_columns([term(score) for score in row]) for row in scores.tolist()]
+    return sum(rows) / len(rows)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_bce_is_the_log_of_sigmoids(columns: int, weight: float) -> None:
+    """-weight log sigmoid, columns summed: two stages count twice. With weight 1/2 the LRM GAN's form."""
+    real, fake = 3 * torch.randn(2, 5, columns)
+    value, logs = BCE(weight).critic_loss(*given(real, fake))
+    expected = of_rows(real, lambda s: -math.log(sigmoid(s)), sum) + of_rows(
+        fake, lambda s: -math.log(1 - sigmoid(s)), sum
+    )
+    assert value.item() == pytest.approx(weight * expected, rel=1e-5)
+    assert logs["score/real"].item() == pytest.approx(real.mean().item())
+    generator_value, _ = BCE(weight).generator_loss(*given(real, fake))
+    assert generator_value.item() == pytest.approx(
+        weight * of_rows(fake, lambda s: -math.log(sigmoid(s)), sum), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_least_squares_is_half_the_squared_distance_from_the_targets(columns: int) -> None:
+    real, fake = 3 * torch.randn(2, 5, columns)
+    value, _ = LeastSquares().critic_loss(*given(real, fake))
+    expected = of_rows(real, lambda s: (s - 1) ** 2 / 2, mean) + of_rows(fake, lambda s: s**2 / 2, mean)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    generator_value, _ = LeastSquares().generator_loss(*given(real, fake))
+    assert generator_value.item() == pytest.approx(of_rows(fake, lambda s: (s - 1) ** 2 / 2, mean), rel=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 50])
+def test_hinge_without_soft_margin_is_equation_3(columns: int) -> None:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))], and -E[D(G(z))] for the generator."""
+    real, fake = 2 * torch.randn(2, 5, columns)
+    value, _ = Hinge().critic_loss(*given(real, fake))
+    expected = of_rows(real, lambda s: max(0, 1 - s), mean) + of_rows(fake, lambda s: max(0, 1 + s), mean)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert Hinge().generator_loss(*given(real, fake))[0].item() == pytest.approx(
+        -of_rows(fake, float, mean), rel=1e-4, abs=1e-6
+    )
+
+
+def test_a_soft_margin_is_drawn_for_every_score() -> None:
+    """At score zero the critic's loss is the sum of two margins; far from it the mean margin is seen."""
+    zeros = torch.zeros(4000, 5)
+    hinge = Hinge((0.8, 1.0))
+    assert hinge.critic_loss(*given(zeros, zeros))[0].item() == pytest.approx(1.8, abs=0.005)
+    partly = hinge.critic_loss(*given(zeros + 0.9, zeros - 1))[0].item()  # E[max(0, m - 0.9)] for m ~ U[0.8, 1)
+    assert partly == pytest.approx(0.1**2 / 2 / 0.2, rel=0.05)
+
+
+@pytest.mark.parametrize("loss", [BCE(), LeastSquares(), Hinge(), Hinge((0.8, 1.0)), RelativisticPairing(0.0)])
+@pytest.mark.parametrize("score", [-100.0, 100.0])
+def test_losses_and_gradients_are_finite_at_extreme_scores(loss: Loss, score: float) -> None:
+    weight = torch.ones((), requires_grad=True)
+    x = torch.full((2, 1), score)
+    for value in (
+        loss.critic_loss(lambda s: weight * s, x, -x)[0],
+        loss.generator_loss(lambda s: weight * s, x, -x)[0],
+    ):
+        (gradient,) = torch.autograd.grad(value, weight)
+        assert value.isfinite()
+        assert gradient.isfinite()
