@@ -22,18 +22,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 import torchvision
 from cleanfid.resize import make_resizer
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
 from data.prefetch import prefetch
 from data.storage import write_bytes
+from data.torch_files import read_state_dict
 
 FeatureName = Literal["inception", "squeezenet", "offline"]
 _DISTANCES = {"fid": "fd", "kid": "kd"}
@@ -158,45 +157,41 @@ def _load_squeezenet(weights: Path | None, device: torch.device) -> Features:
             "--features squeezenet: needs ImageNet weights",
             "give a file of torchvision's squeezenet1_0 with --feature-weights, or use --features offline",
         )
-    prefix = "features."
-    tensors = {k.removeprefix(prefix): v for k, v in _read_state_dict(weights).items() if k.startswith(prefix)}
-    with torch.device("meta"):  # no random initialisation, which would draw from the global generator
-        layers = torchvision.models.squeezenet1_0(weights=None).features
-    try:
-        layers.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise MismatchError(
-            f"{weights}: is not torchvision's squeezenet1_0 ({str(error).splitlines()[-1].strip()})",
-            "give the weights of squeezenet1_0, not 1_1",
-        ) from error
-    layers = layers.float().eval().to(device)
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
+    layers = load_convolutions("squeezenet1_0", weights, device)
 
     def network(images: Tensor) -> Tensor:
-        maps: Tensor = layers((images / 255 - mean) / std)
+        maps: Tensor = layers(imagenet_units(images))
         return maps.mean(dim=(2, 3))
 
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Features("squeezenet", 512, 224, network, device, digest)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors or .pth file; raises `UnsafeError` where a .pth holds anything else."""
-    fix = "give a .safetensors file, or a .pth that holds a state dict and nothing else"
+def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, device: torch.device) -> nn.Sequential:
+    """The part `features` of a network of torchvision, with weights from a file of its whole state.
+
+    Raises `UnsafeError` for a file that may hold code, `CorruptError` or `MismatchError` for one that is damaged or
+    another network's.
+    """
+    prefix = "features."
+    tensors = {k.removeprefix(prefix): v for k, v in read_state_dict(weights).items() if k.startswith(prefix)}
+    with torch.device("meta"):  # no random initialisation, which would draw from the global generator
+        layers: nn.Sequential = torchvision.models.get_model(name, weights=None).features
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        # torchvision publishes .pth files only. `weights_only` rebuilds tensors and plain containers and refuses
-        # everything else, so no code of the file runs; this is the one place where the project reads a pickle.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise CorruptError(f"{path}: is damaged, or no file of weights ({type(error).__name__})", fix) from error
-    except Exception as error:  # the unpickler's own error, refusing
-        raise UnsafeError(f"{path}: holds more than tensors and was not loaded", fix) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise MismatchError(f"{path}: is not a state dict", fix)
-    return content
+        layers.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise MismatchError(
+            f"{weights}: is not torchvision's {name} ({str(error).splitlines()[-1].strip()})",
+            f"give the weights of {name} and of no other version",
+        ) from error
+    return layers.float().eval().requires_grad_(False).to(device)
+
+
+def imagenet_units(images: Tensor) -> Tensor:
+    """(n, 3, H, W) in [0, 255] -> what torchvision's networks were trained on."""
+    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=images.device).view(3, 1, 1)
+    return (images / 255 - mean) / std
 
 
 _OFFLINE_CHANNELS = (16, 24, 40, 48)  # of maps with 126, 62, 30 and 14 pixels a side

@@ -1,0 +1,32 @@
+"""Weights that others published, read without running any code they may hold."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data.errors import CorruptError, MismatchError, UnsafeError
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a .safetensors or .pth file.
+
+    Raises `UnsafeError` where a .pth holds more than tensors, `CorruptError` for a damaged file and `MismatchError`
+    for one that is no state dict.
+    """
+    fix = "give a .safetensors file, or a .pth that holds a state dict and nothing else"
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # torchvision publishes .pth files only. `weights_only` rebuilds tensors and plain containers and refuses
+        # everything else, so no code of the file runs; this is the one place where the project reads a pickle.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
+        raise CorruptError(f"{path}: is damaged, or no file of weights ({type(error).__name__})", fix) from error
+    except Exception as error:  # the unpickler's own error, refusing
+        raise UnsafeError(f"{path}: holds more than tensors and was not loaded", fix) from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise MismatchError(f"{path}: is not a state dict", fix)
+    return content
