@@ -1,0 +1,152 @@
+"""The GANs that the papers compare with, all on the chain of `chain.py`: they differ by objective and normalisation.
+
+    dcgan    Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs": section 3 and its
+             "Details of adversarial training"; batch norm in both networks but at the critic's input
+    lsgan    Mao et al., "Least Squares GANs", eq. 9, on DCGAN, whose settings it follows
+    wgan-gp  Gulrajani et al., "Improved Training of Wasserstein GANs", algorithm 1; deeper with more convolutions as
+             WGAN-GP(+2) and (+3) in Tian et al., table 6
+    sngan    Miyato et al., "Spectral Normalization for GANs", setting C of its table 1
+    sagan    Zhang et al., "Self-Attention GANs", sections 3 and 4
+
+Widths, z and the critic's slope of the last three are those of Tian et al. (GIU-GANs), whose published parameter and
+operation counts they have. Its DCGAN and LSGAN rows come from networks that it does not describe; the ones here are
+DCGAN's as Peng et al. (GCA) use it. Labels, on which some of these were published, have no part here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss
+from stage2_codegen.modules import SelfAttention
+from stage2_codegen.variants import chain
+from stage2_codegen.variants.contract import CodeShape
+
+MAX_ATTENTION_SIDE = 32  # attention has side^4 weights: 4 MiB a sample here, 1 GiB at the last map of 256 x 256 codes
+
+
+@dataclass(frozen=True)
+class DCGANConfig(chain.Config):
+    """Configuration of DCGAN (Radford et al.): batch norm in both networks, binary cross-entropy."""
+
+    slope: ClassVar[float] = 0.2
+    critic_batch_norm: ClassVar[bool] = True
+
+    z_dim: int = 100
+    """Length of the noise vector, N(0, 1); published as uniform noise."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    init_std: float = 0.02
+    """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
+
+
+def dcgan_loss(config: DCGANConfig) -> BCE:
+    return BCE()
+
+
+@dataclass(frozen=True)
+class LSGANConfig(DCGANConfig):
+    """Configuration of LSGAN (Mao et al.): DCGAN with the least-squares loss."""
+
+
+def lsgan_loss(config: LSGANConfig) -> LeastSquares:
+    return LeastSquares()
+
+
+@dataclass(frozen=True)
+class WGANGPConfig(chain.Config):
+    """Configuration of WGAN-GP (Gulrajani et al.): Wasserstein loss with gradient penalty."""
+
+    lr: float = 1e-4
+    """Learning rate of Adam for the generator."""
+    critic_lr: float = 1e-4
+    """Learning rate of Adam for the critic."""
+    n_critic: int = 5
+    """Critic updates for each generator update."""
+    gp_weight: float = 10.0
+    """Weight lambda of the gradient penalty (eq. 3)."""
+    generator_convs: tuple[int, ...] = ()
+    """Sides of maps (4, 8, ..., S/2) that get one more 3 x 3 convolution; GIU-GANs' (+2): 4 8, its (+3): 4 8 16."""
+    critic_convs: tuple[int, ...] = ()
+    """The same in the critic; (+2): 4 8, (+3): 4 8 32, the last for codes of 64 x 64."""
+
+
+def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Generator:
+    def convolution(channels: int, side: int) -> nn.Module:
+        conv = chain.prepared(nn.Conv2d(channels, channels, 3, padding=1), config, config.spectral_norm == "both")
+        return nn.Sequential(conv, chain.batch_norm(channels, side), nn.ReLU())
+
+    sides = chain.chosen_sides("generator_convs", config.generator_convs, (), code_shape)
+    return chain.Generator(code_shape, config, chain.after(sides, convolution))
+
+
+def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
+    """A score depends on its own sample alone, as the gradient penalty needs."""
+
+    def convolution(channels: int, side: int) -> nn.Module:
+        conv = chain.prepared(nn.Conv2d(channels, channels, 3, padding=1), config, config.spectral_norm != "none")
+        return nn.Sequential(conv, nn.LeakyReLU(config.slope))
+
+    sides = chain.chosen_sides("critic_convs", config.critic_convs, (), code_shape)
+    return chain.Critic(code_shape, config, chain.after(sides, convolution))
+
+
+def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
+    return WGANGP(config.gp_weight)
+
+
+@dataclass(frozen=True)
+class SNGANConfig(chain.Config):
+    """Configuration of SNGAN (Miyato et al.): a critic under spectral normalisation."""
+
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    spectral_norm: Literal["none", "critic", "both"] = "critic"
+    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    objective: Literal["hinge", "bce"] = "hinge"
+    """The hinge loss, or the binary cross-entropy of the original GAN."""
+
+
+def sngan_loss(config: SNGANConfig) -> Loss:
+    return Hinge() if config.objective == "hinge" else BCE()
+
+
+@dataclass(frozen=True)
+class SAGANConfig(chain.Config):
+    """Configuration of SAGAN (Zhang et al.): self-attention, spectral norm in both networks, two learning rates."""
+
+    lr: float = 1e-4
+    """Learning rate of Adam for the generator."""
+    critic_lr: float = 4e-4
+    """Learning rate of Adam for the critic."""
+    spectral_norm: Literal["none", "critic", "both"] = "both"
+    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    generator_attention: tuple[int, ...] | None = None
+    """Sides of maps (4, 8, ..., S/2) followed by self-attention; None: the last two, at most of side 32."""
+    critic_attention: tuple[int, ...] | None = None
+    """The same in the critic; None: its last two, 8 and 4."""
+
+
+def _attention(channels: int, side: int) -> nn.Module:
+    return SelfAttention(channels)
+
+
+def sagan_generator(code_shape: CodeShape, config: SAGANConfig) -> chain.Generator:
+    published: Sequence[int] = [side for side in chain.hidden_sides(code_shape) if side <= MAX_ATTENTION_SIDE][-2:]
+    sides = chain.chosen_sides("generator_attention", config.generator_attention, published, code_shape)
+    return chain.Generator(code_shape, config, chain.after(sides, _attention))
+
+
+def sagan_critic(code_shape: CodeShape, config: SAGANConfig) -> chain.Critic:
+    sides = chain.chosen_sides("critic_attention", config.critic_attention, (8, 4), code_shape)
+    return chain.Critic(code_shape, config, chain.after(sides, _attention))
+
+
+def sagan_loss(config: SAGANConfig) -> Hinge:
+    return Hinge()

@@ -1,0 +1,135 @@
+"""The chain of strided convolutions that the DCGAN family shares: one map a power of two, 4 x 4 first.
+
+    generator  z -> 512 @ 4 -> 256 @ 8 -> 128 @ 16 -> 64 @ 32 -> codes @ 64     transposed 4 x 4, norm, ReLU; tanh
+    critic     codes @ 64 -> 64 @ 32 -> 128 @ 16 -> 256 @ 8 -> 512 @ 4 -> score  4 x 4, leaky ReLU
+
+A paper differs from another by its `Config` and by the modules it inserts after maps that it names by their side. The
+layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs and its baselines
+(their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
+Decided here: at most 8 `width` channels, and at least 2 C anywhere, so that no map holds less than the codes do.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from data.errors import UsageError
+from stage2_codegen.modules.batch_norm import BatchNorm2d
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+
+BASE = 4  # side of the first map
+
+MakeModule = Callable[[int, int], nn.Module]  # (channels, side) of a map -> a module for it
+Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> what follows it
+
+
+@dataclass(frozen=True)
+class Config(VariantConfig):
+    """Fields of every GAN on this chain; the defaults are those of GIU-GANs and the baselines it compares with."""
+
+    slope: ClassVar[float] = 0.1  # of the critic's leaky ReLU
+    critic_batch_norm: ClassVar[bool] = False  # after every convolution of the critic but its first and last
+
+    z_dim: int = 128
+    """Length of the noise vector, N(0, 1)."""
+    width: int = 64
+    """Channels of the map before the codes; twice as many a halving of the side, up to 8 times (64 is published)."""
+    spectral_norm: Literal["none", "critic", "both"] = "none"
+    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    spectral_norm_last: bool = True
+    """With spectral_norm, normalise the critic's last convolution too."""
+    init_std: float = 0.0
+    """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
+
+
+def hidden_sides(code_shape: CodeShape) -> list[int]:
+    """Sides of the maps between z and the codes: 4, 8, ..., S / 2."""
+    return [BASE << level for level in range((code_shape[1] // BASE).bit_length() - 1)]
+
+
+def channels_at(side: int, code_shape: CodeShape, config: Config) -> int:
+    """Channels of the hidden map of this side."""
+    channels, size, _ = code_shape
+    return max(config.width * min(size // (2 * side), 8), 2 * channels)
+
+
+def chosen_sides(
+    field: str, chosen: Sequence[int] | None, published: Sequence[int], code_shape: CodeShape
+) -> Sequence[int]:
+    """The sides a configuration names, or the published ones for None; `UsageError` if there is no such map."""
+    sides, existing = published if chosen is None else chosen, hidden_sides(code_shape)
+    if missing := [side for side in sides if side not in existing]:
+        raise UsageError(
+            f"--model.{field.replace('_', '-')}: no map of side {', '.join(map(str, missing))} for {code_shape[1]} x "
+            f"{code_shape[1]} codes",
+            f"choose among {', '.join(map(str, existing))}",
+        )
+    return sides
+
+
+def nothing(channels: int, side: int) -> list[nn.Module]:
+    return []
+
+
+def after(sides: Sequence[int], make: MakeModule) -> Insert:
+    """One module after each map of these sides."""
+    return lambda channels, side: [make(channels, side)] if side in sides else []
+
+
+def batch_norm(channels: int, side: int) -> nn.Module:
+    return BatchNorm2d(channels)
+
+
+def prepared(layer: nn.Conv2d | nn.ConvTranspose2d, config: Config, normalised: bool) -> nn.Module:
+    """The layer initialised and, if so asked, under spectral normalisation; in this order, or the values are lost."""
+    if config.init_std:
+        nn.init.normal_(layer.weight, 0, config.init_std)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return spectral_norm(layer) if normalised else layer
+
+
+class Generator(CodeGenerator):
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless they are standardised."""
+
+    def __init__(
+        self, code_shape: CodeShape, config: Config, insert: Insert = nothing, norm: MakeModule = batch_norm
+    ) -> None:
+        super().__init__()
+        self.z_dim = config.z_dim
+        normalised = config.spectral_norm == "both"
+        inputs, layers = config.z_dim, list[nn.Module]()
+        for side in hidden_sides(code_shape):
+            outputs = channels_at(side, code_shape, config)
+            stride, padding = (1, 0) if side == BASE else (2, 1)
+            layers += [prepared(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding), config, normalised)]
+            layers += [norm(outputs, side), nn.ReLU(), *insert(outputs, side)]
+            inputs = outputs
+        layers += [prepared(nn.ConvTranspose2d(inputs, code_shape[0], 4, 2, 1), config, normalised)]
+        self.layers = nn.Sequential(*layers, *([] if config.standardise else [nn.Tanh()]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z[:, :, None, None])
+
+
+class Critic(nn.Module):
+    """Codes (N, C, S, S) -> scores (N, 1)."""
+
+    def __init__(self, code_shape: CodeShape, config: Config, insert: Insert = nothing) -> None:
+        super().__init__()
+        normalised = config.spectral_norm != "none"
+        inputs, layers = code_shape[0], list[nn.Module]()
+        for side in reversed(hidden_sides(code_shape)):
+            outputs = channels_at(side, code_shape, config)
+            layers += [prepared(nn.Conv2d(inputs, outputs, 4, 2, 1), config, normalised)]
+            if config.critic_batch_norm and len(layers) > 1:
+                layers += [batch_norm(outputs, side)]
+            layers += [nn.LeakyReLU(config.slope), *insert(outputs, side)]
+            inputs = outputs
+        layers += [prepared(nn.Conv2d(inputs, 1, BASE), config, normalised and config.spectral_norm_last)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.layers(codes).flatten(1)
