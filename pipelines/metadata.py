@@ -1,0 +1,118 @@
+"""`codegan metadata`: what each image of a store shows, as the vectors that some generators are given beside the noise.
+
+The vector of an image is the mean over space of VGG-16's last convolution, relu5_3, 512 numbers (LRM GAN, section 3.3).
+It is computed once, by a frozen network, so that neither training nor sampling needs VGG. A generator keeps some of
+the vectors and draws one for every sample, so its samples draw on training images: say so where they are scored.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.console import ProgressReport, finish, scan_progress
+from data.errors import InputError, MismatchError, UsageError
+from data.images import ImageSet, open_images
+from data.latents import LatentStore
+from pipelines.features import imagenet_units, load_convolutions
+from stage2_codegen.metadata import load_bank, save_bank
+
+VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+_RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a pooling layer follows
+_PREPROCESSING = "centre crop and Lanczos to image_size, ImageNet mean and deviation"
+
+
+@dataclass(frozen=True)
+class MetadataConfig:
+    """Describe every image of a store by a vector of VGG-16, for generators that are given metadata.
+
+    Example: codegan metadata --store stores/photos256 --weights vgg16-397923af.pth
+    """
+
+    store: Path
+    """A store made by `codegan encode`."""
+    weights: Path
+    """Weights of torchvision's vgg16: a .pth or .safetensors file of its state dict."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
+    """The images the store was made of, where they have moved since; its own record when left out."""
+    out: Path | None = None
+    """Folder for the vectors. Default: STORE-metadata."""
+    batch_size: int = 16
+    """Images a forward pass."""
+
+
+def metadata(config: MetadataConfig) -> None:
+    """Write one vector an image, in the store's order; mirrored copies (`encode --flip`) get none of their own.
+
+    Raises `InputError` without weights and `MismatchError` when the images are not those of the store.
+    """
+    out = config.out or config.store.with_name(f"{config.store.name}-metadata")
+    if config.batch_size < 1:
+        raise UsageError("--batch-size: must be positive", "see `codegan metadata --help`")
+    store = LatentStore.open(config.store)
+    if not config.weights.is_file():
+        raise InputError(f"{config.weights}: is not a file", f"download {VGG_URL} and give it to --weights")
+    with config.weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = {
+        "network": "vgg16 relu5_3, mean over space",
+        "weights_sha256": digest,
+        "preprocessing": _PREPROCESSING,
+        "image_size": store.image_size,
+        "data": store.metadata["data"],
+        "data_fingerprint": store.metadata.get("data_fingerprint"),
+    }
+    if _is_there(out, origin):
+        print(f"{out}: is complete already")
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        layers = load_convolutions("vgg16", config.weights, device)[:_RELU5_3]
+        vectors = _describe(_open(store, config.data), layers, device, config.batch_size)
+        save_bank(out, vectors, origin)
+        print(f"{len(vectors)} vectors of {vectors.shape[1]}")
+    train = ["codegan", "train", "lrm", "--store", str(config.store), "--model.metadata", str(out)]
+    finish([out], [*train, "--out", "runs/lrm"])
+
+
+def _is_there(out: Path, origin: dict[str, Any]) -> bool:
+    """Whether `out` holds these very vectors; raises `UsageError` when it holds anything but metadata."""
+    if not out.exists():
+        return False
+    try:
+        _, present = load_bank(out)
+    except (InputError, MismatchError) as error:
+        raise UsageError(f"{out}: exists and is not metadata", "choose another --out") from error
+    return all(present.get(name) == value for name, value in origin.items())
+
+
+def _open(store: LatentStore, data: tuple[str, ...]) -> ImageSet:
+    """The store's images. Their fingerprint is over all keys and bytes in order, so image i is row i of the store."""
+    names = data or tuple(store.metadata["data"])
+    images = open_images(names, store.image_size, max_skip=1, on_progress=scan_progress())
+    if images.fingerprint != store.metadata.get("data_fingerprint"):
+        raise MismatchError(
+            f"{images.name}: is not the data that {store.path} was made of", "give that with --data, or encode again"
+        )
+    return images
+
+
+@torch.inference_mode()
+def _describe(images: ImageSet, layers: nn.Sequential, device: torch.device, batch_size: int) -> Tensor:
+    """(N, 512), in the order of the images."""
+    vectors: list[Tensor] = []
+    with ProgressReport("metadata", len(images), "img") as report:
+        for images_u8 in images.batches(batch_size):
+            vectors.append(_pooled(images_u8, layers, device))
+            report.update(sum(map(len, vectors)))
+    return torch.cat(vectors)
+
+
+def _pooled(images_u8: NDArray[np.uint8], layers: nn.Sequential, device: torch.device) -> Tensor:
+    maps: Tensor = layers(imagenet_units(torch.from_numpy(images_u8).to(device)))
+    return maps.mean((2, 3)).cpu()

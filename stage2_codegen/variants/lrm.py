@@ -1,0 +1,313 @@
+"""LRM GAN (anonymous, "Lightweight Long-Range Generative Adversarial Networks", sections 3.1 to 3.4).
+
+    generator  noise and metadata -> dense -> 4 x 4 -> up-blocks -> map of S/4 -> codes of stage 1
+               twice: conv block, two residual blocks, up-block -> map of S/2, S -> codes of stages 2, 3
+    critics    one a stage, unconditional
+
+Published: the three stages, the blocks (residual: conv3-IN-GLU-conv3-IN; up: nearest, conv3, IN, GLU), the long-range
+module on one map (32 x 32 or 64 x 64), VGG features of a "meta-image" beside the noise, the losses (eqs. 1, 4, 5) with
+1, 5, 50, Adam's 2e-4, and the sizes 7.0 M and 7.6 M at 256 x 256. Not published, and decided here: all widths (those
+of the multi-stage text-to-image networks it builds on; they give 7.16 M and 7.59 M), what joins the module to the map
+(`merge`), orthogonal weights, Adam's (0.5, 0.999), and how metadata is drawn. A bank of vectors, one a training image,
+stays in the generator, and the last entry of z picks a row: a sample is a function of z alone, and needs no VGG.
+Generated images therefore draw on vectors of training images, which a reader of their scores should know.
+
+Codes have more channels than pictures: the width of a map is that of the paper or twice the code's channels,
+whichever is larger.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UsageError
+from data.latents import LatentStore
+from stage2_codegen.losses import BCE, LossAndLogs
+from stage2_codegen.losses import Critic as AnyCritic
+from stage2_codegen.metadata import bank_rows
+from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+
+BASE = 4  # side of the first map
+SLOPE = 0.2
+METADATA_WIDTH = 128  # what the generator sees of a metadata vector
+
+
+@dataclass(frozen=True)
+class Config(VariantConfig):
+    """Configuration of LRM GAN, three stages with a long-range module and metadata."""
+
+    z_dim: int = 100
+    """Length of the noise vector, N(0, 1); with metadata z has one more entry, which picks the row of the bank."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    ema_halflife_kimg: float = 16.6
+    """Half-life of the averaged generator, thousands of samples (0.999 a step of 24)."""
+    width: int = 32
+    """Channels of the generator's 64 x 64 map; twice as many at 32, ..., half as many at 128, ..., (ngf)."""
+    critic_width: int = 32
+    """Channels of a critic's first map; they double up to eight times as many (ndf)."""
+    long_range: Literal["lrm", "none", "residual", "attention"] = "lrm"
+    """What stands on the chosen map: the long-range module, or the paper's ablations of it (table 1)."""
+    long_range_size: int = 0
+    """Side of that map (the paper: 32 or 64); 0 is 32, or half the code's side where that is less."""
+    relation: Literal["matmul", "pairwise"] = "matmul"
+    """How relations weigh the map: matmul as the equations say, pairwise as the prose does."""
+    merge: Literal["concat", "gated", "sum"] = "concat"
+    """How the map and its two long-range maps are joined."""
+    metadata_dim: int = 512
+    """Length of a metadata vector; 0 is without metadata."""
+    metadata_rows: int = 1024
+    """Metadata vectors the generator keeps."""
+    metadata: str = ""
+    """A bank made by `codegan metadata`; without one, the store's own latents pooled over space."""
+    mean_weight: float = 1.0
+    """Weight lambda1 of the means in colour consistency (eq. 1)."""
+    covariance_weight: float = 5.0
+    """Weight lambda2 of the covariances in colour consistency (eq. 1)."""
+    colour_weight: float = 50.0
+    """Weight lambda3 of colour consistency (eq. 4)."""
+    colour_reduction: Literal["mean", "norm"] = "mean"
+    """mean divides by the number of entries, as the lineage's code does; norm is eq. 1 to the letter."""
+
+
+def sides(size: int) -> list[int]:
+    """4, 8, ..., size."""
+    return [BASE << level for level in range((size // BASE).bit_length())]
+
+
+def channels_at(side: int, config: Config, code_channels: int) -> int:
+    """512 at 4 x 4, ..., 32, 16 and 8 at 64, 128 and 256, but never less than twice the code's channels."""
+    return max(64 * config.width // side, 2 * code_channels)
+
+
+def long_range_side(size: int, config: Config) -> int:
+    """Side of the map with the long-range module; by default one that an up-block follows."""
+    side = config.long_range_size or min(32, size // 2)
+    if side not in sides(size):
+        raise UsageError(
+            f"long_range_size {side}: codes of {size} x {size} have no such map",
+            f"give --model.long-range-size one of {', '.join(map(str, sides(size)))}",
+        )
+    return side
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights as in the multi-stage lineage; by type of layer, so that the long-range module's w and c stay N(0, 1)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight)
+        elif isinstance(layer, BatchNorm1d | BatchNorm2d):
+            nn.init.normal_(layer.weight, 1, 0.02)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+
+
+Norm = Callable[[int], nn.Module]
+instance_norm: Norm = nn.InstanceNorm2d  # without weights
+batch_norm: Norm = BatchNorm2d
+
+
+def block(inputs: int, outputs: int, norm: Norm) -> list[nn.Module]:
+    """3 x 3 convolution, normalisation, GLU (which halves the channels)."""
+    return [conv(inputs, 2 * outputs), norm(2 * outputs), GLU()]
+
+
+class Residual(nn.Module):
+    """x + conv3-IN-GLU-conv3-IN (section 3.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = [conv(channels, channels), instance_norm(channels)]
+        self.layers = nn.Sequential(*block(channels, channels, instance_norm), *last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def long_range(channels: int, side: int, config: Config) -> tuple[nn.Module, int]:
+    """What stands on the chosen map, and the channels it gives."""
+    if config.long_range == "lrm":
+        module = LongRange(channels, side, config.merge, config.relation)
+        return module, module.out_channels
+    if config.long_range == "residual":
+        return Residual(channels), channels
+    return (SelfAttention(channels) if config.long_range == "attention" else nn.Identity()), channels
+
+
+class Stem(nn.Sequential):
+    """Noise and metadata (N, inputs) -> (N, width, 4, 4)."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        doubled = 2 * width * BASE * BASE
+        dense = nn.Linear(inputs, doubled, bias=False)
+        super().__init__(dense, BatchNorm1d(doubled), GLU(), nn.Unflatten(1, (width, BASE, BASE)))
+
+
+class Generator(CodeGenerator):
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` gives all stages, coarse to fine.
+
+    With metadata `z_dim` is one more than the configuration's: the last entry picks the row of `bank`.
+    """
+
+    bank: Tensor  # (metadata_rows, metadata_dim)
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        check(config)
+        channels, size, _ = code_shape
+        self.has_metadata = config.metadata_dim > 0
+        self.z_dim = config.z_dim + self.has_metadata
+        if self.has_metadata:  # until `condition` shows the data, vectors that tell rows apart, always the same
+            fixed = torch.Generator().manual_seed(0)
+            bank = torch.randn(config.metadata_rows, config.metadata_dim, generator=fixed, device="cpu")
+            self.register_buffer("bank", bank.to(torch.get_default_device()))
+            self.metadata = nn.Linear(config.metadata_dim, METADATA_WIDTH)
+        first = channels_at(BASE, config, channels)
+        self.stem = Stem(config.z_dim + METADATA_WIDTH * self.has_metadata, first)
+        self.stages, self.heads = nn.ModuleList(), nn.ModuleList()
+        self._add_stages(first, channels, size, config)
+        initialise(self)
+
+    def _add_stages(self, read: int, channels: int, size: int, config: Config) -> None:
+        layers: list[nn.Module] = []
+        norm = instance_norm  # of the block that reads the map so far, which has `read` channels
+        for side in sides(size):
+            if side > size // 4:  # stages 2 and 3 refine the map before they enlarge it
+                width = channels_at(side // 2, config, channels)
+                layers += [*block(read, width, norm), Residual(width), Residual(width)]
+                read, norm = width, instance_norm
+            if side > BASE:
+                width = channels_at(side, config, channels)
+                layers += [nn.Upsample(scale_factor=2), *block(read, width, norm)]
+                read, norm = width, instance_norm
+            if side == long_range_side(size, config):
+                # The spatial branch of `matmul` adds one constant a channel. Instance norm right after the next
+                # convolution would subtract it (all but a border effect of the zero padding); batch norm keeps what
+                # differs between samples, and after the GLU it is a constant no more. The norm stays when the module
+                # is ablated, so that nothing else changes.
+                module, read = long_range(read, side, config)
+                layers, norm = [*layers, module], batch_norm
+            if side >= size // 4:
+                self.stages.append(nn.Sequential(*layers))
+                bound = [] if config.standardise else [nn.Tanh()]
+                self.heads.append(nn.Sequential(conv(read, channels), *bound))
+                layers = []
+
+    def row(self, choice: Tensor) -> Tensor:
+        """floor(Phi(choice) rows): every row of the bank is as likely for choice ~ N(0, 1), (N,) -> (N,)."""
+        rows = len(self.bank)
+        return (torch.special.ndtr(choice.float()) * rows).long().clamp(max=rows - 1)
+
+    def judged(self, z: Tensor) -> tuple[Tensor, ...]:
+        if self.has_metadata:
+            z = torch.cat([z[:, :-1], self.metadata(self.bank[self.row(z[:, -1])])], 1)
+        maps = self.stem(z).contiguous(memory_format=torch.channels_last)
+        outputs = []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            maps = stage(maps)
+            outputs.append(head(maps))
+        return tuple(outputs)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.judged(z)[-1]
+
+
+def check(config: Config) -> None:
+    if min(config.width, config.critic_width, config.z_dim, config.metadata_rows) < 1 or config.metadata_dim < 0:
+        raise UsageError("lrm: widths, z_dim and metadata_rows must be positive", "see `codegan train lrm --help`")
+    if config.metadata and not config.metadata_dim:
+        raise UsageError("metadata_dim 0: is without metadata", "leave out --model.metadata or --model.metadata-dim")
+
+
+def condition(generator: Generator, store: LatentStore, config: Config) -> None:
+    """Fill the generator's bank from `config.metadata`, or from the store itself."""
+    if generator.has_metadata:
+        generator.bank.copy_(bank_rows(store, config.metadata, config.metadata_rows, config.metadata_dim))
+
+
+class StageCritic(nn.Sequential):
+    """Codes (N, C, side, side) -> scores (N, 1): 4 x 4 convolutions of stride 2 down to 4 x 4, then 3 x 3 ones.
+
+    Batch normalised but for the first layer, so a score depends on the whole batch: not for a gradient penalty.
+    """
+
+    def __init__(self, channels: int, side: int, config: Config) -> None:
+        first, last = max(config.critic_width, 2 * channels), max(8 * config.critic_width, 2 * channels)
+        maps = [channels, *(min(first << level, last) for level in range(len(sides(side)) - 1))]
+        layers: list[nn.Module] = []
+        for level, (inputs, outputs) in enumerate(itertools.pairwise(maps)):
+            norm = [batch_norm(outputs)] if level else []
+            layers += [conv(inputs, outputs, 4, 2), *norm, nn.LeakyReLU(SLOPE)]
+        depth = 2 if side >= 256 else 1  # of 3 x 3 convolutions; gives the published 7.6 M
+        for inputs in [maps[-1], last][:depth]:
+            layers += [conv(inputs, last), batch_norm(last), nn.LeakyReLU(SLOPE)]
+        super().__init__(*layers, nn.Conv2d(last, 1, BASE), nn.Flatten())
+
+
+class Critic(nn.Module):
+    """Codes at three scales, or real codes (N, C, S, S) -> scores (N, 3), one a stage."""
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        channels, size, _ = code_shape
+        self.strides = (4, 2, 1)
+        self.stages = nn.ModuleList(StageCritic(channels, size // stride, config) for stride in self.strides)
+        initialise(self)
+
+    def forward(self, judged: Tensor | tuple[Tensor, ...]) -> Tensor:
+        # The paper resizes real images. Of codes we take every second or fourth: averaging would shrink their
+        # covariance, which colour consistency asks the generator's stages to share.
+        if isinstance(judged, Tensor):
+            judged = tuple(judged[:, :, ::stride, ::stride] for stride in self.strides)
+        return torch.cat([critic(codes) for critic, codes in zip(self.stages, judged, strict=True)], 1)
+
+
+def colour_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (N, C) and covariance (N, C, C) of the colours of each sample, its positions being the population."""
+    colours = codes.to(torch.promote_types(codes.dtype, torch.float32)).flatten(2)  # (N, C, positions)
+    mean = colours.mean(2)
+    centred = colours - mean[:, :, None]
+    return mean, centred @ centred.mT / centred.shape[2]
+
+
+def colour_consistency(lower: Tensor, upper: Tensor, config: Config) -> Tensor:
+    """Eq. 1: lambda1 |mean_i - mean_(i-1)|^2 + lambda2 |cov_i - cov_(i-1)|_F^2, averaged over samples.
+
+    The lower stage is a target and gets no gradient. `mean` averages over the C and C x C entries instead of adding
+    them, so that the weights mean the same for any number of channels; C of 16 would make `norm` 16 and 256 times as
+    strong. Computed in fp32 at least, whatever precision surrounds it.
+    """
+    with torch.autocast(upper.device.type, enabled=False):
+        targets = colour_statistics(lower.detach())
+        gaps = [(own - target).square() for own, target in zip(colour_statistics(upper), targets, strict=True)]
+        means, covariances = (g.mean() if config.colour_reduction == "mean" else g.sum() / len(g) for g in gaps)
+        return config.mean_weight * means + config.covariance_weight * covariances
+
+
+class MultiStageLoss:
+    """Half the original GAN loss a stage, and colour consistency between stages (eqs. 4 and 5)."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.adversarial = config, BCE(0.5)
+
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...]) -> LossAndLogs:
+        return self.adversarial.critic_loss(critic, real, fake)
+
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...]) -> LossAndLogs:
+        loss, logs = self.adversarial.generator_loss(critic, real, fake)
+        pairs = [colour_consistency(lower, upper, self.config) for lower, upper in itertools.pairwise(fake)]
+        colour = torch.stack(pairs).sum()
+        return loss + self.config.colour_weight * colour, {**logs, "loss/colour": colour.detach()}
+
+
+def loss(config: Config) -> MultiStageLoss:
+    return MultiStageLoss(config)

@@ -1,0 +1,115 @@
+"""The bank holds VGG-16's relu5_3 of the store's own images, averaged over space, and of no others."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
+from torchvision.transforms.functional import normalize
+
+from data.errors import InputError, MismatchError, UsageError
+from data.images import open_images
+from data.latents import LatentStore, LatentWriter
+from pipelines import metadata as metadata_module
+from pipelines.metadata import VGG_URL, MetadataConfig, metadata
+from stage2_codegen.metadata import bank_rows, load_bank
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+DATA, SIZE, COUNT = "scenes:5", 32, 5
+
+
+def make_store(path: Path, copies: int = 1) -> Path:
+    images = open_images(DATA, SIZE)
+    description = {"fingerprint": "f" * 32, "image_size": SIZE, "data": [DATA], "data_fingerprint": images.fingerprint}
+    writer = LatentWriter(path, COUNT * copies, (1, 4, 4), "float16", description)
+    writer.write_shard(0, np.zeros((COUNT * copies, 1, 4, 4), np.float32))
+    writer.seal(list(np.repeat(images.keys, copies)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def vgg() -> nn.Sequential:
+    """Only the convolutions: the other weights of the published file are not looked at."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers: nn.Sequential = make_layers(cfgs["D"])
+    return layers.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def weights(vgg: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    safetensors.torch.save_file({f"features.{name}": value for name, value in vgg.state_dict().items()}, path)
+    return path
+
+
+def relu5_3_pooled(vgg: nn.Sequential) -> Tensor:
+    """The output of the thirteenth ReLU, one image at a time."""
+    vectors = []
+    for image in (open_images(DATA, SIZE).image(index) for index in range(COUNT)):
+        maps, relus = normalize(torch.from_numpy(image) / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])[None], 0
+        for layer in vgg:
+            maps = layer(maps)
+            relus += isinstance(layer, nn.ReLU)
+            if relus == 13:
+                break
+        vectors.append(maps.flatten(2).mean(2)[0])
+    return torch.stack(vectors)
+
+
+@pytest.mark.parametrize("copies", [1, 2])  # 2: a store made with --flip
+def test_vectors_are_relu5_3_averaged_over_space(
+    copies: int, vgg: nn.Sequential, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(tmp_path / "store", copies)
+    metadata(MetadataConfig(store, weights, batch_size=2))
+    vectors, origin = load_bank(tmp_path / "store-metadata")
+    expected = relu5_3_pooled(vgg)
+    assert vectors.shape == (COUNT, 512)
+    torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+    assert origin["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert origin["data_fingerprint"] == open_images(DATA, SIZE).fingerprint
+    assert f"--model.metadata {tmp_path / 'store-metadata'}" in capsys.readouterr().out
+    rows = bank_rows(LatentStore.open(store), str(tmp_path / "store-metadata"), COUNT, 512)
+    torch.testing.assert_close(rows.mean(0), torch.zeros(512), rtol=0, atol=1e-5)
+
+
+def test_a_second_run_computes_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "bank")
+    metadata(config)
+    monkeypatch.setattr(metadata_module, "load_convolutions", lambda *_: pytest.fail("computed again"))
+    metadata(config)
+
+
+def test_images_of_another_data_set_are_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="scenes:6") as caught:
+        metadata(MetadataConfig(make_store(tmp_path / "store"), weights, data=("scenes:6",)))
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "store-metadata").exists()
+
+
+def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.pth") as caught:
+        metadata(MetadataConfig(make_store(tmp_path / "store"), tmp_path / "gone.pth"))
+    assert caught.value.exit_code == 3
+    assert VGG_URL in caught.value.fix
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"features.0.weight": torch.zeros(96, 3, 7, 7)}, path)
+    with pytest.raises(MismatchError, match="vgg16"):
+        metadata(MetadataConfig(make_store(tmp_path / "store"), path))
+
+
+def test_a_folder_of_something_else_is_left_alone(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("")
+    with pytest.raises(UsageError, match="not metadata"):
+        metadata(MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "run"))
+    assert (tmp_path / "run" / "precious").exists()
