@@ -1,0 +1,225 @@
+"""FastGAN (Liu et al., "Towards Faster and Stabilized GAN Training", sections 3.1 and 3.2).
+
+    generator  z -> 4 x 4 -> 8 -> ... -> S/2 -> S, maps of 4, 8, 16 gating those of S/4, S/2, S; codes of S/2 and S
+    critic     codes of S -> ... -> 16 x 16 (f1) -> 8 x 8 (f2) -> scores 5 x 5;  codes of S/2 -> 8 x 8 -> scores 5 x 5
+    decoders   f2 and the second branch -> the whole sample, a quadrant of f1 -> that quadrant of the sample
+
+Published: the module (eq. 1), the decoders on real samples alone (eq. 2), the hinge loss (eqs. 3 and 4). The paper's
+text has no widths and its parameter totals cannot be reached; networks and settings are those the authors published as
+code, with equal parameter counts at 256 x 256. Where the two differ: the gate's activation is the text's leaky ReLU
+(`activation`), the crop is a quadrant as in figure 4 and the code (the text: an eighth), there are three decoders as in
+the code (the text: two), margins are softened as in the code (`soft_margin`). Decided here: tanh at the end at every
+side, a mean absolute reconstruction error where the code has LPIPS, and the rule that brings the networks to other
+sides: gates skip S/16 in the generator and S/8, at most 8, in the critic; below S = 64 gates that do not fit are left
+out, and at S = 16 so is the second branch. Codes have more channels than pictures: maps before an output are at least
+twice as wide as the code, and the critic's at least as wide. The critic's second scale of real codes is a subsampling,
+as in the code: averaging would give it statistics that no real codes have.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import UsageError
+from stage2_codegen.losses import Critic as AnyCritic
+from stage2_codegen.losses import Hinge, Loss, LossAndLogs
+from stage2_codegen.perceptual import load_lpips
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.sle_networks import (
+    SLOPE,
+    Activation,
+    Decoder,
+    DownBlock,
+    Pyramid,
+    activated,
+    conv,
+    double_up_block,
+    first_block,
+    initialise,
+    simple_up_block,
+)
+
+# Channels of the maps by side, at a width of 64.
+GENERATOR_WIDTHS = {4: 1024, 8: 512, 16: 256, 32: 128, 64: 128, 128: 64, 256: 32}
+CRITIC_WIDTHS = {256: 16, 128: 32, 64: 64, 32: 128, 16: 256, 8: 512}
+BRANCH_WIDTHS = {64: 32, 32: 64, 16: 128, 8: 256}
+DECODER_WIDTHS = {16: 128, 32: 64, 64: 64, 128: 32}
+
+Reconstruction = tuple[Tensor, Tensor]  # what a decoder made, and what it should have made
+
+
+@dataclass(frozen=True)
+class Config(VariantConfig):
+    """Configuration of FastGAN."""
+
+    z_dim: int = 256
+    """Length of the noise vector, N(0, 1)."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    ema_halflife_kimg: float = 5.5
+    """Half-life of the averaged generator, thousands of samples (0.999 a step of 8)."""
+    augment: str = "translation"
+    """What is done alike to real and fake before the critic; the paper's on pixels is color,translation."""
+    width: int = 64
+    """Channels of the generator's 128 x 128 and of the critic's 64 x 64 map (ngf, ndf); all others in proportion."""
+    excitation: bool = True
+    """Skip-layer excitation, in both networks."""
+    activation: Activation = "leaky_relu"
+    """Inside the excitation: the paper's leaky ReLU, or the public code's swish."""
+    reconstruct: Literal["l1", "mse", "lpips", "none"] = "l1"
+    """Distance that the critic's decoders minimise; lpips on pixels only; none is without self-supervision."""
+    reconstruct_weight: float = 8.0
+    """Weight of the reconstructions (the public code: LPIPS summed over a batch of 8)."""
+    vgg_weights: str = ""
+    """File with the weights of torchvision's vgg16, for lpips."""
+    soft_margin: tuple[float, float] = (0.8, 1.0)
+    """Range of the hinge's random margin, a score each; 1 1 is the paper's eq. 3."""
+
+
+def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) -> dict[int, int]:
+    """Channels of the maps up to side `largest`, in the table's order and never below `least`."""
+    if width < 4:
+        raise UsageError(f"width {width}: leaves maps without channels", "give --model.width 4 or more")
+    return {side: max(at_64 * width // 64, least) for side, at_64 in table.items() if side <= largest}
+
+
+class Generator(CodeGenerator):
+    """z (N, z_dim) -> codes (N, C, S, S) in (-1, 1); `judged` gives those of side S/2 too."""
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        channels, self.size, _ = code_shape
+        self.z_dim = config.z_dim
+        widths = widths_at(GENERATOR_WIDTHS, self.size, config.width, 2 * channels)
+        kinds = [double_up_block, simple_up_block] * 3  # to 8, 16, ..., 256
+        blocks = [kind(read, written) for kind, (read, written) in zip(kinds, pairwise(widths.values()), strict=False)]
+        ratio = max(4, self.size // 16)
+        skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
+        self.first = first_block(config.z_dim, widths[4])
+        self.pyramid = Pyramid(widths, blocks, skips if config.excitation else [], config.activation)
+        self.half_head = conv(widths[self.size // 2], channels, 1)
+        self.head = conv(widths[self.size], channels, 3)
+        initialise(self)
+
+    def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
+        """The maps by side, gated by those of `style` where given."""
+        first = self.first(z[:, :, None, None]).contiguous(memory_format=torch.channels_last)
+        maps: dict[int, Tensor] = self.pyramid(first, style)
+        return maps
+
+    def judged(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.maps(z)
+        return self.half_head(maps[self.size // 2]).tanh(), self.head(maps[self.size]).tanh()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.maps(z)[self.size]).tanh()
+
+    def mix(self, z: Tensor, style_z: Tensor) -> Tensor:
+        """Codes with the content of `z` in the style of `style_z`, whose maps gate (section 4, figure 7)."""
+        return self.head(self.maps(z, self.maps(style_z))[self.size]).tanh()
+
+
+def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:
+    """Quadrant 0, 1, 2 or 3 in reading order, (N, C, H, W) -> (N, C, H/2, W/2)."""
+    row, column = divmod(quadrant, 2)
+    return maps.chunk(2, 2)[row].chunk(2, 3)[column]
+
+
+class Critic(nn.Module):
+    """(half, full) codes, or real codes (N, C, S, S) -> scores (N, 25 + 25), (N, 25) at S = 16.
+
+    Called with a `quadrant` it also returns the reconstructions of whole, quadrant and (S > 16) whole by the second
+    branch, each with its target. Batch normalised: a score depends on the whole batch, so not for a gradient penalty.
+    """
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        channels, size, _ = code_shape
+        if config.reconstruct == "lpips" and channels != 3:
+            raise UsageError(
+                f"reconstruct lpips: needs images of 3 channels, these codes have {channels}",
+                "give --model.reconstruct l1",
+            )
+        widths = widths_at(CRITIC_WIDTHS, size, config.width, channels)
+        blocks = [DownBlock(read, written) for read, written in pairwise(widths.values())]
+        ratio = min(8, size // 8)
+        skips = [(low, low // ratio) for low in widths if low // ratio >= 8]
+        self.stem = nn.Sequential(conv(channels, widths[size], 3), nn.LeakyReLU(SLOPE, inplace=True))
+        self.pyramid = Pyramid(widths, blocks, skips if config.excitation else [], config.activation)
+        self.score = nn.Sequential(*activated(conv(widths[8], 2 * widths[8], 1)), scores_of(2 * widths[8]))
+        features = [widths[8], widths[16]]  # that the decoders read
+        self.branch: nn.Sequential | None = None
+        if size > 16:
+            maps = list(widths_at(BRANCH_WIDTHS, size // 4, config.width, channels).values())
+            down = [layer for read, written in pairwise(maps) for layer in activated(conv(read, written, 4, stride=2))]
+            self.branch = nn.Sequential(conv(channels, maps[0], 4, stride=2), nn.LeakyReLU(SLOPE, inplace=True), *down)
+            self.branch_score = scores_of(maps[-1])
+            features.append(maps[-1])
+        if config.reconstruct != "none":
+            up = list(widths_at(DECODER_WIDTHS, min(128, size // 2), config.width, 2 * channels).values())
+            self.decoders = nn.ModuleList(Decoder(read, up, channels) for read in features)
+        initialise(self)
+
+    def forward(self, judged: Judged, quadrant: int | None = None) -> Tensor | tuple[Tensor, list[Reconstruction]]:
+        half, full = (judged[:, :, ::2, ::2], judged) if isinstance(judged, Tensor) else judged
+        maps = self.pyramid(self.stem(full))
+        scores, features = self.score(maps[8]), [maps[8]]
+        if self.branch is None:
+            scores = scores + 0 * half.mean()  # reads what nobody judges: DDP wants every parameter in the graph
+        else:
+            features.append(self.branch(half))
+            scores = torch.cat([scores, self.branch_score(features[1])], 1)
+        if quadrant is None:
+            return scores
+        features.insert(1, quadrant_of(maps[16], quadrant))
+        targets = [full, quadrant_of(full, quadrant), full]
+        made = [decoder(feature) for decoder, feature in zip(self.decoders, features, strict=True)]
+        return scores, [(codes, resized(target, codes.shape[-1])) for codes, target in zip(made, targets, strict=False)]
+
+
+def scores_of(inputs: int) -> nn.Sequential:
+    """(N, inputs, 8, 8) -> (N, 25)."""
+    return nn.Sequential(nn.Conv2d(inputs, 1, 4, bias=False), nn.Flatten())
+
+
+def resized(codes: Tensor, side: int) -> Tensor:
+    """Averages over areas, (N, C, side, side)."""
+    return F.adaptive_avg_pool2d(codes, side)
+
+
+class SelfSupervised:
+    """An adversarial loss whose critic also reconstructs real samples (eqs. 2 and 3)."""
+
+    def __init__(self, adversarial: Hinge, distance: Callable[[Tensor, Tensor], Tensor], weight: float) -> None:
+        self.adversarial, self.distance, self.weight = adversarial, distance, weight
+
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Judged) -> LossAndLogs:
+        """Adversarial loss + weight times the sum over decoders of E[distance to their part of the real sample]."""
+        quadrant = int(torch.randint(4, ()))  # one a batch, and the same on all ranks, which are seeded alike
+        scores_real, pairs = critic(real, quadrant=quadrant)
+        loss, logs = self.adversarial.of_scores(scores_real.float(), critic(fake).float())
+        reconstruction = torch.stack([self.distance(made.float(), target.float()) for made, target in pairs]).sum()
+        return loss + self.weight * reconstruction, {**logs, "loss/reconstruction": reconstruction.detach()}
+
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Judged) -> LossAndLogs:
+        return self.adversarial.generator_loss(critic, real, fake)
+
+
+def loss(config: Config) -> Loss:
+    hinge = Hinge(config.soft_margin)
+    if config.reconstruct == "none":
+        return hinge
+    if config.reconstruct == "lpips":
+        if not config.vgg_weights:
+            raise UsageError("reconstruct lpips: needs the weights of VGG-16", "give them with --model.vgg-weights")
+        return SelfSupervised(hinge, load_lpips(Path(config.vgg_weights)), config.reconstruct_weight)
+    distance = {"l1": F.l1_loss, "mse": F.mse_loss}[config.reconstruct]
+    return SelfSupervised(hinge, distance, config.reconstruct_weight)

@@ -1,0 +1,145 @@
+"""Parts of FastGAN's networks (Liu et al., figures 3 and 4): up-blocks, down-blocks, and the pyramid that gates maps.
+
+Convolutions have no biases. The paper gives no widths; block structure and widths are those of the authors' networks.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation
+from stage2_codegen.noise import normal_rows
+
+SLOPE = 0.2
+INIT_STD = 0.02
+
+Activation = Literal["leaky_relu", "swish"]
+
+
+def initialise(network: nn.Module) -> None:
+    """Convolutions N(0, 0.02) with spectral normalisation, gains N(1, 0.02).
+
+    In this order: once a weight is normalised it is computed anew at every call, and what is written to it is lost.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, 0, INIT_STD)
+            spectral_norm(layer)
+        elif isinstance(layer, BatchNorm2d):
+            nn.init.normal_(layer.weight, 1, INIT_STD)
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Convolution that keeps the side, or halves it with a kernel of 4 and a stride of 2."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
+
+
+class UpConv(nn.Conv2d):
+    """Nearest upsampling by 2, then a 3 x 3 convolution; (N, C, H, W) -> (N, C', 2H, 2W).
+
+    The two make one transposed convolution: a pixel repeated 2 x 2 and seen through a 3 x 3 kernel spreads over 4 x 4
+    outputs. That takes 4 instead of 9 multiplications an output and never writes the upsampled map.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        spread = F.pad(self.weight.flip(2, 3), (1, 1, 1, 1))  # (C', C, 5, 5)
+        rows = spread[:, :, 1:] + spread[:, :, :-1]
+        kernel = rows[..., 1:] + rows[..., :-1]  # (C', C, 4, 4), sums over the 2 x 2 copies of a pixel
+        return F.conv_transpose2d(input, kernel.transpose(0, 1), stride=2, padding=1)
+
+
+class NoiseInjection(nn.Module):
+    """x + weight noise, with one map of N(0, 1) a sample, fresh at every call and in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = normal_rows(len(x), 1, *x.shape[2:], device=x.device)
+        return x + self.weight * noise.to(x.dtype)
+
+
+def first_block(z_dim: int, outputs: int) -> nn.Sequential:
+    """(N, z_dim, 1, 1) -> (N, outputs, 4, 4)."""
+    dense = nn.ConvTranspose2d(z_dim, 2 * outputs, 4, bias=False)
+    return nn.Sequential(dense, BatchNorm2d(2 * outputs), GLU())
+
+
+def simple_up_block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(UpConv(inputs, 2 * outputs), BatchNorm2d(2 * outputs), GLU())
+
+
+def double_up_block(inputs: int, outputs: int) -> nn.Sequential:
+    """With a second convolution, and noise before each normalisation."""
+    layers: list[nn.Module] = []
+    for convolution in (UpConv(inputs, 2 * outputs), conv(outputs, 2 * outputs, 3)):
+        layers += [convolution, NoiseInjection(), BatchNorm2d(2 * outputs), GLU()]
+    return nn.Sequential(*layers)
+
+
+def activated(convolution: nn.Conv2d) -> list[nn.Module]:
+    """Convolution, batch normalisation, leaky ReLU."""
+    return [convolution, BatchNorm2d(convolution.out_channels), nn.LeakyReLU(SLOPE, inplace=True)]
+
+
+class DownBlock(nn.Module):
+    """Residual: the mean of two convolutions and of a pooled 1 x 1 convolution; (N, C, H, W) -> (N, C', H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(*activated(conv(inputs, outputs, 4, stride=2)), *activated(conv(outputs, outputs, 3)))
+        self.direct = nn.Sequential(nn.AvgPool2d(2), *activated(conv(inputs, outputs, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.main(x) + self.direct(x)) / 2
+
+
+class Pyramid(nn.Module):
+    """Blocks in a row, each of which doubles or halves the side, with skip-layer excitation between maps (eq. 1).
+
+    `widths` are the channels of the maps by side, in the order of flow; the first map is the input. A pair (low, high)
+    of sides in `skips` gates the later map by the earlier one, before the next block reads it.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[int, int],
+        blocks: Sequence[nn.Module],
+        skips: Sequence[tuple[int, int]],
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.sides = list(widths)
+        self.blocks = nn.ModuleList(blocks)
+        self.source = {high: low for low, high in skips}
+        self.gates = nn.ModuleDict(
+            {str(high): SkipLayerExcitation(widths[low], widths[high], activation) for low, high in skips}
+        )
+
+    def forward(self, x: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
+        """All maps by side; the gates read the maps of `style` where given, else the sample's own."""
+        maps = {self.sides[0]: x}
+        for side, block in zip(self.sides[1:], self.blocks, strict=True):
+            x = block(x)
+            if side in self.source:
+                x = self.gates[str(side)]((style or maps)[self.source[side]], x)
+            maps[side] = x
+        return maps
+
+
+class Decoder(nn.Sequential):
+    """Features (N, inputs, 8, 8) -> codes (N, outputs, side, side) in (-1, 1) (section 3.2)."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], outputs: int) -> None:
+        maps = [inputs, *widths]
+        blocks = [simple_up_block(read, written) for read, written in pairwise(maps)]
+        super().__init__(*blocks, conv(maps[-1], outputs, 3), nn.Tanh())
