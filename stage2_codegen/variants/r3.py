@@ -1,0 +1,133 @@
+"""The modern recipe: relativistic pairing, zero-centred penalties on real and fake, residual networks, schedules.
+
+After Huang, Gokaslan, Kuleshov, Tompkin, "The GAN is dead; long live the GAN! A modern baseline GAN", NeurIPS 2024.
+
+    generator  z -> dense 4 x 4 -> block -> up, block -> ... -> S x S -> codes
+    critic     mirrored: codes -> S x S -> block, down -> ... -> 4 x 4, block -> dense 1
+
+Published: the loss; residual networks without any normalisation, zero-initialised at the end of every branch,
+mirrored between generator and critic; bilinear resampling outside the blocks, width changing with it; Adam with
+beta1 = 0; and a burn-in during which learning rate, beta2, gamma and the average's half-life go along a cosine from
+values that explore to values that settle. Decided here: the widths of `accel` and one plain block a level, so that
+both cost the same and the recipe alone is compared; a dense start in place of a modulated constant; standardised
+codes and no last activation; and the numbers of the burn-in, for runs of some hundred thousand samples in place of
+tens of millions.
+"""
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stage2_codegen.losses import RelativisticPairing
+from stage2_codegen.modules import ResidualBlock
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+
+SLOPE = 0.2
+BASE = 4  # side of the first map
+SCHEDULED = ("lr", "critic_lr", "beta2", "gamma", "ema_halflife_kimg")  # each has an `end_` twin
+
+
+@dataclass(frozen=True)
+class Config(VariantConfig):
+    """Configuration of the modern recipe; scheduled fields give the value training starts from."""
+
+    width: int = 256
+    """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256."""
+    gamma: float = 20.0
+    """Weight gamma of the penalties on real and fake; it should grow with the number of entries of a code."""
+    penalty: Literal["exact", "finite-difference"] = "exact"
+    """How the penalties are computed; the finite difference needs no double backward but is noisy."""
+    ema_halflife_kimg: float = 0.0
+    """Half-life of the averaged generator, thousands of samples."""
+    standardise: bool = True
+    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+    burnin_kimg: float = 100.0
+    """Length of the cosine from the values above to those below, thousands of samples."""
+    end_lr: float = 5e-5
+    """Learning rate of the generator after the burn-in."""
+    end_critic_lr: float = 5e-5
+    """Learning rate of the critic after the burn-in."""
+    end_beta2: float = 0.99
+    """Adam's second decay after the burn-in."""
+    end_gamma: float = 2.0
+    """Weight of the penalties after the burn-in."""
+    end_ema_halflife_kimg: float = 10.0
+    """Half-life of the averaged generator after the burn-in, thousands of samples."""
+
+
+def schedule(config: Config, kimg: float) -> Config:
+    """The configuration after `kimg` thousand samples: half a cosine from start to end values, then the end values."""
+    progress = min(kimg / config.burnin_kimg, 1.0) if config.burnin_kimg > 0 else 1.0
+    start = (1 + math.cos(math.pi * progress)) / 2  # from 1 to 0
+    ends = {name: (getattr(config, name), getattr(config, f"end_{name}")) for name in SCHEDULED}
+    now: dict[str, Any] = {name: start * first + (1 - start) * last for name, (first, last) in ends.items()}
+    return dataclasses.replace(config, **now)
+
+
+def map_channels(code_shape: CodeShape, config: Config) -> list[int]:
+    """Widths of the maps of side 4, 8, ..., S; at least twice the code's channels."""
+    channels, size, _ = code_shape
+    narrower = {64: 2, 128: 2, 256: 4}
+    sides = [BASE << level for level in range((size // BASE).bit_length())]
+    return [max(config.width // narrower.get(side, 1), 2 * channels) for side in sides]
+
+
+def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> Layer:
+    """Initialise to keep the variance of an input that has passed a leaky ReLU of this slope (1: none)."""
+    nn.init.kaiming_normal_(layer.weight, slope)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def fit(inputs: int, outputs: int) -> list[nn.Module]:
+    """A 1 x 1 convolution where the width changes; it commutes with resampling, so it stands at the smaller map."""
+    return [] if inputs == outputs else [he_init(nn.Conv2d(inputs, outputs, 1))]
+
+
+class Generator(CodeGenerator):
+    """z (N, z_dim) -> standardised codes (N, C, S, S), unbounded."""
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        maps = map_channels(code_shape, config)
+        self.z_dim = config.z_dim
+        self.dense = he_init(nn.Linear(config.z_dim, maps[0] * BASE * BASE))
+        layers: list[nn.Module] = [ResidualBlock(maps[0], len(maps))]
+        for inputs, outputs in itertools.pairwise(maps):
+            layers += [*fit(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear")]
+            layers += [ResidualBlock(outputs, len(maps))]
+        to_codes = he_init(nn.Conv2d(maps[-1], code_shape[0], 3, padding=1), SLOPE)
+        self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_codes)
+
+    def forward(self, z: Tensor) -> Tensor:
+        maps = self.dense(z).unflatten(1, (-1, BASE, BASE)).contiguous(memory_format=torch.channels_last)
+        return self.layers(maps)
+
+
+class Critic(nn.Module):
+    """Codes (N, C, S, S) -> scores (N, 1). No normalisation: a score depends on its own sample alone."""
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        maps = map_channels(code_shape, config)[::-1]
+        layers: list[nn.Module] = [he_init(nn.Conv2d(code_shape[0], maps[0], 3, padding=1))]
+        for inputs, outputs in itertools.pairwise(maps):
+            # averaging 2 x 2 is bilinear resampling to half the side
+            layers += [ResidualBlock(inputs, len(maps)), nn.AvgPool2d(2), *fit(inputs, outputs)]
+        layers += [ResidualBlock(maps[-1], len(maps)), nn.LeakyReLU(SLOPE), nn.Flatten()]
+        # without bias, which would cancel in every difference of two scores
+        to_score = he_init(nn.Linear(maps[-1] * BASE * BASE, 1, bias=False), SLOPE)
+        self.layers = nn.Sequential(*layers, to_score)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.layers(codes)
+
+
+def loss(config: Config) -> RelativisticPairing:
+    return RelativisticPairing(config.gamma, config.penalty)
