@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from data.errors import DivergedError, Preempted, UsageError, WorkerError
@@ -24,7 +25,9 @@ def make_accelerator() -> Accelerator:
     Without a GPU, `Accelerator(cpu=True)` is needed for the ranks to find each other; if they still did not, training
     would silently happen once per process, so that is refused.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    # Networks keep their buffers alike themselves; DDP's own broadcast would change them between two forwards.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise WorkerError(
@@ -124,6 +127,11 @@ class StopSignal:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def set_adam(optimizer: torch.optim.Optimizer, lr: float, beta1: float, beta2: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"], group["betas"] = lr, (beta1, beta2)
 
 
 def crossed(nimg: int, batch_size: int, every: int) -> bool:

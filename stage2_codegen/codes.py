@@ -34,6 +34,10 @@ class CodeScale:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def std_of_codes(self, store: LatentStore) -> Tensor:
+        """Deviation of each channel of the codes, (C,)."""
+        return torch.from_numpy(store.std).float() / torch.tensor(self.std)
+
     def to_codes(self, latents: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
         return (latents - self._column(self.mean, latents)) / self._column(self.std, latents)

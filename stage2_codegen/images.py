@@ -61,8 +61,10 @@ class ImageGenerator:
         They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
         of a picture would depend on its neighbours.
         """
-        return np.concatenate([self._draw(z[None]) for z in self.noise(seeds)])
+        with torch.random.fork_rng():
+            return np.concatenate([self._draw(seed) for seed in seeds])
 
-    def _draw(self, z: Tensor) -> NDArray[np.uint8]:
-        images = self.autoencoder.decode(self.scale.to_latents(self.generator(z)))
-        return to_uint8(images).cpu().numpy()
+    def _draw(self, seed: int) -> NDArray[np.uint8]:
+        torch.manual_seed(derive_seed(seed, 2))  # for generators that draw noise besides z
+        codes = self.generator(self.noise([seed]))
+        return to_uint8(self.autoencoder.decode(self.scale.to_latents(codes))).cpu().numpy()

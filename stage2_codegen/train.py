@@ -38,14 +38,16 @@ from stage1_autoencoder.loop import (
     ema_beta,
     local_share,
     make_accelerator,
+    set_adam,
     update_ema,
 )
 from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.augment import augmentation
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.noise import normal_rows
 from stage2_codegen.variants import VARIANTS, check_code_shape
-from stage2_codegen.variants.contract import VariantConfig
+from stage2_codegen.variants.contract import JudgedBy, VariantConfig
 
 MAY_CHANGE = ("out", "store", "autoencoder", "kimg", "snapshot_kimg")
 _GRID_SEEDS = range(16)
@@ -127,8 +129,12 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
             "opt_critic": torch.optim.Adam(critic.parameters(), model.critic_lr, betas, fused=True),
         }
         nimg, step = load_state(config.out / "checkpoints", networks, optimizers)
-        wrapped_G, wrapped_critic = accelerator.prepare(G, critic)
-        loss = variant.loss(model)
+        if nimg == 0:
+            variant.condition(G, store, model)
+            G_ema.load_state_dict(G.state_dict())
+        wrapped_G, wrapped_critic = accelerator.prepare(JudgedBy(G), critic)
+        now, loss = model, variant.loss(model)
+        augment = augmentation(model.augment, scale.std_of_codes(store))
         autoencoder.to(device)
         previews = ImageGenerator(G_ema, scale, autoencoder, store.image_size)
 
@@ -151,14 +157,18 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share))
         while nimg < total:
             torch.manual_seed(derive_seed(config.seed, nimg, 1))  # the 1: not the stream of the initial weights
+            if (scheduled := variant.schedule(model, nimg / 1000)) != now:
+                now, loss = scheduled, variant.loss(scheduled)
+            set_adam(optimizers["opt_G"], now.lr, now.beta1, now.beta2)
+            set_adam(optimizers["opt_critic"], now.critic_lr, now.beta1, now.beta2)
 
             critic.requires_grad_(True)
             for _ in range(model.n_critic):
                 real = scale.to_codes(next(reals).to(device)).contiguous(memory_format=torch.channels_last)
                 with autocast(accelerator, config.precision):
                     with torch.no_grad():
-                        fake = wrapped_G(normal_rows(len(real), model.z_dim, device=device))
-                    critic_loss, critic_logs = loss.critic_loss(wrapped_critic, real, fake)
+                        fake = wrapped_G(normal_rows(len(real), G.z_dim, device=device))
+                    critic_loss, critic_logs = loss.critic_loss(wrapped_critic, augment(real), augment(fake))
                 accelerator.backward(critic_loss)
                 check_finite(critic, "the critic's gradient", nimg)
                 optimizers["opt_critic"].step()
@@ -166,15 +176,15 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
 
             critic.requires_grad_(False)
             with autocast(accelerator, config.precision):
-                fake = wrapped_G(normal_rows(len(real), model.z_dim, device=device))
-                generator_loss, generator_logs = loss.generator_loss(wrapped_critic, real, fake)
+                fake = wrapped_G(normal_rows(len(real), G.z_dim, device=device))
+                generator_loss, generator_logs = loss.generator_loss(wrapped_critic, augment(real), augment(fake))
             accelerator.backward(generator_loss)
             check_finite(G, "the generator's gradient", nimg)
             optimizers["opt_G"].step()
             optimizers["opt_G"].zero_grad()
 
             nimg, step = nimg + batch, step + 1
-            update_ema(G_ema, G, ema_beta(batch, model.ema_halflife_kimg, nimg))
+            update_ema(G_ema, G, ema_beta(batch, now.ema_halflife_kimg, nimg))
             if log and (step % LOG_EVERY_STEPS == 0 or nimg >= total):
                 logs = {"loss/critic": critic_loss, "loss/g": generator_loss, **critic_logs, **generator_logs}
                 values = {key: value.item() for key, value in logs.items()}

@@ -6,11 +6,23 @@ from typing import Any
 from torch import nn
 
 from data.errors import UsageError
-from stage2_codegen.variants import accel
+from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, r3, sle
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
 VARIANTS: dict[str, Variant] = {
     "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
+    "dcgan": Variant(baselines.DCGANConfig, chain.Generator, chain.Critic, baselines.dcgan_loss),
+    "lsgan": Variant(baselines.LSGANConfig, chain.Generator, chain.Critic, baselines.lsgan_loss),
+    "wgan-gp": Variant(
+        baselines.WGANGPConfig, baselines.wgan_gp_generator, baselines.wgan_gp_critic, baselines.wgan_gp_loss
+    ),
+    "sngan": Variant(baselines.SNGANConfig, chain.Generator, chain.Critic, baselines.sngan_loss),
+    "sagan": Variant(baselines.SAGANConfig, baselines.sagan_generator, baselines.sagan_critic, baselines.sagan_loss),
+    "giu": Variant(giu.Config, giu.generator, giu.critic, giu.loss),
+    "gca": Variant(gca.Config, gca.generator, gca.critic, gca.loss),
+    "lrm": Variant(lrm.Config, lrm.Generator, lrm.Critic, lrm.loss, condition=lrm.condition),
+    "r3": Variant(r3.Config, r3.Generator, r3.Critic, r3.loss, r3.schedule),
+    "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss),
 }
 
 SIDES = (16, 32, 64, 128, 256)  # of codes; 512 and 1024 only as the pixel networks a paper compares with

@@ -24,8 +24,9 @@ from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.train import TrainConfig, train
 from stage2_codegen.variants import VARIANTS
+from tests.tiny_variants import TINY
 
-MODEL: dict[str, Any] = {"accel": {"width": 16, "z_dim": 8, "ema_halflife_kimg": 0.05}}
+MODEL = {name: {**fields, "ema_halflife_kimg": 0.05} for name, fields in TINY.items()}
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
