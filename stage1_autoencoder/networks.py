@@ -20,6 +20,7 @@ from data.errors import MismatchError, UsageError
 
 SLOPE = 0.2  # of every leaky ReLU here
 FACTORS = (2, 4, 8, 16)
+PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
@@ -128,15 +129,23 @@ class Discriminator(nn.Sequential):
 
 
 class Autoencoder(nn.Module):
-    """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`."""
+    """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`.
+
+    With factor 1 and 3 channels it is the identity and has no weights: the way to train a generator on pixels, which is
+    what the paper's acceleration is measured against.
+    """
 
     def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
         super().__init__()
+        self.factor, self.code_channels, self.width = factor, code_channels, width
+        if (factor, code_channels) == (1, 3):
+            self.encoder: Encoder | nn.Identity = nn.Identity()
+            self.decoder: Decoder | nn.Identity = nn.Identity()
+            return
         if factor not in FACTORS:
             raise UsageError(f"--factor {factor}: is not supported", f"choose one of {', '.join(map(str, FACTORS))}")
         if code_channels < 1 or width < 1:
             raise UsageError(f"--code-channels {code_channels} --width {width}: must be positive", "give 1 or more")
-        self.factor, self.code_channels, self.width = factor, code_channels, width
         self.encoder = Encoder(factor, code_channels, width)
         self.decoder = Decoder(factor, code_channels, width)
 
@@ -166,10 +175,12 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
-        """The autoencoder of a `train-ae` run folder, ready for inference.
+        """The autoencoder of a `train-ae` run folder, ready for inference; for "pixels", the identity.
 
         Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
+        if str(run) == PIXELS:
+            return cls(factor=1, code_channels=3).eval()
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
             raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")

@@ -105,6 +105,8 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _check(config: TrainAEConfig) -> None:
+    if config.factor == 1:
+        raise UsageError("--factor 1: there is nothing to train", "give `codegan encode` --autoencoder pixels instead")
     Autoencoder(config.factor, config.code_channels, config.width)  # refuses impossible ones before there is a folder
     check_multiple((config.size,), config.factor)
     if config.size < 32:

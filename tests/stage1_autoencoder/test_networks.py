@@ -12,7 +12,15 @@ from data.checkpoints import save_weights
 from data.errors import InputError, MismatchError, UsageError
 from data.images import to_float
 from data.scenes import Scenes
-from stage1_autoencoder.networks import FACTORS, Autoencoder, Discriminator, ResidualBlock, patch_basis
+from stage1_autoencoder.networks import (
+    FACTORS,
+    Autoencoder,
+    Decoder,
+    Discriminator,
+    Encoder,
+    ResidualBlock,
+    patch_basis,
+)
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -39,6 +47,7 @@ def test_default_maps_have_the_sizes_the_paper_implies() -> None:
     autoencoder, discriminator = Autoencoder().requires_grad_(False), Discriminator().requires_grad_(False)
     images = random_images(1, 3, 128, 128)
     shapes, x = [], images
+    assert isinstance(autoencoder.encoder, Encoder)
     for layer in autoencoder.encoder.layers:
         x = layer(x)
         shapes += [tuple(x.shape[1:])] if isinstance(layer, nn.Conv2d) else []
@@ -96,6 +105,8 @@ def test_the_linear_path_starts_as_orthogonal_waves_that_rebuild_a_patch(factor:
         np.testing.assert_allclose(analysis[0], 1 / (3 * factor**2), rtol=1e-6)  # the mean of the patch
     whole = Autoencoder(factor, code_channels=3 * factor**2, width=1)
     images = random_images(1, 3, 2 * factor, factor)
+    assert isinstance(whole.encoder, Encoder)
+    assert isinstance(whole.decoder, Decoder)
     torch.testing.assert_close(whole.decoder.patch(whole.encoder.patch(images)), images, rtol=0, atol=1e-5)
 
 
@@ -133,3 +144,13 @@ def test_fingerprints_tell_networks_apart() -> None:
         torch.manual_seed(seed)
         networks.append(Autoencoder(factor, 3, 2))
     assert len({network.fingerprint for network in networks}) == 4
+
+
+def test_pixels_stand_for_no_autoencoder() -> None:
+    """`--autoencoder pixels`: images are their own latents, which is what acceleration is measured against."""
+    pixels = Autoencoder.load("pixels")
+    images = random_images(2, 3, 8, 8)
+    torch.testing.assert_close(pixels.encode(images), images, rtol=0, atol=0)
+    torch.testing.assert_close(pixels.decode(images), images, rtol=0, atol=0)
+    rebuilt = Autoencoder.from_weights(pixels.state_dict(), pixels.config, "a run")
+    assert rebuilt.fingerprint == pixels.fingerprint != Autoencoder(width=4).fingerprint
