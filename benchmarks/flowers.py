@@ -8,32 +8,14 @@ squeezenet1_0 as squeezenet*.pth. Steps already done are not run again, so the s
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
+from benchmarks.verbs import run_verb
 
 PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}  # Liu, Yao, Ren, table 1, factor 4, faces
 CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --model.ema-halflife-kimg 2 --snapshot-kimg 2"
-
-
-def run_verb(out: Path, step: str, command: str) -> dict[str, Any]:
-    """Run `codegan COMMAND` in the folder `out`; what it took, also kept there for a repeat of this script."""
-    record = out / "steps" / f"{step}.json"
-    if not record.exists():
-        began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "pipelines", *command.split()], cwd=out)
-        _, status, usage = os.wait4(process.pid, 0)
-        if code := os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"codegan {command}: ended with {code}")
-        record.parent.mkdir(exist_ok=True)
-        taken = {"command": command, "seconds": time.perf_counter() - began, "peak_mb": usage.ru_maxrss / 1024}
-        record.write_text(json.dumps(taken))
-    return {"step": step, **json.loads(record.read_text())}
 
 
 def reconstruction_table(title: str, rows: list[dict[str, Any]]) -> None:
@@ -84,7 +66,7 @@ def main() -> None:
     print("\n| run | score | value | autoencoder floor | real floor | generated |\n|---|---|---|---|---|---|")
     for name in ("leaves", "flowers"):
         scores = json.loads((out / "runs" / name / "scores.json").read_text())
-        for metric, score_of in ((key, value) for key, value in scores.items() if isinstance(value, dict)):
+        for metric, score_of in ((key, value) for key, value in scores.items() if key.startswith(("fd", "kd"))):
             numbers = [f"{score_of[key]:.4g}" for key in ("value", "autoencoder_floor", "real_floor")]
             print(f"| {name} | {metric} | {' | '.join(numbers)} | {scores['num']} |")
 

@@ -25,9 +25,8 @@ def final_error(crops: RandomCrops, unseen: torch.Tensor, steps: int, width: int
     torch.manual_seed(0)
     autoencoder = Autoencoder(width=width).to(memory_format=torch.channels_last)
     if not linear_path:
-        for patch in (autoencoder.encoder.patch, autoencoder.decoder.patch):
-            torch.nn.init.zeros_(patch.weight)
-            patch.requires_grad_(False)
+        for path in ("encoder.patch", "decoder.patch"):
+            torch.nn.init.zeros_(autoencoder.get_parameter(f"{path}.weight")).requires_grad_(False)
     trained = [parameter for parameter in autoencoder.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 5e-4, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)

@@ -1,0 +1,95 @@
+"""Every variant, and the rows of the papers' ablations, trained alike on one store: the table of docs/variants.md.
+
+    uv run python -m benchmarks.ablations --store STORE --data DATA --out FOLDER --feature-weights FILE
+        [--groups variants giu lrm gca sle] [--kimg 4] [--seeds 0 1] [--num 512]
+
+Scores are those of `codegan score --features squeezenet`, of samples of the averaged generator. Runs already done are
+not repeated, so the same command goes on after a stop.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.verbs import run_verb
+from data.latents import LatentStore
+from data.runs import read_metrics
+from pipelines.models import cost
+from stage2_codegen.variants import VARIANTS
+
+# group -> label -> variant and flags
+ROWS: dict[str, dict[str, tuple[str, str]]] = {
+    "variants": {name: (name, "") for name in VARIANTS},
+    "giu": {
+        "neither": ("giu", "--model.generator-giu --model.critic-giu --model.generator-rbn"),
+        "RBN": ("giu", "--model.generator-giu --model.critic-giu"),
+        "GIU": ("giu", "--model.generator-rbn"),
+        "GIU, RBN (the paper's)": ("giu", ""),
+    },
+    "lrm": {
+        "without metadata": ("lrm", "--model.metadata-dim 0"),
+        "without long range": ("lrm", "--model.long-range none"),
+        "residual block instead": ("lrm", "--model.long-range residual"),
+        "self-attention instead": ("lrm", "--model.long-range attention"),
+        "long range, pairwise": ("lrm", "--model.relation pairwise"),
+        "long range (the paper's)": ("lrm", ""),
+    },
+    "gca": {
+        "none (the host, dcgan)": ("dcgan", ""),
+        "non-local": ("gca", "--model.relation non-local"),
+        "GCA (the paper's)": ("gca", ""),
+    },
+    "sle": {
+        "neither": ("sle", "--model.no-skip-excitation --model.no-self-supervision"),
+        "skip-layer excitation": ("sle", "--model.no-self-supervision"),
+        "self-supervision": ("sle", "--model.no-skip-excitation"),
+        "both (the paper's)": ("sle", ""),
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("store", "data", "out", "feature-weights"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--groups", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--kimg", type=float, default=4.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--precision", default="bf16")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    shape = LatentStore.open(options.store).code_shape
+    training = f"--store {options.store.resolve()} --kimg {options.kimg} --snapshot-kimg {options.kimg}"
+    training += f" --batch-size 16 --precision {options.precision}"
+    scoring = f"--data {options.data.resolve()} --num {options.num} --metrics fid"
+    scoring += f" --features squeezenet --feature-weights {options.feature_weights.resolve()}"
+    print(f"{describe()}; codes {' x '.join(map(str, shape))}, {options.kimg:g} thousand samples, batch 16, ", end="")
+    print(f"{options.precision}, seeds {' '.join(map(str, options.seeds))}, scores of {options.num} samples")
+    for group in options.groups:
+        print(f"\n### {group}\n\n| | parameters, M | samples/s | peak memory, MB | fd-squeezenet, a seed each |")
+        print("|---|---|---|---|---|", flush=True)
+        for label, (variant, flags) in ROWS[group].items():
+            scores, pace, peak = [], 0.0, 0.0
+            for seed in options.seeds:
+                slug = f"{variant}{flags.replace('--model.', '').replace(' ', '-')}-{seed}"
+                run = out / "runs" / slug
+                command = f"train {variant} --out {run} --seed {seed} {training} {flags}"
+                peak = max(peak, run_verb(out, f"train-{slug}", command)["peak_mb"])
+                run_verb(out, f"score-{slug}", f"score --run {run} {scoring}")
+                scores.append(json.loads((run / "scores.json").read_text())["fd-squeezenet"]["value"])
+                rows = [row for row in read_metrics(run) if "time/sec_per_kimg" in row]
+                pace = 1000 / float(np.median([row["time/sec_per_kimg"] for row in rows]))
+            model = json.loads((out / "runs" / slug / "config.json").read_text())["model"]
+            taken = cost(variant, shape, **model)
+            parameters = f"{taken.generator_parameters / 1e6:.2f} / {taken.critic_parameters / 1e6:.2f}"
+            values = ", ".join(f"{score:.3g}" for score in scores)
+            print(f"| {label} | {parameters} | {pace:.0f} | {peak:.0f} | {values} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
