@@ -43,9 +43,9 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "GCA (the paper's)": ("gca", ""),
     },
     "sle": {
-        "neither": ("sle", "--model.no-skip-excitation --model.no-self-supervision"),
-        "skip-layer excitation": ("sle", "--model.no-self-supervision"),
-        "self-supervision": ("sle", "--model.no-skip-excitation"),
+        "neither": ("sle", "--model.no-excitation --model.reconstruct none"),
+        "skip-layer excitation": ("sle", "--model.reconstruct none"),
+        "self-supervision": ("sle", "--model.no-excitation"),
         "both (the paper's)": ("sle", ""),
     },
 }

@@ -35,7 +35,7 @@ class PoolingWeights(torch.autograd.Function):
 
     Softmax rows are complete inside a block, so there is no second pass; memory is that of a block. Backward is written
     out, because it needs two matrix products beside the logits where autograd would form one more N x N gradient. It is
-    differentiable, block by block again, so a gradient of the gradient takes no more memory than the first.
+    differentiable, block by block again, so a gradient of the gradient keeps no N x N matrix either.
     """
 
     @staticmethod
