@@ -14,7 +14,8 @@ def run_verb(out: Path, step: str, command: str) -> dict[str, Any]:
     record = out / "steps" / f"{step}.json"
     if not record.exists():
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "pipelines", *command.split()], cwd=out)
+        words = [sys.executable, "-m", "pipelines", *command.split()]
+        process = subprocess.Popen(words, cwd=out, stdout=sys.stderr)  # our own output is the table alone
         _, status, usage = os.wait4(process.pid, 0)
         if code := os.waitstatus_to_exitcode(status):
             raise SystemExit(f"codegan {command}: ended with {code}")
