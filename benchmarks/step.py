@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from stage2_codegen.augment import augmentation
 from stage2_codegen.variants import VARIANTS, build_networks
@@ -14,8 +15,8 @@ from stage2_codegen.variants.contract import CodeShape
 class Step:
     """One critic and one generator update, as the trainer makes them."""
 
-    def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, device: str = "", **model: Any):
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, **model: Any) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.batch, self.shape, self.bf16 = batch, shape, bf16
         config = VARIANTS[name].Config(**model)
         with torch.device(self.device):
@@ -24,8 +25,7 @@ class Step:
         self.loss = VARIANTS[name].loss(config)
         for network in self.networks:
             network.to(memory_format=torch.channels_last)
-        fused = self.device != "meta"
-        self.optimizers = [torch.optim.Adam(n.parameters(), config.lr, (0.0, 0.9), fused=fused) for n in self.networks]
+        self.optimizers = [torch.optim.Adam(n.parameters(), config.lr, (0.0, 0.9), fused=True) for n in self.networks]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(self.batch, *shape, device=self.device)
@@ -52,9 +52,20 @@ class Step:
         self.optimizers[index].zero_grad()
 
 
-def flops(name: str, shape: CodeShape, batch: int, **model: Any) -> int:
-    """Floating-point operations of one step, counted without computing them; a multiply-add is two."""
-    step = Step(name, shape, batch, device="meta", **model)
-    with FlopCounterMode(display=False) as counter:
+class _Counter(TorchDispatchMode):
+    """What `FlopCounterMode` counts; that one also follows modules, and stumbles over gradients of gradients."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(step: Step) -> int:
+    """Floating-point operations of one step, which is made; a multiply-add is two."""
+    with _Counter() as counter:
         step()
-    return counter.get_total_flops()
+    return counter.flops

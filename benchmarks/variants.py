@@ -51,8 +51,8 @@ def main() -> None:
         "| variant | GFLOP a step | fp32, s | of peak | bf16, s | of peak | bf16 gains |\n|---|---|---|---|---|---|---|"
     )
     for name in options.variants:
-        work = flops(name, shape, batch)
         steps = {str(bf16): Step(name, shape, batch, bf16) for bf16 in (False, True)}
+        work = flops(steps["False"])
         times = interleaved(steps, options.rounds)
         cells = [f"{times[str(b)]:.2f} | {work / times[str(b)] / peak[b]:.0%}" for b in (False, True)]
         print(
