@@ -19,7 +19,7 @@ class CheckConfig:
     """
 
     path: tyro.conf.Positional[Path]
-    """A store or a run folder."""
+    """A store or a run folder, or one that `codegan metadata` made."""
 
 
 def check(config: CheckConfig) -> None:
@@ -31,6 +31,9 @@ def check(config: CheckConfig) -> None:
         store = LatentStore.open(path)
         store.verify()
         print(f"{path}: store is whole, {len(store)} latents verified")
+    elif (path / MANIFEST).is_file():
+        verify_folder(path)
+        print(f"{path}: is whole")
     else:
         raise InputError(f"{path}: is neither a store nor a run", "give the --out folder of encode, train-ae or train")
 

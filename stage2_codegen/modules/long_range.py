@@ -64,7 +64,7 @@ def _block_gradients(query: Tensor, key: Tensor, weight: Tensor, grad: Tensor) -
     """
     alpha = relations(query, key)  # (B, J, N)
     pooled = alpha @ grad.unsqueeze(-1)  # (B, J, 1)
-    slope = alpha * (grad.unsqueeze(1) - pooled)
+    slope = (grad.unsqueeze(1) - pooled).mul_(alpha)
     return weight * (key @ slope.mT), (weight * query) @ slope, pooled.sum((0, 2))
 
 

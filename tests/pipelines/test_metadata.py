@@ -1,6 +1,7 @@
 """The bank holds VGG-16's relu5_3 of the store's own images, averaged over space, and of no others."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.functional import normalize
 
-from data.errors import InputError, MismatchError, UsageError
+from data.errors import CorruptError, InputError, MismatchError, UsageError
 from data.images import open_images
 from data.latents import LatentStore, LatentWriter
 from pipelines import metadata as metadata_module
+from pipelines.check import CheckConfig, check
 from pipelines.metadata import VGG_URL, MetadataConfig, metadata
 from stage2_codegen.metadata import bank_rows, load_bank
 
@@ -77,6 +79,15 @@ def test_vectors_are_relu5_3_averaged_over_space(
     assert f"--model.metadata {tmp_path / 'store-metadata'}" in capsys.readouterr().out
     rows = bank_rows(LatentStore.open(store), str(tmp_path / "store-metadata"), COUNT, 512)
     torch.testing.assert_close(rows.mean(0), torch.zeros(512), rtol=0, atol=1e-5)
+
+
+def test_a_damaged_bank_is_found(weights: Path, tmp_path: Path, flip_bit: Callable[[Path, int], None]) -> None:
+    metadata(MetadataConfig(make_store(tmp_path / "store"), weights))
+    bank = tmp_path / "store-metadata"
+    check(CheckConfig(bank))
+    flip_bit(bank / "metadata.safetensors", -1)
+    with pytest.raises(CorruptError, match=r"metadata\.safetensors"):
+        check(CheckConfig(bank))
 
 
 def test_a_second_run_computes_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
