@@ -11,12 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
 from data.latents import LatentStore
-from data.runs import read_metrics
 from pipelines.models import cost
 from stage2_codegen.variants import VARIANTS
 
@@ -27,7 +24,7 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "neither": ("giu", "--model.generator-giu --model.critic-giu --model.generator-rbn"),
         "RBN": ("giu", "--model.generator-giu --model.critic-giu"),
         "GIU": ("giu", "--model.generator-rbn"),
-        "GIU, RBN (the paper's)": ("giu", ""),
+        "GIU and RBN": ("giu", ""),
     },
     "lrm": {
         "without metadata": ("lrm", "--model.metadata-dim 0"),
@@ -35,18 +32,18 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "residual block instead": ("lrm", "--model.long-range residual"),
         "self-attention instead": ("lrm", "--model.long-range attention"),
         "long range, pairwise": ("lrm", "--model.relation pairwise"),
-        "long range (the paper's)": ("lrm", ""),
+        "long range": ("lrm", ""),
     },
     "gca": {
         "none (the host, dcgan)": ("dcgan", ""),
         "non-local": ("gca", "--model.relation non-local"),
-        "GCA (the paper's)": ("gca", ""),
+        "GCA": ("gca", ""),
     },
     "sle": {
-        "neither": ("sle", "--model.no-excitation --model.reconstruct none"),
+        "neither": ("sle", "--model.excitation none --model.reconstruct none"),
         "skip-layer excitation": ("sle", "--model.reconstruct none"),
-        "self-supervision": ("sle", "--model.no-excitation"),
-        "both (the paper's)": ("sle", ""),
+        "self-supervision": ("sle", "--model.excitation none"),
+        "both": ("sle", ""),
     },
 }
 
@@ -71,10 +68,10 @@ def main() -> None:
     print(f"{describe()}; codes {' x '.join(map(str, shape))}, {options.kimg:g} thousand samples, batch 16, ", end="")
     print(f"{options.precision}, seeds {' '.join(map(str, options.seeds))}, scores of {options.num} samples")
     for group in options.groups:
-        print(f"\n### {group}\n\n| | parameters, M | samples/s | peak memory, MB | fd-squeezenet, a seed each |")
-        print("|---|---|---|---|---|", flush=True)
+        print(f"\n### {group}\n\n| | parameters, M | peak memory, MB | fd-squeezenet, a seed each |")
+        print("|---|---|---|---|", flush=True)
         for label, (variant, flags) in ROWS[group].items():
-            scores, pace, peak = [], 0.0, 0.0
+            scores, peak = [], 0.0
             for seed in options.seeds:
                 slug = f"{variant}{flags.replace('--model.', '').replace(' ', '-')}-{seed}"
                 run = out / "runs" / slug
@@ -82,13 +79,11 @@ def main() -> None:
                 peak = max(peak, run_verb(out, f"train-{slug}", command)["peak_mb"])
                 run_verb(out, f"score-{slug}", f"score --run {run} {scoring}")
                 scores.append(json.loads((run / "scores.json").read_text())["fd-squeezenet"]["value"])
-                rows = [row for row in read_metrics(run) if "time/sec_per_kimg" in row]
-                pace = 1000 / float(np.median([row["time/sec_per_kimg"] for row in rows]))
             model = json.loads((out / "runs" / slug / "config.json").read_text())["model"]
             taken = cost(variant, shape, **model)
             parameters = f"{taken.generator_parameters / 1e6:.2f} / {taken.critic_parameters / 1e6:.2f}"
             values = ", ".join(f"{score:.3g}" for score in scores)
-            print(f"| {label} | {parameters} | {pace:.0f} | {peak:.0f} | {values} |", flush=True)
+            print(f"| {label} | {parameters} | {peak:.0f} | {values} |", flush=True)
 
 
 if __name__ == "__main__":

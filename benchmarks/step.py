@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from stage2_codegen.augment import augmentation
-from stage2_codegen.variants import VARIANTS, build_networks
+from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeShape
 
 
@@ -18,11 +18,13 @@ class Step:
     def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, **model: Any) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.batch, self.shape, self.bf16 = batch, shape, bf16
-        config = VARIANTS[name].Config(**model)
+        variant = VARIANTS[name]
+        config = variant.Config(**model)
         with torch.device(self.device):
-            self.networks = build_networks(name, shape, **model)
+            # not build_networks: the pixel networks that a paper starts from are larger than what one trains here
+            self.networks = variant.Generator(shape, config), variant.Critic(shape, config)
             self.augment = augmentation(config.augment, torch.ones(shape[0]))
-        self.loss = VARIANTS[name].loss(config)
+        self.loss = variant.loss(config)
         for network in self.networks:
             network.to(memory_format=torch.channels_last)
         self.optimizers = [torch.optim.Adam(n.parameters(), config.lr, (0.0, 0.9), fused=True) for n in self.networks]

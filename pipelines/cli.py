@@ -119,7 +119,8 @@ def run(arguments: list[str]) -> None:
 def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> None:
     variants = importlib.import_module("stage2_codegen.variants").VARIANTS
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: codegan train VARIANT --store STORE --out RUN ...\n\nvariants:")
+        print("usage: codegan train VARIANT --store STORE --out RUN ...\n")
+        print("Example: codegan train accel --store stores/photos256 --out runs/photos --kimg 200\n\nvariants:")
         for key, variant in variants.items():
             print(f"  {key:<10}{(variant.Config.__doc__ or '').splitlines()[0]}")
         print("\n`codegan train VARIANT --help` shows all flags, those of the variant as --model.NAME")

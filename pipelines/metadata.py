@@ -22,8 +22,8 @@ from data.images import ImageSet, open_images
 from data.latents import LatentStore
 from pipelines.features import imagenet_units, load_convolutions
 from stage2_codegen.metadata import load_bank, save_bank
+from stage2_codegen.perceptual import VGG_URL
 
-VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 _RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a pooling layer follows
 _PREPROCESSING = "centre crop and Lanczos to image_size, ImageNet mean and deviation"
 

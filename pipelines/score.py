@@ -44,6 +44,7 @@ class _Sets(NamedTuple):
     real: Vectors
     decoded: Vectors | None  # of the real images, through the autoencoder
     reference: ImageSet
+    features: Features
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     _check_flags(config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = load_features(config.features, config.feature_weights, device)
-    sets = _measure_run(config, config.run, features) if config.run else _measure_images(config, features)
+    sets = _measure_run(config, config.run) if config.run else _measure_images(config)
+    features = sets.features
     scores = {features.score_name(metric): _compare(metric, sets, config.seed) for metric in config.metrics}
     result = {
         **scores,
@@ -126,9 +126,16 @@ def _check_flags(config: ScoreConfig) -> None:
         raise UsageError("--batch-size: must be positive, --seed not negative", "codegan score --help")
 
 
-def _measure_run(config: ScoreConfig, run: Path, features: Features) -> _Sets:
+def _load_features(config: ScoreConfig) -> Features:
+    """After run and data are open: their faults should show before anything is downloaded."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_features(config.features, config.feature_weights, device)
+
+
+def _measure_run(config: ScoreConfig, run: Path) -> _Sets:
     pipe = load_generator(run)
     real = open_images(config.data, size=pipe.image_size, max_skip=config.max_skip)
+    features = _load_features(config)
     num = config.num or min(max(len(real), _MIN_DEFAULT), _MAX_DEFAULT)
     chosen = _choose(real, num, config.seed)
     decoded = (_reconstruct(pipe.autoencoder, batch) for batch in real.batches(config.batch_size, chosen))
@@ -137,18 +144,20 @@ def _measure_run(config: ScoreConfig, run: Path, features: Features) -> _Sets:
         decoded=_collect(features, decoded, len(chosen), "decoded images"),
         fake=_collect(features, _generate(pipe, num, config), num, "generated images"),
         reference=real,
+        features=features,
     )
 
 
-def _measure_images(config: ScoreConfig, features: Features) -> _Sets:
+def _measure_images(config: ScoreConfig) -> _Sets:
     given = open_images(str(config.images), max_skip=config.max_skip)
     given = replace(given, size=config.size or int(np.median(given.sizes.min(axis=1))))
     real = open_images(config.data, size=given.size, max_skip=config.max_skip)
+    features = _load_features(config)
     collected = []
     for images, label in ((given, "given images"), (real, "real images")):
         chosen = _choose(images, config.num or _MAX_DEFAULT, config.seed)
         collected.append(_collect(features, images.batches(config.batch_size, chosen), len(chosen), label))
-    return _Sets(fake=collected[0], real=collected[1], decoded=None, reference=real)
+    return _Sets(fake=collected[0], real=collected[1], decoded=None, reference=real, features=features)
 
 
 def _choose(images: ImageSet, num: int, seed: int) -> Indices:
@@ -181,8 +190,7 @@ def _generate(pipe: ImageGenerator, num: int, config: ScoreConfig) -> Iterator[I
 
 @torch.inference_mode()
 def _reconstruct(autoencoder: Autoencoder, images_u8: Images) -> Images:
-    device = next(autoencoder.parameters()).device
-    decoded = autoencoder.decode(autoencoder.encode(to_float(torch.from_numpy(images_u8).to(device))))
+    decoded = autoencoder.decode(autoencoder.encode(to_float(torch.from_numpy(images_u8).to(autoencoder.device))))
     if not decoded.isfinite().all():
         raise DivergedError("the run's autoencoder: decodes to NaN or infinity", "train the autoencoder again")
     images: Images = to_uint8(decoded).cpu().numpy()

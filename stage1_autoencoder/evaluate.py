@@ -30,7 +30,7 @@ def psnr(mse: float) -> float:
 @torch.inference_mode()
 def reconstruction_error(autoencoder: Autoencoder, images_u8: NDArray[np.uint8]) -> float:
     """Mean squared error of one batch (N, 3, H, W) in fp32, images in [-1, 1], reconstructions not rounded."""
-    device = next(autoencoder.parameters()).device
+    device = autoencoder.device
     images = to_float(torch.from_numpy(images_u8).to(device))
     return (autoencoder(images) - images).square().mean().item()
 

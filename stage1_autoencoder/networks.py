@@ -154,6 +154,10 @@ class Autoencoder(nn.Module):
         return {"factor": self.factor, "code_channels": self.code_channels, "width": self.width}
 
     @property
+    def device(self) -> torch.device:
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
     def fingerprint(self) -> str:
         """Identity of these weights: latents are only decodable by the autoencoder that made them."""
         return fingerprint(self.state_dict(), self.config)

@@ -1,4 +1,4 @@
-"""Training of the autoencoder: L1 + adversarial loss on 128 px crops (Liu, Yao, Ren, section 3.1).
+"""Training of the autoencoder: L1 + adversarial loss at 128 px (Liu, Yao, Ren, sections 3.1 and 3.3), on crops.
 
 The discriminator joins after a reconstruction-only warm-up. The weights used for encoding are an EMA.
 """
@@ -221,7 +221,7 @@ def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray
 def _save_preview(path: Path, autoencoder: Autoencoder, images_u8: NDArray[np.uint8] | None) -> None:
     """Originals above their reconstructions."""
     assert images_u8 is not None
-    device = next(autoencoder.parameters()).device
+    device = autoencoder.device
     decoded = to_uint8(autoencoder(to_float(torch.from_numpy(images_u8).to(device)))).cpu().numpy()
     save_png(path, image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8)))
 

@@ -61,7 +61,8 @@ class ImageGenerator:
         They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
         of a picture would depend on its neighbours.
         """
-        with torch.random.fork_rng():
+        device = next(self.generator.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
             return np.concatenate([self._draw(seed) for seed in seeds])
 
     def _draw(self, seed: int) -> NDArray[np.uint8]:

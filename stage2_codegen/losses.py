@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stage2_codegen.modules.batch_norm import at_least_fp32
 from stage2_codegen.noise import normal_rows, uniform_rows
 
 Critic = Callable[..., Any]
@@ -33,10 +34,10 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
 
     y = e real + (1 - e) fake, with one e ~ U[0, 1) a sample and both ends detached; this is what the acceleration
     framework calls a "random sample y" (its eq. 7). The norm is over all entries of a sample, (N, C, H, W). Several
-    scores a sample are summed. Computed in fp32 whatever precision surrounds it; the critic must not mix samples.
+    scores a sample are summed. Computed in fp32 at least, whatever surrounds it; the critic must not mix samples.
     """
     with torch.autocast(real.device.type, enabled=False):
-        real, fake = real.detach().float(), fake.detach().float()
+        real, fake = at_least_fp32(real.detach()), at_least_fp32(fake.detach())
         mix = uniform_rows(len(real), *[1] * (real.dim() - 1), device=real.device).to(real)
         between = (mix * real + (1 - mix) * fake).requires_grad_(True)
         (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
@@ -51,7 +52,7 @@ def zero_centred_penalty(critic: Critic, x: Tensor) -> ScoresAndPenalty:
     and keep their gradients, which spares a pass.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x = x.detach().float().requires_grad_(True)
+        x = at_least_fp32(x.detach()).requires_grad_(True)
         scores = critic(x)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
         return scores, gradient.square().flatten(1).sum(1).mean()
@@ -66,7 +67,7 @@ def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> 
     """
     scores = critic(x).float()
     with torch.autocast(x.device.type, enabled=False):
-        x = x.detach().float()
+        x = at_least_fp32(x.detach())
         shift = step * normal_rows(len(x), *x.shape[1:], device=x.device)
         ahead, behind = critic(torch.cat([x + shift, x - shift])).sum(1).chunk(2)
         return scores, ((ahead - behind) / (2 * step)).square().mean()

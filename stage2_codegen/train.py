@@ -95,6 +95,15 @@ def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
 def _check(config: TrainConfig[VariantConfig]) -> None:
     if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
         raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train --help`")
+    if config.seed < 0:
+        raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
+    model = config.model
+    if model.n_critic < 1 or model.z_dim < 1:
+        raise UsageError("--model.n-critic and --model.z-dim: must be positive", "give 1 or more")
+    if min(model.lr, model.critic_lr) < 0 or not all(0 <= beta < 1 for beta in (model.beta1, model.beta2)):
+        raise UsageError(
+            "--model.lr, --model.beta1 ...: Adam takes no such value", "give rates >= 0 and decays in [0, 1)"
+        )
 
 
 def train(name: str, config: TrainConfig[VariantConfig]) -> None:

@@ -1,9 +1,9 @@
 """GCA: graph convolution over the positions of a map (Peng et al., "Leveraging GANs via Non-local Features", sect. 3).
 
 Two shapes are printed wrong and read as the only ones that fit: W_j, "C/8 x 1", maps C channels to N and J = (W_j x)^T
-is node x feature; M is W_m x, as the text above eq. 1 has it, not W_j x. Convolutions have no bias and the graph
-convolution no activation (eq. 2). Not published: how the adjacency is binarised; here, where an edge has more than
-its even share 1 / N.
+is node x feature; M is W_m x, as the text above eq. 1 has it, not W_j x. The graph convolution has no activation
+(eq. 2). Not published: biases, here none, and how the adjacency is binarised, here where an edge has more than its even
+share 1 / N.
 """
 
 from typing import Literal

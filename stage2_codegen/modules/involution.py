@@ -42,7 +42,7 @@ class Involution(nn.Module):
         self, channels: int, kernel_size: int = 3, group_channels: int = 16, reduction: int = 4, norm: bool = True
     ) -> None:
         super().__init__()
-        _check(channels, kernel_size, group_channels)
+        _check(channels, kernel_size, group_channels, reduction)
         groups, hidden = channels // group_channels, max(channels // reduction, 1)
         self.kernel_shape = (groups, kernel_size, kernel_size)
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=not norm)  # W_0
@@ -55,7 +55,9 @@ class Involution(nn.Module):
         return involve(x, kernel.unflatten(1, self.kernel_shape))
 
 
-def _check(channels: int, kernel_size: int, group_channels: int) -> None:
+def _check(channels: int, kernel_size: int, group_channels: int, reduction: int) -> None:
+    if min(kernel_size, group_channels, reduction) < 1:
+        raise UsageError("involution: kernel_size, group_channels and reduction must be positive", "give 1 or more")
     if kernel_size % 2 == 0:
         raise UsageError(f"involution with kernels of side {kernel_size}: has no middle", "use an odd side")
     if channels % group_channels:

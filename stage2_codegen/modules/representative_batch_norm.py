@@ -24,4 +24,6 @@ class RepresentativeBatchNorm2d(BatchNorm2d):
         x = x + per_channel(self.center_weight, x) * x.mean((2, 3), keepdim=True)  # eq. 17
         x = self.standardise(x)
         strength = per_channel(self.scale_weight, x) * x.mean((2, 3), keepdim=True) + per_channel(self.scale_bias, x)
-        return self.affine_map(x * strength.sigmoid()).to(input.dtype)  # eq. 19, R the sigmoid
+        return self.affine_map(x * strength.sigmoid()).to(
+            input.dtype
+        )  # eq. 19; R, 0 < R < 1, is the sigmoid of Gao et al.

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.errors import UsageError
+
 
 class SqueezeExcitation(nn.Module):
     """x (N, C, H, W) -> x s, one gate s in (0, 1) a sample and channel: sigmoid(W_1 relu(W_0 mean over positions)).
@@ -12,6 +14,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        if reduction < 1:
+            raise UsageError(f"squeeze and excitation with a reduction of {reduction}: is impossible", "give 1 or more")
         hidden = max(channels // reduction, 1)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)

@@ -25,7 +25,7 @@ VARIANTS: dict[str, Variant] = {
     "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss),
 }
 
-SIDES = (16, 32, 64, 128, 256)  # of codes; 512 and 1024 only as the pixel networks a paper compares with
+SIDES = (16, 32, 64, 128, 256)  # of codes, or of pixels
 MAX_CHANNELS = 64
 
 

@@ -2,7 +2,7 @@
 
     dcgan    Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs": section 3 and its
              "Details of adversarial training"; batch norm in both networks but at the critic's input
-    lsgan    Mao et al., "Least Squares GANs", eq. 9, on DCGAN, whose settings it follows
+    lsgan    Mao et al., "Least Squares GANs", eq. 9, here on DCGAN and with its settings
     wgan-gp  Gulrajani et al., "Improved Training of Wasserstein GANs", algorithm 1; deeper with more convolutions as
              WGAN-GP(+2) and (+3) in Tian et al., table 6
     sngan    Miyato et al., "Spectral Normalization for GANs", setting C of its table 1
@@ -108,7 +108,7 @@ class SNGANConfig(chain.Config):
     beta2: float = 0.999
     """Adam's second decay."""
     spectral_norm: Literal["none", "critic", "both"] = "critic"
-    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
     objective: Literal["hinge", "bce"] = "hinge"
     """The hinge loss, or the binary cross-entropy of the original GAN."""
 
@@ -126,7 +126,7 @@ class SAGANConfig(chain.Config):
     critic_lr: float = 4e-4
     """Learning rate of Adam for the critic."""
     spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
     generator_attention: tuple[int, ...] | None = None
     """Sides of maps (4, 8, ..., S/2) followed by self-attention; None: the last two, at most of side 32."""
     critic_attention: tuple[int, ...] | None = None

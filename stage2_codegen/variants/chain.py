@@ -4,8 +4,8 @@
     critic     codes @ 64 -> 64 @ 32 -> 128 @ 16 -> 256 @ 8 -> 512 @ 4 -> score  4 x 4, leaky ReLU
 
 A paper differs from another by its `Config` and by the modules it inserts after maps that it names by their side. The
-layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs and its baselines
-(their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
+layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs, WGAN-GP, SNGAN and
+SAGAN (their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
 Decided here: at most 8 `width` channels, and at least 2 C anywhere, so that no map holds less than the codes do.
 """
 
@@ -38,7 +38,7 @@ class Config(VariantConfig):
     width: int = 64
     """Channels of the map before the codes; twice as many a halving of the side, up to 8 times (64 is published)."""
     spectral_norm: Literal["none", "critic", "both"] = "none"
-    """Networks whose convolutions are divided by their largest singular value (Miyato et al., eq. 8)."""
+    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
     spectral_norm_last: bool = True
     """With spectral_norm, normalise the critic's last convolution too."""
     init_std: float = 0.0

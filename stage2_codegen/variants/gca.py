@@ -2,7 +2,7 @@
 
 One module on the 8 x 8 map of each network (section 4): in the generator after the block that makes it, in the critic
 after the block that reaches it. The hosts are DCGAN and SAGAN; in SAGAN it replaces the attention. "All models adopt
-the same hyperparameters, loss function, and training method": objective, initialisation and optimiser are the host's.
+the same hyperparameters, loss function, and training method": objective, optimiser and the chain are the host's.
 A non-local block in the same place is what the paper compares with (table 1). Its third host, ConSinGAN, learns from
 one image and is not among the variants. Not published: the hosts' widths, taken from `baselines.py`.
 """

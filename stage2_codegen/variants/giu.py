@@ -7,12 +7,12 @@ Published: a GIU module after the generator's input layer and before the critic'
 norm "near the input and output layers" of the generator, no batch norm in the critic, leaky ReLU 0.1, spectral norm on
 both networks and WGAN-GP (section 3.4), Adam 2e-4 (0, 0.9) and one critic update a step (algorithm 2).
 
-Not published, and decided by the published parameter and operation counts: all widths, r1 = 4 (the text says 16), and
-two modules in each network at 64 x 64. Decided here: those two for larger codes too; representative norms at the first
-and last hidden map, which the counts cannot tell from the first alone; no normalisation inside the critic's modules
-(eq. 5 has batch norm in every involution, algorithm 1 has none), because it mixes samples and the gradient penalty is
-one sample's; spectral norm neither on the critic's last convolution, whose scale must stay free for the gradient norm
-of 1 that the penalty asks for, nor on the 1 x 1 convolutions of the modules.
+Not published, and decided by the published parameter and operation counts: all widths, z of 128, r1 = 4 (the text says
+16), and two modules in each network at 64 x 64. Decided here: those two for larger codes too; representative norms at
+the first and last hidden map, which the counts cannot tell from the first alone; no normalisation inside the critic's
+modules (eq. 5 has batch norm in every involution, algorithm 1 has none), because it mixes samples and the gradient
+penalty is one sample's; spectral norm neither on the critic's last convolution, whose scale must stay free for the
+gradient norm of 1 that the penalty asks for, nor on the 1 x 1 convolutions of the modules.
 """
 
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ class Config(chain.Config):
     """Configuration of GIU-GANs (Tian et al.): involution with excited kernels, WGAN-GP, spectral norm."""
 
     spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose convolutions are divided by their largest singular value (eq. 13)."""
+    """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""
     spectral_norm_last: bool = False
     """With spectral_norm, normalise the critic's last convolution too."""
     gp_weight: float = 10.0
     """Weight lambda of the gradient penalty (eq. 14)."""
     generator_giu: tuple[int, ...] | None = None
-    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: the paper's, 4, and 4 8 for S of 64 and more."""
+    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
     critic_giu: tuple[int, ...] | None = None
     """The same in the critic."""
     generator_rbn: tuple[int, ...] | None = None
-    """Sides of maps with representative instead of plain batch norm; None: the paper's, 4 and S/2."""
+    """Sides of maps with representative instead of plain batch norm; None: 4 and S/2, the ends."""
     kernel_size: int = 3
     """K, side of the involution's kernels; odd (table 4)."""
     group_channels: int = 16

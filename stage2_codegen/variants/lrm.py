@@ -4,16 +4,19 @@
                twice: conv block, two residual blocks, up-block -> map of S/2, S -> codes of stages 2, 3
     critics    one a stage, unconditional
 
-Published: the three stages, the blocks (residual: conv3-IN-GLU-conv3-IN; up: nearest, conv3, IN, GLU), the long-range
-module on one map (32 x 32 or 64 x 64), VGG features of a "meta-image" beside the noise, the losses (eqs. 1, 4, 5) with
-1, 5, 50, Adam's 2e-4, and the sizes 7.0 M and 7.6 M at 256 x 256. Not published, and decided here: all widths (those
-of the multi-stage text-to-image networks it builds on; they give 7.16 M and 7.59 M), what joins the module to the map
-(`merge`), orthogonal weights, Adam's (0.5, 0.999), and how metadata is drawn. A bank of vectors, one a training image,
-stays in the generator, and the last entry of z picks a row: a sample is a function of z alone, and needs no VGG.
-Generated images therefore draw on vectors of training images, which a reader of their scores should know.
+Published: the three stages, what the blocks are made of (appendix A: residual conv3-IN-GLU-conv3-IN; upsampling, IN,
+convolution, GLU), the long-range module on one map (32 x 32 or 64 x 64), VGG features of a "meta-image", the losses
+(eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and the sizes 7.0 M and 7.6 M at 256 x 256. Not published, and decided here:
+the generator's widths (those of the multi-stage text-to-image networks it builds on; they give 7.16 M) and the critics'
+(they give 7.59 M); nearest upsampling, conv3, IN, GLU in this order; what joins the module to the map (`merge`), and
+batch norm in the block after it; means over entries and a detached lower stage in eq. 1; subsampled reals for the lower
+stages; orthogonal weights, Adam's (0.5, 0.999), and how metadata is drawn. A bank of standardised vectors, one a
+training image, stays in the generator, and the last entry of z picks a row, which a dense layer narrows and appends to
+the noise: a sample is a function of z alone, and needs no VGG. Generated images therefore draw on vectors of training
+images, which a reader of their scores should know.
 
-Codes have more channels than pictures: the width of a map is that of the paper or twice the code's channels,
-whichever is larger.
+Codes have more channels than pictures: the width of a map is the paper's at that side or twice the code's channels,
+whichever is larger. At S = 16 the refining stages then stand on the widest maps, and the generator has 33 M parameters.
 """
 
 import itertools
@@ -122,7 +125,7 @@ def block(inputs: int, outputs: int, norm: Norm) -> list[nn.Module]:
 
 
 class Residual(nn.Module):
-    """x + conv3-IN-GLU-conv3-IN (section 3.1)."""
+    """x + conv3-IN-GLU-conv3-IN (appendix A.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

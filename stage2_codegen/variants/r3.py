@@ -9,7 +9,7 @@ Published: the loss; residual networks without any normalisation, zero-initialis
 mirrored between generator and critic; bilinear resampling outside the blocks, width changing with it; Adam with
 beta1 = 0; and a burn-in during which learning rate, beta2, gamma and the average's half-life go along a cosine from
 values that explore to values that settle. Decided here: the widths of `accel` and one plain block a level, so that
-both cost the same and the recipe alone is compared; a dense start in place of a modulated constant; standardised
+both cost about the same and the recipe alone is compared; a dense start in place of a modulated constant; standardised
 codes and no last activation; and the numbers of the burn-in, for runs of some hundred thousand samples in place of
 tens of millions.
 """

@@ -8,12 +8,13 @@ Published: the module (eq. 1), the decoders on real samples alone (eq. 2), the h
 text has no widths and its parameter totals cannot be reached; networks and settings are those the authors published as
 code, with equal parameter counts at 256 x 256. Where the two differ: the gate's activation is the text's leaky ReLU
 (`activation`), the crop is a quadrant as in figure 4 and the code (the text: an eighth), there are three decoders as in
-the code (the text: two), margins are softened as in the code (`soft_margin`). Decided here: tanh at the end at every
-side, a mean absolute reconstruction error where the code has LPIPS, and the rule that brings the networks to other
-sides: gates skip S/16 in the generator and S/8, at most 8, in the critic; below S = 64 gates that do not fit are left
-out, and at S = 16 so is the second branch. Codes have more channels than pictures: maps before an output are at least
-twice as wide as the code, and the critic's at least as wide. The critic's second scale of real codes is a subsampling,
-as in the code: averaging would give it statistics that no real codes have.
+the code (the text: two), margins are softened as in the code (`soft_margin`). Of the code alone are the critic's gates
+and its second branch, the augmented sample as what is reconstructed, and the weight 8. Decided here: tanh at the end at
+every side, a mean absolute reconstruction error where the code has LPIPS, and the rule that brings the networks to
+other sides: gates skip S/16, at least 4, in the generator and S/8, at most 8, in the critic; below S = 64 gates that do
+not fit are left out, and at S = 16 so is the second branch. Codes have more channels than pictures: maps before an
+output are at least twice as wide as the code, and the critic's at least as wide. The critic's second scale of real
+codes is a subsampling, as in the code: averaging would give it statistics that no real codes have.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,11 +68,11 @@ class Config(VariantConfig):
     ema_halflife_kimg: float = 5.5
     """Half-life of the averaged generator, thousands of samples (0.999 a step of 8)."""
     augment: str = "translation"
-    """What is done alike to real and fake before the critic; the paper's on pixels is color,translation."""
+    """What is done alike to real and fake before the critic; the public code's on pixels is color,translation."""
     width: int = 64
     """Channels of the generator's 128 x 128 and of the critic's 64 x 64 map (ngf, ndf); all others in proportion."""
-    excitation: bool = True
-    """Skip-layer excitation, in both networks."""
+    excitation: Literal["both", "generator", "none"] = "both"
+    """Networks with skip-layer excitation: the public code's both, or the text's generator."""
     activation: Activation = "leaky_relu"
     """Inside the excitation: the paper's leaky ReLU, or the public code's swish."""
     reconstruct: Literal["l1", "mse", "lpips", "none"] = "l1"
@@ -92,7 +93,7 @@ def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) ->
 
 
 class Generator(CodeGenerator):
-    """z (N, z_dim) -> codes (N, C, S, S) in (-1, 1); `judged` gives those of side S/2 too."""
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` gives those of side S/2 too."""
 
     def __init__(self, code_shape: CodeShape, config: Config) -> None:
         super().__init__()
@@ -104,9 +105,10 @@ class Generator(CodeGenerator):
         ratio = max(4, self.size // 16)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
         self.first = first_block(config.z_dim, widths[4])
-        self.pyramid = Pyramid(widths, blocks, skips if config.excitation else [], config.activation)
+        self.pyramid = Pyramid(widths, blocks, skips if config.excitation != "none" else [], config.activation)
         self.half_head = conv(widths[self.size // 2], channels, 1)
         self.head = conv(widths[self.size], channels, 3)
+        self.bound = nn.Identity() if config.standardise else nn.Tanh()
         initialise(self)
 
     def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
@@ -117,14 +119,14 @@ class Generator(CodeGenerator):
 
     def judged(self, z: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.maps(z)
-        return self.half_head(maps[self.size // 2]).tanh(), self.head(maps[self.size]).tanh()
+        return self.bound(self.half_head(maps[self.size // 2])), self.bound(self.head(maps[self.size]))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.maps(z)[self.size]).tanh()
+        return self.bound(self.head(self.maps(z)[self.size]))
 
     def mix(self, z: Tensor, style_z: Tensor) -> Tensor:
         """Codes with the content of `z` in the style of `style_z`, whose maps gate (section 4, figure 7)."""
-        return self.head(self.maps(z, self.maps(style_z))[self.size]).tanh()
+        return self.bound(self.head(self.maps(z, self.maps(style_z))[self.size]))
 
 
 def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:
@@ -153,7 +155,7 @@ class Critic(nn.Module):
         ratio = min(8, size // 8)
         skips = [(low, low // ratio) for low in widths if low // ratio >= 8]
         self.stem = nn.Sequential(conv(channels, widths[size], 3), nn.LeakyReLU(SLOPE, inplace=True))
-        self.pyramid = Pyramid(widths, blocks, skips if config.excitation else [], config.activation)
+        self.pyramid = Pyramid(widths, blocks, skips if config.excitation == "both" else [], config.activation)
         self.score = nn.Sequential(*activated(conv(widths[8], 2 * widths[8], 1)), scores_of(2 * widths[8]))
         features = [widths[8], widths[16]]  # that the decoders read
         self.branch: nn.Sequential | None = None
@@ -165,7 +167,7 @@ class Critic(nn.Module):
             features.append(maps[-1])
         if config.reconstruct != "none":
             up = list(widths_at(DECODER_WIDTHS, min(128, size // 2), config.width, 2 * channels).values())
-            self.decoders = nn.ModuleList(Decoder(read, up, channels) for read in features)
+            self.decoders = nn.ModuleList(Decoder(read, up, channels, config.standardise) for read in features)
         initialise(self)
 
     def forward(self, judged: Judged, quadrant: int | None = None) -> Tensor | tuple[Tensor, list[Reconstruction]]:

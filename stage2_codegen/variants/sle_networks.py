@@ -137,9 +137,9 @@ class Pyramid(nn.Module):
 
 
 class Decoder(nn.Sequential):
-    """Features (N, inputs, 8, 8) -> codes (N, outputs, side, side) in (-1, 1) (section 3.2)."""
+    """Features (N, inputs, 8, 8) -> codes (N, outputs, side, side), in (-1, 1) or unbounded (section 3.2)."""
 
-    def __init__(self, inputs: int, widths: Sequence[int], outputs: int) -> None:
+    def __init__(self, inputs: int, widths: Sequence[int], outputs: int, unbounded: bool) -> None:
         maps = [inputs, *widths]
         blocks = [simple_up_block(read, written) for read, written in pairwise(maps)]
-        super().__init__(*blocks, conv(maps[-1], outputs, 3), nn.Tanh())
+        super().__init__(*blocks, conv(maps[-1], outputs, 3), *([] if unbounded else [nn.Tanh()]))

@@ -37,7 +37,9 @@ def test_train_lists_its_variants_and_their_fields(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _exit_code(monkeypatch, "train", "--help") == 0
-    assert "accel" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "accel" in shown
+    assert "Example: codegan train" in shown
     assert _exit_code(monkeypatch, "train", "accel", "--help") == 0
     assert "--model.gp-weight" in capsys.readouterr().out
 

@@ -30,6 +30,7 @@ class FakeAutoencoder(nn.Module):
     def __init__(self, levels: float = 4.0) -> None:
         super().__init__()
         self.levels = nn.Parameter(torch.tensor(levels))
+        self.device = self.levels.device
 
     def encode(self, images: Tensor) -> Tensor:
         return (images * self.levels).round() / self.levels

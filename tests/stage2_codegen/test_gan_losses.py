@@ -33,6 +33,18 @@ def test_penalty_of_a_linear_critic_is_closed_form(shape: tuple[int, ...]) -> No
     assert penalty.item() == pytest.approx((a.norm().item() - 1) ** 2, rel=1e-5)
 
 
+def test_penalties_keep_double_precision() -> None:
+    a = torch.randn(3, 4, 4, dtype=torch.float64)
+    real, fake = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
+
+    def critic(x: Tensor) -> Tensor:
+        return (x * a).flatten(1).sum(1, keepdim=True)
+
+    assert gradient_penalty(critic, real, fake).item() == pytest.approx((a.norm().item() - 1) ** 2, rel=1e-12)
+    assert zero_centred_penalty(critic, real)[1].item() == pytest.approx(a.square().sum().item(), rel=1e-12)
+    assert finite_difference_penalty(critic, real)[1].dtype == torch.float64
+
+
 def test_penalty_of_a_quadratic_critic_is_taken_on_the_segment_between() -> None:
     """D(x) = |x|^2 / 2 has gradient x, so the penalty tells which point e real + (1 - e) fake it was taken at."""
     real, fake = torch.full((1000, 1, 1, 1), 2.0), torch.full((1000, 1, 1, 1), 4.0)

@@ -335,5 +335,8 @@ def test_senseless_sizes_are_refused_with_a_remedy() -> None:
         GIU(24)
     with pytest.raises(UsageError, match="odd"):
         Involution(16, kernel_size=4)
+    for sizes in ({"kernel_size": -1}, {"group_channels": 0}, {"reduction": 0}, {"se_reduction": 0}):
+        with pytest.raises(UsageError, match=r"positive|impossible"):
+            GIU(16, **sizes)
     with pytest.raises(UsageError, match="leaky_relu or swish"):
         SkipLayerExcitation(4, 4, "relu")  # type: ignore[arg-type]

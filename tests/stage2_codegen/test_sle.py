@@ -158,7 +158,7 @@ def test_mixing_a_sample_with_its_own_style_changes_nothing() -> None:
     z, other = torch.randn(2, 8), torch.randn(2, 8)
     torch.testing.assert_close(G.mix(z, z), G(z))
     assert not torch.allclose(G.mix(z, other), G(z), atol=1e-6)
-    without, _ = networks(excitation=False)
+    without, _ = networks(excitation="none")
     without.eval()
     torch.testing.assert_close(without.mix(z, other), without(z))
 
@@ -276,11 +276,14 @@ def test_all_quadrants_are_drawn() -> None:
 
 def test_ablations() -> None:
     G, critic = networks(64)
-    plain_G, plain_critic = networks(64, excitation=False, reconstruct="none")
+    plain_G, plain_critic = networks(64, excitation="none", reconstruct="none")
     in_gates = sum(parameters(m) for m in G.modules() if isinstance(m, SkipLayerExcitation))
     assert parameters(plain_G) == parameters(G) - in_gates
     in_gates = sum(parameters(m) for m in critic.modules() if isinstance(m, SkipLayerExcitation))
     assert parameters(plain_critic) == parameters(critic) - in_gates - parameters(critic.decoders)
+    as_in_the_text_G, as_in_the_text_critic = networks(64, excitation="generator")
+    assert parameters(as_in_the_text_G) == parameters(G)
+    assert parameters(as_in_the_text_critic) == parameters(critic) - in_gates
     assert isinstance(sle.loss(replace(TINY, reconstruct="none")), Hinge)
     swish, _ = networks(64, activation="swish")
     assert any(isinstance(layer, nn.SiLU) for layer in swish.modules())

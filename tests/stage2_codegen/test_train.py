@@ -219,10 +219,14 @@ def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_senseless_lengths_are_refused(configure: Configure) -> None:
-    for change in ({"kimg": 0}, {"batch_size": 0}, {"snapshot_kimg": -1}):
+def test_senseless_numbers_are_refused_before_there_is_a_run(configure: Configure) -> None:
+    changes: list[dict[str, Any]] = [{"kimg": 0}, {"batch_size": 0}, {"snapshot_kimg": -1}, {"seed": -1}]
+    fields = {"n_critic": 0, "z_dim": 0, "lr": -1.0, "critic_lr": -1.0, "beta1": 1.5, "beta2": 1.0}
+    for change in [*changes, *({"model": {name: value}} for name, value in fields.items())]:
+        config = configure("accel", "run", **change)
         with pytest.raises(UsageError):
-            train("accel", configure("accel", "run", **change))
+            train("accel", config)
+        assert not config.out.exists()
 
 
 @every_variant

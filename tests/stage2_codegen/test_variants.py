@@ -158,6 +158,18 @@ def test_configuration_is_frozen_and_its_fields_are_explained(name: str) -> None
 
 
 @every_variant
+def test_standardised_codes_are_not_bounded(name: str) -> None:
+    """Their deviation is 1, so a tanh at the end could not reach them."""
+    torch.manual_seed(0)
+    G, _ = build_networks(name, SHAPE, **{**TINY[name], "standardise": True})
+    started(G)
+    with torch.no_grad():
+        for parameter in G.parameters():
+            parameter.mul_(3)
+    assert G(torch.randn(8, G.z_dim)).abs().max() > 1
+
+
+@every_variant
 def test_schedule_is_a_function_of_the_samples_seen(name: str) -> None:
     variant = VARIANTS[name]
     config: Any = variant.Config()
