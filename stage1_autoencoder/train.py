@@ -111,6 +111,8 @@ def _check(config: TrainAEConfig) -> None:
     check_multiple((config.size,), config.factor)
     if config.size < 32:
         raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
+    if config.seed < 0:
+        raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
     if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
         raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train-ae --help`")
 

@@ -1,8 +1,8 @@
 """Training of a code generator on a latent store; the same loop for every variant.
 
 The trainer owns freezing, n_critic, EMA, precision, processes, checkpoints and logs, and never asks which variant it
-trains. The order of the samples and all noise are functions of (seed, images seen), so a resumed run is bit for bit an
-uninterrupted one.
+trains. The order of the samples and all noise are functions of (seed, images seen), so on a CPU a resumed run is bit
+for bit an uninterrupted one.
 """
 
 import copy
@@ -117,6 +117,13 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
     scale = CodeScale.of(store, model.standardise)
+
+    # --- networks and loss, the same on every rank; impossible ones are refused before there is a folder ---
+    torch.manual_seed(derive_seed(config.seed))
+    G = variant.Generator(store.code_shape, model)
+    critic = variant.Critic(store.code_shape, model)
+    now, loss = model, variant.loss(model)
+    augment = augmentation(model.augment, scale.std_of_codes(store))
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
@@ -124,10 +131,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
         accelerator.wait_for_everyone()
 
-        # --- networks, the same on every rank, and their state ---
-        torch.manual_seed(derive_seed(config.seed))
-        G = variant.Generator(store.code_shape, model)
-        critic = variant.Critic(store.code_shape, model)
+        # --- the state of the networks ---
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
         networks: dict[str, nn.Module] = {"G": G, "critic": critic, "G_ema": G_ema}
         for network in networks.values():
@@ -142,8 +146,6 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
             variant.condition(G, store, model)
             G_ema.load_state_dict(G.state_dict())
         wrapped_G, wrapped_critic = accelerator.prepare(JudgedBy(G), critic)
-        now, loss = model, variant.loss(model)
-        augment = augmentation(model.augment, scale.std_of_codes(store))
         autoencoder.to(device)
         previews = ImageGenerator(G_ema, scale, autoencoder, store.image_size)
 

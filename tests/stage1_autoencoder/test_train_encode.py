@@ -272,6 +272,7 @@ def test_a_store_cannot_be_a_file_or_an_occupied_folder(run: Path, pictures: Pat
         ({"size": 34}, 2),
         ({"size": 16}, 2),
         ({"kimg": 0.0}, 2),
+        ({"seed": -1}, 2),
         ({"factor": 3, "size": 33}, 2),
         ({"factor": 0}, 2),
         ({"width": 0}, 2),

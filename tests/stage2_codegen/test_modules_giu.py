@@ -335,7 +335,8 @@ def test_senseless_sizes_are_refused_with_a_remedy() -> None:
         GIU(24)
     with pytest.raises(UsageError, match="odd"):
         Involution(16, kernel_size=4)
-    for sizes in ({"kernel_size": -1}, {"group_channels": 0}, {"reduction": 0}, {"se_reduction": 0}):
+    for name, value in {"kernel_size": -1, "group_channels": 0, "reduction": 0, "se_reduction": 0}.items():
+        sizes: dict[str, Any] = {name: value}
         with pytest.raises(UsageError, match=r"positive|impossible"):
             GIU(16, **sizes)
     with pytest.raises(UsageError, match="leaky_relu or swish"):

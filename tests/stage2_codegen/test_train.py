@@ -182,6 +182,27 @@ def test_seed_decides_the_run(configure: Configure) -> None:
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("accel", {"augment": "colour"}),
+        ("giu", {"group_channels": 5}),
+        ("giu", {"critic_giu": (16,)}),
+        ("sagan", {"generator_attention": (5,)}),
+        ("gca", {"side": 16}),
+        ("lrm", {"long_range_size": 64}),
+        ("sle", {"reconstruct": "lpips"}),
+    ],
+)
+def test_what_a_variant_cannot_be_is_refused_and_leaves_no_run(
+    name: str, model: dict[str, Any], configure: Configure
+) -> None:
+    config = configure(name, "run", model=model)
+    with pytest.raises(UsageError):
+        train(name, config)
+    assert not config.out.exists()
+
+
 def test_nan_is_stopped_before_the_update(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 8; what was committed before stays the newest state and is finite."""
     config = configure("accel", "nan")
