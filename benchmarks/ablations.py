@@ -3,8 +3,9 @@
     uv run python -m benchmarks.ablations --store STORE --data DATA --out FOLDER --feature-weights FILE
         [--groups variants giu lrm gca sle] [--kimg 16] [--seeds 0 1] [--num 512] [--published-widths]
 
-The wide networks train at a quarter of their published width unless told otherwise, so that a CPU finishes. Scores are those of `codegan score --features squeezenet`, of samples of the averaged generator. Runs already done are
-not repeated, so the same command goes on after a stop.
+The wide networks train at a quarter of their published width unless told otherwise, so that a CPU finishes. Scores
+are those of `codegan score --features squeezenet`, of samples of the averaged generator. Runs already done are not
+repeated, so the same command goes on after a stop.
 """
 
 import argparse
