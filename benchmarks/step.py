@@ -13,7 +13,10 @@ from stage2_codegen.variants.contract import CodeShape
 
 
 class Step:
-    """One critic and one generator update, as the trainer makes them."""
+    """One critic and one generator update of the trainer's, without its checks, average and logs.
+
+    A training step has `n_critic` of the first. Fields are as given, not as a variant schedules them.
+    """
 
     def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, **model: Any) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -27,7 +30,11 @@ class Step:
         self.loss = variant.loss(config)
         for network in self.networks:
             network.to(memory_format=torch.channels_last)
-        self.optimizers = [torch.optim.Adam(n.parameters(), config.lr, (0.0, 0.9), fused=True) for n in self.networks]
+        rates, betas = (config.lr, config.critic_lr), (config.beta1, config.beta2)
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr, betas, fused=True)
+            for network, lr in zip(self.networks, rates, strict=True)
+        ]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(self.batch, *shape, device=self.device)

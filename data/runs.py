@@ -18,6 +18,7 @@ from data.errors import CorruptError, MismatchError, UsageError
 from data.storage import disk_errors, read_json, write_bytes, write_json
 
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
+_BEFORE_CHECKPOINTS = {"config.json", "metrics.jsonl", "skipped.jsonl"}  # what a run writes before it has one
 
 
 def versions() -> dict[str, str]:
@@ -43,11 +44,18 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix}: {old!r} then, {new!r} now"]
 
 
+def _has_trained(folder: Path) -> bool:
+    """Whether a run folder holds what took training, or what no run wrote; unfinished checkpoints are hidden."""
+    names = {entry.name for entry in folder.glob("[!.]*")} - _BEFORE_CHECKPOINTS
+    return bool(names - {"checkpoints"} or any((folder / "checkpoints").glob("[!.]*")))
+
+
 def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> None:
     """Start a run in `folder`, or check that its configuration is the one it was started with.
 
-    Fields in `may_change` (how long to train, how often to save) can differ. Raises `MismatchError` naming every
-    other field that differs, `UsageError` when the folder holds something that is not a run.
+    Fields in `may_change` (how long to train, how often to save) can differ, and so can all before the first
+    checkpoint: then nothing is lost, and a command that failed is corrected by typing it again. Raises `MismatchError`
+    naming every other field that differs, `UsageError` when the folder holds something that is not a run.
     """
     path = folder / "config.json"
     wanted = to_json(config)
@@ -57,7 +65,7 @@ def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] 
         differing = _differences(
             {k: v for k, v in stored.items() if k not in ignored}, {k: v for k, v in wanted.items() if k not in ignored}
         )
-        if differing:
+        if differing and (_has_trained(folder) or "versions" not in stored):
             raise MismatchError(
                 f"{folder}: was started with another configuration ({'; '.join(differing)})",
                 "repeat the flags of the first run (config.json has them), or choose another --out",

@@ -128,7 +128,8 @@ def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> 
     variant, *rest = arguments
     if variant not in variants:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, "codegan train --help"))
-    function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest))
+    about = (config.__doc__ or "").replace("VARIANT", variant)
+    function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest, about))
 
 
 def _did_you_mean(word: str, known: Any, help_command: str) -> str:
@@ -136,12 +137,13 @@ def _did_you_mean(word: str, known: Any, help_command: str) -> str:
     return f"did you mean {close[0]}? {help_command} lists all" if close else f"{help_command} lists all"
 
 
-def _parse(config: Any, program: str, arguments: list[str]) -> Any:
-    """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines."""
+def _parse(config: Any, program: str, arguments: list[str], about: str | None = None) -> Any:
+    """The dataclass filled from flags, `about` in place of its docstring in the help; tyro's boxed message of a wrong flag becomes our two lines."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+            options = (tyro.conf.FlagCreatePairsOff,)
+            return tyro.cli(config, prog=program, description=about, args=arguments, config=options)
     except SystemExit as stop:
         if not stop.code:
             _exit(0)
@@ -149,9 +151,10 @@ def _parse(config: Any, program: str, arguments: list[str]) -> Any:
 
 
 def _plain(boxed: str) -> str:
-    lines = [re.sub(r"[╭╮╰╯─│]|\x1b\[[0-9;]*m", "", line).strip() for line in boxed.splitlines()]
-    text = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
-    return " ".join(text) or "wrong arguments"
+    """tyro's box as one line, without its frame (dashes where the output is not UTF-8), title and way to the help."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯─│]|(?<!\S)-{3,}(?!\S)", " ", boxed)
+    _, _, message = text.strip().partition("\n")
+    return " ".join(message.split()).partition("For full helptext")[0].strip() or "wrong arguments"
 
 
 if os.environ.get("CODEGAN_THREADS"):  # before torch is loaded

@@ -17,6 +17,7 @@ import os
 import urllib.request
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,10 +64,14 @@ class Features:
         resize = make_resizer("PIL", False, "bicubic", (self.side, self.side))
         resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1))))
         batch = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
-        # A GPU would round convolutions to TF32 and may pick kernels that add in varying order.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             features: NDArray[np.float32] = self.network(batch).float().cpu().numpy()
         return features
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """A GPU's features whatever its settings: else it rounds to TF32, or picks kernels that add in varying order."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def load_features(name: FeatureName, weights: Path | None, device: torch.device) -> Features:

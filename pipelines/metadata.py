@@ -20,7 +20,7 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from pipelines.features import imagenet_units, load_convolutions
+from pipelines.features import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.metadata import load_bank, save_bank
 from stage2_codegen.perceptual import VGG_URL
 
@@ -50,7 +50,8 @@ class MetadataConfig:
 def metadata(config: MetadataConfig) -> None:
     """Write one vector an image, in the store's order; mirrored copies (`encode --flip`) get none of their own.
 
-    Raises `InputError` without weights and `MismatchError` when the images are not those of the store.
+    Raises `InputError` without weights, and `MismatchError` when the images, or the vectors that `out` holds already,
+    are not those of the store.
     """
     out = config.out or config.store.with_name(f"{config.store.name}-metadata")
     if config.batch_size < 1:
@@ -81,13 +82,21 @@ def metadata(config: MetadataConfig) -> None:
 
 
 def _is_there(out: Path, origin: dict[str, Any]) -> bool:
-    """Whether `out` holds these very vectors; raises `UsageError` when it holds anything but metadata."""
+    """Whether `out` holds these very vectors.
+
+    Raises `UsageError` when it holds anything but metadata and `MismatchError` when that is of another data set; what
+    other weights made of the same images is replaced.
+    """
     if not out.exists():
         return False
     try:
         _, present = load_bank(out)
     except (InputError, MismatchError) as error:
         raise UsageError(f"{out}: exists and is not metadata", "choose another --out") from error
+    if present.get("data_fingerprint") != origin["data_fingerprint"]:
+        raise MismatchError(
+            f"{out}: holds metadata of {', '.join(present.get('data', ['other images']))}", "choose another --out"
+        )
     return all(present.get(name) == value for name, value in origin.items())
 
 
@@ -106,7 +115,7 @@ def _open(store: LatentStore, data: tuple[str, ...]) -> ImageSet:
 def _describe(images: ImageSet, layers: nn.Sequential, device: torch.device, batch_size: int) -> Tensor:
     """(N, 512), in the order of the images."""
     vectors: list[Tensor] = []
-    with ProgressReport("metadata", len(images), "img") as report:
+    with repeatable(), ProgressReport("metadata", len(images), "img") as report:
         for images_u8 in images.batches(batch_size):
             vectors.append(_pooled(images_u8, layers, device))
             report.update(sum(map(len, vectors)))

@@ -23,7 +23,7 @@ from data.latents import DType, LatentStore, LatentWriter
 from data.prefetch import prefetch
 from data.storage import lock
 from stage1_autoencoder.loop import Precision, autocast, make_accelerator
-from stage1_autoencoder.networks import PIXELS, Autoencoder, check_multiple
+from stage1_autoencoder.networks import PIXELS, Autoencoder, check_multiple, stands_for_pixels
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EncodeConfig:
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
     """A folder, a .zip, .tar shards, or scenes:N."""
     autoencoder: Path
-    """Run folder of `codegan train-ae`; or the word pixels, to store the pixels themselves."""
+    """Run folder of `codegan train-ae`; or pixels, to store the pixels themselves, unless a run here has that name."""
     out: Path
     """The store to make; the same command goes on with an interrupted one."""
     size: int = 256
@@ -65,7 +65,7 @@ def encode(config: EncodeConfig) -> None:
     check_multiple((config.size,), autoencoder.factor)
     accelerator = make_accelerator()
     main = accelerator.is_main_process
-    origin = PIXELS if str(config.autoencoder) == PIXELS else str(config.autoencoder.resolve())
+    origin = PIXELS if stands_for_pixels(config.autoencoder) else str(config.autoencoder.resolve())
     images = open_images(config.data, config.size, config.max_skip, on_progress=scan_progress(main))
     copies = 2 if config.flip else 1
     side = config.size // autoencoder.factor

@@ -178,13 +178,18 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(images))
 
     @classmethod
+    def of_pixels(cls) -> Self:
+        """No autoencoder: images are their own latents."""
+        return cls(factor=1, code_channels=3).eval()
+
+    @classmethod
     def load(cls, run: str | Path) -> Self:
-        """The autoencoder of a `train-ae` run folder, ready for inference; for "pixels", the identity.
+        """The autoencoder of a `train-ae` run folder, ready for inference; the identity where `stands_for_pixels`.
 
         Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
-        if str(run) == PIXELS:
-            return cls(factor=1, code_channels=3).eval()
+        if stands_for_pixels(run):
+            return cls.of_pixels()
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
             raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")
@@ -196,6 +201,11 @@ class Autoencoder(nn.Module):
         autoencoder = cls(**config)
         put_weights(autoencoder, tensors, origin)
         return autoencoder.eval().requires_grad_(False)
+
+
+def stands_for_pixels(run: str | Path) -> bool:
+    """Whether `run` is the word "pixels", no autoencoder, and not a run folder that has this name."""
+    return str(run) == PIXELS and not (Path(run) / "weights").exists()
 
 
 def check_multiple(sides: tuple[int, ...] | torch.Size, factor: int) -> None:

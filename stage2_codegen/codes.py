@@ -1,6 +1,7 @@
 """Latents as stored <-> codes as the GAN sees them; one object owns both directions."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -40,12 +41,19 @@ class CodeScale:
 
     def to_codes(self, latents: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        return (latents - self._column(self.mean, latents)) / self._column(self.std, latents)
+        return (latents - _column_like(latents, self.mean)) / _column_like(latents, self.std)
 
     def to_latents(self, codes: Tensor) -> Tensor:
         """Inverse of `to_codes`, clamped to the encoder's range [-1, 1]."""
-        return (codes * self._column(self.std, codes) + self._column(self.mean, codes)).clamp(-1, 1)
+        return (codes * _column_like(codes, self.std) + _column_like(codes, self.mean)).clamp(-1, 1)
 
-    @staticmethod
-    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+def _column_like(x: Tensor, values: tuple[float, ...]) -> Tensor:
+    return _column(values, x.dtype, x.device)
+
+
+@lru_cache(maxsize=16)  # every training step asks for the same two, and a copy to a GPU would make it wait
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(C, 1, 1)."""
+    with torch.inference_mode(False):  # autograd takes no tensor that was made in inference, and both share this one
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

@@ -15,7 +15,7 @@ from data.images import to_uint8
 from data.seeds import derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.variants import build_networks
+from stage2_codegen.variants import configured
 from stage2_codegen.variants.contract import CodeGenerator
 
 
@@ -36,10 +36,13 @@ class ImageGenerator:
         config = weights.state
         if config.get("kind") != "generator":
             raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")
-        autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
+        with torch.random.fork_rng(devices=[]):  # initial weights would move the caller's random numbers
+            autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
+            channels, height, width = config["code_shape"]
+            variant, model = configured(config["variant"], (channels, height, width), config["model"])
+            generator = variant.Generator((channels, height, width), model)
         if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
             raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
-        generator, _ = build_networks(config["variant"], tuple(config["code_shape"]), **config["model"])
         put_weights(generator, weights.tensors["generator"], run)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)

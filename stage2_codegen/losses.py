@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_codegen.modules.batch_norm import at_least_fp32
 from stage2_codegen.noise import normal_rows, uniform_rows
+from stage2_codegen.precision import at_least_fp32, full_precision
 
 Critic = Callable[..., Any]
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]
@@ -36,7 +36,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     framework calls a "random sample y" (its eq. 7). The norm is over all entries of a sample, (N, C, H, W). Several
     scores a sample are summed. Computed in fp32 at least, whatever surrounds it; the critic must not mix samples.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with full_precision(real):
         real, fake = at_least_fp32(real.detach()), at_least_fp32(fake.detach())
         mix = uniform_rows(len(real), *[1] * (real.dim() - 1), device=real.device).to(real)
         between = (mix * real + (1 - mix) * fake).requires_grad_(True)
@@ -51,7 +51,7 @@ def zero_centred_penalty(critic: Critic, x: Tensor) -> ScoresAndPenalty:
     sample; several scores a sample are summed. fp32 whatever surrounds it. The scores come from the same evaluation
     and keep their gradients, which spares a pass.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = at_least_fp32(x.detach()).requires_grad_(True)
         scores = critic(x)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
@@ -66,7 +66,7 @@ def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> 
     sqrt(2) ||g||^2, so that of the mean is about sqrt(2 / N) of it.
     """
     scores = critic(x).float()
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = at_least_fp32(x.detach())
         shift = step * normal_rows(len(x), *x.shape[1:], device=x.device)
         ahead, behind = critic(torch.cat([x + shift, x - shift])).sum(1).chunk(2)

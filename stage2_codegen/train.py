@@ -12,9 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.checkpoints import load_state, save_state, save_weights
@@ -41,13 +39,13 @@ from stage1_autoencoder.loop import (
     set_adam,
     update_ema,
 )
-from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.networks import PIXELS, Autoencoder
 from stage2_codegen.augment import augmentation
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.noise import normal_rows
 from stage2_codegen.variants import VARIANTS, check_code_shape
-from stage2_codegen.variants.contract import JudgedBy, VariantConfig
+from stage2_codegen.variants.contract import JudgedBy, VariantConfig, check_config
 
 MAY_CHANGE = ("out", "store", "autoencoder", "kimg", "snapshot_kimg")
 _GRID_SEEDS = range(16)
@@ -57,7 +55,7 @@ _GRID_SEEDS = range(16)
 class TrainConfig[Model: VariantConfig]:
     """Train a code generator on a latent store.
 
-    Example: codegan train accel --store stores/photos256 --out runs/photos --kimg 200
+    Example: codegan train VARIANT --store stores/photos256 --out runs/photos --kimg 200
     """
 
     store: Path
@@ -82,8 +80,9 @@ class TrainConfig[Model: VariantConfig]:
 
 def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
     """The autoencoder whose latents these are; another one would decode them to noise."""
-    run = moved_to or Path(store.metadata["autoencoder_run"])
-    autoencoder = Autoencoder.load(run)
+    run = moved_to or store.metadata["autoencoder_run"]
+    # a store records an absolute path or that word, which then is no folder of the place where one trains
+    autoencoder = Autoencoder.of_pixels() if run == PIXELS else Autoencoder.load(run)
     if autoencoder.fingerprint != store.fingerprint:
         raise MismatchError(
             f"{store.path}: was encoded by another autoencoder than {run}",
@@ -97,13 +96,7 @@ def _check(config: TrainConfig[VariantConfig]) -> None:
         raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train --help`")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
-    model = config.model
-    if model.n_critic < 1 or model.z_dim < 1:
-        raise UsageError("--model.n-critic and --model.z-dim: must be positive", "give 1 or more")
-    if min(model.lr, model.critic_lr) < 0 or not all(0 <= beta < 1 for beta in (model.beta1, model.beta2)):
-        raise UsageError(
-            "--model.lr, --model.beta1 ...: Adam takes no such value", "give rates >= 0 and decays in [0, 1)"
-        )
+    check_config(config.model)
 
 
 def train(name: str, config: TrainConfig[VariantConfig]) -> None:
@@ -123,7 +116,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     G = variant.Generator(store.code_shape, model)
     critic = variant.Critic(store.code_shape, model)
     now, loss = model, variant.loss(model)
-    augment = augmentation(model.augment, scale.std_of_codes(store))
+    augment = augmentation(model.augment, scale.std_of_codes(store).to(device))
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
@@ -165,7 +158,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         stop = stack.enter_context(StopSignal())
         report = stack.enter_context(ProgressReport(f"train {name}", total, "img", main))
         clock = StepClock()
-        reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share))
+        reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share, device))
         while nimg < total:
             torch.manual_seed(derive_seed(config.seed, nimg, 1))  # the 1: not the stream of the initial weights
             if (scheduled := variant.schedule(model, nimg / 1000)) != now:
@@ -175,7 +168,8 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
 
             critic.requires_grad_(True)
             for _ in range(model.n_critic):
-                real = scale.to_codes(next(reals).to(device)).contiguous(memory_format=torch.channels_last)
+                latents = next(reals).to(device, non_blocking=True)
+                real = scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
                 with autocast(accelerator, config.precision):
                     with torch.no_grad():
                         fake = wrapped_G(normal_rows(len(real), G.z_dim, device=device))
@@ -213,16 +207,18 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
 
 
 def _latents(
-    config: TrainConfig[VariantConfig], reader: LatentReader, nimg: int, total: int, share: slice
+    config: TrainConfig[VariantConfig], reader: LatentReader, nimg: int, total: int, share: slice, device: torch.device
 ) -> Iterator[Tensor]:
-    """This rank's raw latents, one batch for each critic update from image `nimg` on."""
+    """This rank's raw latents, one batch for each critic update from image `nimg` on; pinned for a GPU."""
     batch, n_critic = config.batch_size, config.model.n_critic
 
-    def load(start: int) -> NDArray[np.float32]:
-        return reader(batch_indices(reader.count, config.seed, start + share.start, share.stop - share.start))
+    def load(start: int) -> Tensor:
+        rows = batch_indices(reader.count, config.seed, start + share.start, share.stop - share.start)
+        latents = torch.from_numpy(reader(rows))
+        return latents.pin_memory() if device.type == "cuda" else latents
 
     starts = range(nimg * n_critic, total * n_critic, batch)
-    return (torch.from_numpy(latents) for latents in prefetch(load, starts, ahead=2, threads=1))
+    return prefetch(load, starts, ahead=2, threads=1)
 
 
 def _describe(

@@ -12,6 +12,7 @@ from stage2_codegen.modules.representative_batch_norm import RepresentativeBatch
 from stage2_codegen.modules.residual import ResidualBlock
 from stage2_codegen.modules.self_attention import SelfAttention
 from stage2_codegen.modules.skip_layer_excitation import SkipLayerExcitation
+from stage2_codegen.modules.spectral_norm import spectral_norm
 from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "SkipLayerExcitation",
     "SpatialLongRange",
     "SqueezeExcitation",
+    "spectral_norm",
 ]

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from data.errors import UsageError
+from stage2_codegen.precision import at_least_fp32
+
 
 def _ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -37,10 +40,6 @@ def _of_all_ranks(x: Tensor) -> Tensor:
     return _SumOverRanks.apply(torch.stack([x if rank == dist.get_rank() else others for rank in range(_ranks())]))
 
 
-def at_least_fp32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def batch_moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, int]:
     """Mean and biased variance over `dims` and over all ranks, in fp32 at least, and how many values each is of."""
     variance, mean = torch.var_mean(at_least_fp32(x), dims, correction=0)
@@ -64,8 +63,13 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or _ranks() == 1:
             return super().forward(input)
-        self._check_input_dim(input)
         return self.affine_map(self.standardise(input)).to(input.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Also refuse a single value a channel, which is its own mean and leaves nothing."""
+        super()._check_input_dim(input)
+        if self.training and input.numel() * _ranks() == input.shape[1]:
+            raise UsageError("batch norm: needs more than one value a channel", "give --batch-size 2 or more")
 
     def affine_map(self, x: Tensor) -> Tensor:
         return x * per_channel(self.weight, x) + per_channel(self.bias, x) if self.affine else x
@@ -75,6 +79,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
         E and Var are those of the batch in training, when they also enter the running estimates, and else the latter.
         """
+        self._check_input_dim(x)
         mean, variance = self.running_mean, self.running_var
         if self.training or mean is None or variance is None:
             mean, variance, count = batch_moments(x, [0, *range(2, x.dim())])

@@ -11,7 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.modules.self_attention import check_size, full_precision, positions, relations
+from stage2_codegen.choices import check_choice
+from stage2_codegen.modules.self_attention import check_size, positions, relations
+from stage2_codegen.precision import full_precision
 
 Adjacency = Literal["soft", "binary"]
 NodeFeatures = Literal["conv", "diag"]
@@ -46,6 +48,8 @@ class GraphConvolution(nn.Module):
         straight_through: bool = True,
     ) -> None:
         super().__init__()
+        check_choice("adjacency", adjacency, Adjacency)
+        check_choice("node_features", node_features, NodeFeatures)
         self.size, self.adjacency, self.node_features = size, adjacency, node_features
         self.straight_through = straight_through
         count, inner = size * size, max(channels // 8, 1)

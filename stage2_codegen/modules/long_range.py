@@ -16,15 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.modules.self_attention import (
-    attention,
-    check_size,
-    full_precision,
-    positions,
-    recomputed,
-    relations,
-    row_blocks,
-)
+from stage2_codegen.choices import check_choice
+from stage2_codegen.modules.self_attention import attention, check_size, positions, recomputed, relations, row_blocks
+from stage2_codegen.precision import full_precision
 
 Relation = Literal["matmul", "pairwise"]
 Merge = Literal["concat", "gated", "sum"]
@@ -78,6 +72,7 @@ class SpatialLongRange(nn.Module):
 
     def __init__(self, channels: int, size: int, relation: Relation = "matmul", spatial_scale: float = 1.0) -> None:
         super().__init__()
+        check_choice("relation", relation, Relation)
         self.size, self.relation, self.spatial_scale = size, relation, spatial_scale
         self.query = nn.Conv2d(channels, channels, 1, bias=False)  # W_1
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # W_2
@@ -107,6 +102,7 @@ class ChannelLongRange(nn.Module):
 
     def __init__(self, channels: int, relation: Relation = "matmul", channel_scale: float = 1.0) -> None:
         super().__init__()
+        check_choice("relation", relation, Relation)
         self.relation, self.channel_scale = relation, channel_scale
         self.query = nn.Conv2d(channels, channels, 1, bias=False)
         self.key = nn.Conv2d(channels, channels, 1, bias=False)
@@ -140,6 +136,7 @@ class LongRange(nn.Module):
         channel_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_choice("merge", merge, Merge)
         if spatial_scale is None:
             spatial_scale = 1 / size if relation == "matmul" and merge != "concat" else 1.0
         self.merge, self.out_channels = merge, 3 * channels if merge == "concat" else channels

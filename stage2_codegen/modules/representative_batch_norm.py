@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.modules.batch_norm import BatchNorm2d, at_least_fp32, per_channel
+from stage2_codegen.modules.batch_norm import BatchNorm2d, per_channel
+from stage2_codegen.precision import at_least_fp32
 
 
 class RepresentativeBatchNorm2d(BatchNorm2d):
@@ -24,6 +25,5 @@ class RepresentativeBatchNorm2d(BatchNorm2d):
         x = x + per_channel(self.center_weight, x) * x.mean((2, 3), keepdim=True)  # eq. 17
         x = self.standardise(x)
         strength = per_channel(self.scale_weight, x) * x.mean((2, 3), keepdim=True) + per_channel(self.scale_bias, x)
-        return self.affine_map(x * strength.sigmoid()).to(
-            input.dtype
-        )  # eq. 19; R, 0 < R < 1, is the sigmoid of Gao et al.
+        x = x * strength.sigmoid()  # eq. 19; R, 0 < R < 1, is the sigmoid of Gao et al.
+        return self.affine_map(x).to(input.dtype)

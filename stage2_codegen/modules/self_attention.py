@@ -4,9 +4,7 @@ Here B is the batch and N = H W the number of positions, row by row, as in the p
 positions, are at least fp32 also under autocast: a sum over 16,384 bf16 terms loses what it adds.
 """
 
-import contextlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,21 +13,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import UsageError
+from stage2_codegen.precision import at_least_fp32, full_precision
 
 # Relations at a time, over the whole batch: 4 MB in fp32 stay in a CPU's cache, a GPU wants few and large launches.
 BLOCK = 2**20
 GPU_BLOCK = 2**25
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Leave autocast, where the device of x has one (meta has none)."""
-    known = torch.amp.is_autocast_available(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
-
-
 def positions(maps: Tensor) -> Tensor:
     """(B, C, H, W), of any memory format -> (B, C, N), at least fp32."""
-    return maps.flatten(2).to(torch.promote_types(maps.dtype, torch.float32))
+    return at_least_fp32(maps.flatten(2))
 
 
 def check_size(x: Tensor, size: int, what: str) -> None:
@@ -71,6 +64,14 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([recomputed(block, query[..., rows], key, value) for rows in row_blocks(query)], dim=-1)
 
 
+def fused_graph(query: Tensor, key: Tensor, value: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Leaves of query, key and value, and the fused kernels' attention as a graph over them."""
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in (query, key, value)]
+        queries, keys, values = (x.mT.contiguous().unsqueeze(1) for x in leaves)  # (B, 1, N, C)
+        return leaves, F.scaled_dot_product_attention(queries, keys, values, scale=1.0).squeeze(1).mT
+
+
 class FusedAttention(torch.autograd.Function):
     """`attention` by the fused kernels, which take (B, C, N) thrice and have no double backward.
 
@@ -80,19 +81,19 @@ class FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        with torch.enable_grad():
-            ctx.inputs = [x.detach().requires_grad_() for x in (query, key, value)]
-            queries, keys, values = (x.mT.contiguous().unsqueeze(1) for x in ctx.inputs)  # (B, 1, N, C)
-            ctx.output = F.scaled_dot_product_attention(queries, keys, values, scale=1.0).squeeze(1).mT
-        return ctx.output.detach()
+        ctx.graph = fused_graph(query, key, value)
+        return ctx.graph[1].detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        saved = ctx.saved_tensors  # an error where a graph that was not retained is gone through again
         if not torch.is_grad_enabled():
-            return torch.autograd.grad(ctx.output, ctx.inputs, grads, retain_graph=True)
-        inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in ctx.saved_tensors]
+            leaves, output = ctx.graph or fused_graph(*saved)
+            ctx.graph = None  # or its maps would live as long as anything made of the output
+            return torch.autograd.grad(output, leaves, grads)
+        inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in saved]
         with full_precision(inputs[0]):
-            output = blocked_attention(*map(positions, inputs)).to(ctx.output.dtype)
+            output = blocked_attention(*map(positions, inputs)).to(grads[0].dtype)
             return torch.autograd.grad(output, inputs, grads, create_graph=True)
 
 

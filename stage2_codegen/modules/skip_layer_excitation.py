@@ -4,7 +4,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from data.errors import UsageError
+from stage2_codegen.choices import check_choice
+
+Activation = Literal["leaky_relu", "swish"]
 
 
 class SkipLayerExcitation(nn.Module):
@@ -14,17 +16,13 @@ class SkipLayerExcitation(nn.Module):
     slope, here 0.1; the authors' networks have swish. No biases.
     """
 
-    def __init__(
-        self, low_channels: int, high_channels: int, activation: Literal["leaky_relu", "swish"] = "leaky_relu"
-    ) -> None:
+    def __init__(self, low_channels: int, high_channels: int, activation: Activation = "leaky_relu") -> None:
         super().__init__()
-        activations = {"leaky_relu": nn.LeakyReLU(0.1), "swish": nn.SiLU()}
-        if activation not in activations:
-            raise UsageError(f"{activation}: is no activation of this module", f"use {' or '.join(activations)}")
+        check_choice("activation", activation, Activation)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(4),
             nn.Conv2d(low_channels, high_channels, 4, bias=False),  # 4 x 4 -> 1 x 1
-            activations[activation],
+            nn.LeakyReLU(0.1) if activation == "leaky_relu" else nn.SiLU(),
             nn.Conv2d(high_channels, high_channels, 1, bias=False),
             nn.Sigmoid(),
         )

@@ -1,13 +1,14 @@
 """The code generators one can train, by name."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from data.errors import UsageError
 from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, r3, sle
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant, check_config
 
 VARIANTS: dict[str, Variant] = {
     "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
@@ -41,10 +42,10 @@ def check_code_shape(code_shape: CodeShape) -> None:
         raise UsageError(f"codes of {channels} channels: no variant takes them", f"use 1 to {MAX_CHANNELS} channels")
 
 
-def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:
-    """(generator, critic) of a variant for codes of that shape, with fields of its Config overridden.
+def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -> tuple[Variant, Any]:
+    """A variant and its Config with fields overridden.
 
-    Raises `UsageError` for an unknown variant or field and for a shape no variant takes.
+    Raises `UsageError` for an unknown variant or field, for a value it cannot have and for a shape no variant takes.
     """
     if name not in VARIANTS:
         raise UsageError(f"{name}: is not a variant", f"choose one of {', '.join(VARIANTS)}")
@@ -53,4 +54,11 @@ def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[
     if unknown := overrides.keys() - {field.name for field in dataclasses.fields(variant.Config)}:
         raise UsageError(f"{name}: has no field {', '.join(sorted(unknown))}", f"see `codegan train {name} --help`")
     config = variant.Config(**overrides)
+    check_config(config)
+    return variant, config
+
+
+def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:
+    """(generator, critic) of a variant for codes of that shape; raises what `configured` raises."""
+    variant, config = configured(name, code_shape, overrides)
     return variant.Generator(code_shape, config), variant.Critic(code_shape, config)

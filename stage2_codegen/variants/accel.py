@@ -21,14 +21,14 @@ from torch.nn import functional as F
 from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import PixelNorm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.shapes import BASE, sides
 
 SLOPE = 0.2
-BASE = 4  # side of the first map
 
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Configuration of the acceleration framework's code GAN."""
+    """The code GAN of the acceleration framework (Liu, Yao, Ren): plain convolutions, pixel norm, WGAN-GP."""
 
     width: int = 256
     """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256, ... (256 is the paper's)."""
@@ -40,15 +40,10 @@ class Config(VariantConfig):
     """Last activation, none for standardised codes; without one they are clamped to [-1, 1] before decoding."""
 
 
-def channels_at(side: int, config: Config, code_channels: int) -> int:
-    """Width of the map of this side; at least twice the code's channels."""
+def channels_at(side: int, width: int, code_channels: int) -> int:
+    """Channels of the map of this side; at least twice the code's."""
     divisor = {64: 2, 128: 2, 256: 4, 512: 8, 1024: 16}.get(side, 1)
-    return max(config.width // divisor, 2 * code_channels)
-
-
-def sides(size: int) -> list[int]:
-    """4, 8, ..., size."""
-    return [BASE << level for level in range((size // BASE).bit_length())]
+    return max(width // divisor, 2 * code_channels)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
@@ -66,12 +61,12 @@ class Generator(CodeGenerator):
         channels, size, _ = code_shape
         self.z_dim = config.z_dim
         self.bound = nn.Tanh() if config.output == "tanh" and not config.standardise else nn.Identity()
-        first = channels_at(BASE, config, channels)
+        first = channels_at(BASE, config.width, channels)
         self.dense = nn.Linear(config.z_dim, first * BASE * BASE)
         layers: list[nn.Module] = [nn.LeakyReLU(SLOPE), PixelNorm(), *self._convs(first, first)]
         inputs = first
         for side in sides(size)[1:]:
-            outputs = channels_at(side, config, channels)
+            outputs = channels_at(side, config.width, channels)
             layers += [nn.Upsample(scale_factor=2), *self._convs(inputs, outputs), *self._convs(outputs, outputs)]
             inputs = outputs
         self.layers = nn.Sequential(*layers, conv(inputs, channels, 1))
@@ -91,7 +86,7 @@ class Critic(nn.Module):
     def __init__(self, code_shape: CodeShape, config: Config) -> None:
         super().__init__()
         channels, size, _ = code_shape
-        maps = [channels_at(side, config, channels) for side in reversed(sides(size))]
+        maps = [channels_at(side, config.width, channels) for side in reversed(sides(size))]
         layers: list[nn.Module] = [conv(channels, maps[0], 1), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(maps):
             layers += [conv(inputs, inputs), nn.LeakyReLU(SLOPE), conv(inputs, outputs), nn.LeakyReLU(SLOPE)]

@@ -29,7 +29,7 @@ MAX_ATTENTION_SIDE = 32  # attention has side^4 weights: 4 MiB a sample here, 1 
 
 @dataclass(frozen=True)
 class DCGANConfig(chain.Config):
-    """Configuration of DCGAN (Radford et al.): batch norm in both networks, binary cross-entropy."""
+    """DCGAN (Radford et al.): batch norm in both networks, binary cross-entropy."""
 
     slope: ClassVar[float] = 0.2
     critic_batch_norm: ClassVar[bool] = True
@@ -50,7 +50,7 @@ def dcgan_loss(config: DCGANConfig) -> BCE:
 
 @dataclass(frozen=True)
 class LSGANConfig(DCGANConfig):
-    """Configuration of LSGAN (Mao et al.): DCGAN with the least-squares loss."""
+    """LSGAN (Mao et al.): DCGAN with the least-squares loss."""
 
 
 def lsgan_loss(config: LSGANConfig) -> LeastSquares:
@@ -59,7 +59,7 @@ def lsgan_loss(config: LSGANConfig) -> LeastSquares:
 
 @dataclass(frozen=True)
 class WGANGPConfig(chain.Config):
-    """Configuration of WGAN-GP (Gulrajani et al.): Wasserstein loss with gradient penalty."""
+    """WGAN-GP (Gulrajani et al.): Wasserstein loss with a gradient penalty."""
 
     lr: float = 1e-4
     """Learning rate of Adam for the generator."""
@@ -101,7 +101,7 @@ def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
 
 @dataclass(frozen=True)
 class SNGANConfig(chain.Config):
-    """Configuration of SNGAN (Miyato et al.): a critic under spectral normalisation."""
+    """SNGAN (Miyato et al.): a critic under spectral normalisation, hinge loss."""
 
     beta1: float = 0.5
     """Adam's first decay."""
@@ -119,7 +119,7 @@ def sngan_loss(config: SNGANConfig) -> Loss:
 
 @dataclass(frozen=True)
 class SAGANConfig(chain.Config):
-    """Configuration of SAGAN (Zhang et al.): self-attention, spectral norm in both networks, two learning rates."""
+    """SAGAN (Zhang et al.): self-attention, spectral norm in both networks, two learning rates."""
 
     lr: float = 1e-4
     """Learning rate of Adam for the generator."""

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from data.errors import UsageError
-from stage2_codegen.modules.batch_norm import BatchNorm2d
+from stage2_codegen.modules import BatchNorm2d, spectral_norm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
-
-BASE = 4  # side of the first map
+from stage2_codegen.variants.shapes import BASE, sides
 
 MakeModule = Callable[[int, int], nn.Module]  # (channels, side) of a map -> a module for it
 Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> what follows it
@@ -47,7 +45,7 @@ class Config(VariantConfig):
 
 def hidden_sides(code_shape: CodeShape) -> list[int]:
     """Sides of the maps between z and the codes: 4, 8, ..., S / 2."""
-    return [BASE << level for level in range((code_shape[1] // BASE).bit_length() - 1)]
+    return sides(code_shape[1] // 2)
 
 
 def channels_at(side: int, code_shape: CodeShape, config: Config) -> int:
@@ -60,14 +58,14 @@ def chosen_sides(
     field: str, chosen: Sequence[int] | None, published: Sequence[int], code_shape: CodeShape
 ) -> Sequence[int]:
     """The sides a configuration names, or the published ones for None; `UsageError` if there is no such map."""
-    sides, existing = published if chosen is None else chosen, hidden_sides(code_shape)
-    if missing := [side for side in sides if side not in existing]:
+    wanted, existing = published if chosen is None else chosen, hidden_sides(code_shape)
+    if missing := [side for side in wanted if side not in existing]:
         raise UsageError(
             f"--model.{field.replace('_', '-')}: no map of side {', '.join(map(str, missing))} for {code_shape[1]} x "
             f"{code_shape[1]} codes",
             f"choose among {', '.join(map(str, existing))}",
         )
-    return sides
+    return wanted
 
 
 def nothing(channels: int, side: int) -> list[nn.Module]:

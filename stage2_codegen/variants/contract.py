@@ -1,12 +1,16 @@
 """What a variant is: networks, a configuration and a loss; the trainer knows nothing else about it."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
+from data.errors import UsageError
 from data.latents import LatentStore
+from stage2_codegen.choices import check_choice
 from stage2_codegen.losses import Loss
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
@@ -34,6 +38,27 @@ class VariantConfig:
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
     augment: str = ""
     """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
+
+
+# least <= number < limit by the end of a field's name, so `width` bounds `critic_width` too; all others are 0 or more
+RANGES = {
+    **dict.fromkeys(("z_dim", "n_critic", "width"), (1, math.inf)),
+    **dict.fromkeys(("beta1", "beta2"), (0, 1)),
+}
+
+
+def check_config(config: VariantConfig) -> None:
+    """`UsageError` unless every field holds one of its choices or a number that training can use."""
+    kinds = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"--model.{field.name.replace('_', '-')}"
+        if get_origin(kinds[field.name]) is Literal:
+            check_choice(flag, value, kinds[field.name])
+        elif isinstance(value, int | float):
+            least, limit = next((r for end, r in RANGES.items() if field.name.endswith(end)), (0, math.inf))
+            if not least <= value < limit:
+                below = "" if math.isinf(limit) else f" and less than {limit}"
+                raise UsageError(f"{flag} {value}: is impossible", f"give {least} or more{below}")
 
 
 Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine

@@ -13,10 +13,14 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from stage2_codegen.choices import check_choice
 from stage2_codegen.losses import Loss
 from stage2_codegen.modules import GraphConvolution, NonLocal
+from stage2_codegen.modules.graph_convolution import Adjacency, NodeFeatures
 from stage2_codegen.variants import baselines, chain
 from stage2_codegen.variants.contract import CodeShape, VariantConfig
+
+HostName = Literal["dcgan", "sagan"]
 
 
 class Host(NamedTuple):
@@ -25,7 +29,7 @@ class Host(NamedTuple):
 
 
 _DCGAN, _SAGAN = baselines.DCGANConfig(), baselines.SAGANConfig()
-HOSTS = {
+HOSTS: dict[HostName, Host] = {
     "dcgan": Host(_DCGAN, baselines.dcgan_loss(_DCGAN)),
     "sagan": Host(_SAGAN, baselines.sagan_loss(_SAGAN)),
 }
@@ -33,12 +37,12 @@ HOSTS = {
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Configuration of GCA (Peng et al.): graph convolution at 8 x 8 in DCGAN or SAGAN.
+    """GCA (Peng et al.): graph convolution over the positions of the 8 x 8 map of DCGAN or SAGAN.
 
     Once made, it holds numbers everywhere: fields given as None took the host's values.
     """
 
-    host: Literal["dcgan", "sagan"] = "dcgan"
+    host: HostName = "dcgan"
     """The GAN whose networks, objective and optimiser these are."""
     z_dim: int | None = None  # type: ignore[assignment]
     """Length of the noise vector, N(0, 1); None: the host's."""
@@ -56,13 +60,14 @@ class Config(VariantConfig):
     """Side of the map with the module, 4, 8, ..., S/2; parameters grow with its fourth power."""
     relation: Literal["gca", "non-local"] = "gca"
     """The module: graph convolution, or the non-local block it is compared with."""
-    adjacency: Literal["soft", "binary"] = "soft"
+    adjacency: Adjacency = "soft"
     """Weights of the graph's edges: the attention map (eq. 1), or which of its entries exceed 1 / positions."""
-    node_features: Literal["conv", "diag"] = "conv"
+    node_features: NodeFeatures = "conv"
     """Feature matrix J of the nodes (eq. 2): from a 1 x 1 convolution, or one number a node on the diagonal."""
 
     def __post_init__(self) -> None:
         """Take from the host what was left to it, so that the trainer and a run's config.json see numbers."""
+        check_choice("--model.host", self.host, HostName)
         for field in ("z_dim", "lr", "critic_lr", "beta1", "beta2"):
             if getattr(self, field) is None:
                 object.__setattr__(self, field, getattr(HOSTS[self.host].config, field))

@@ -28,7 +28,7 @@ from stage2_codegen.variants.contract import CodeShape
 
 @dataclass(frozen=True)
 class Config(chain.Config):
-    """Configuration of GIU-GANs (Tian et al.): involution with excited kernels, WGAN-GP, spectral norm."""
+    """GIU-GANs (Tian et al.): involution with excited kernels, spectral norm, WGAN-GP."""
 
     spectral_norm: Literal["none", "critic", "both"] = "both"
     """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""

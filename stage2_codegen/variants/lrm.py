@@ -33,16 +33,18 @@ from stage2_codegen.losses import BCE, LossAndLogs
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.metadata import bank_rows
 from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
+from stage2_codegen.modules.long_range import Merge, Relation
+from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.shapes import BASE, sides
 
-BASE = 4  # side of the first map
 SLOPE = 0.2
 METADATA_WIDTH = 128  # what the generator sees of a metadata vector
 
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Configuration of LRM GAN, three stages with a long-range module and metadata."""
+    """LRM GAN: three stages, a long-range module, and vectors of training images beside the noise."""
 
     z_dim: int = 100
     """Length of the noise vector, N(0, 1); with metadata z has one more entry, which picks the row of the bank."""
@@ -60,9 +62,9 @@ class Config(VariantConfig):
     """What stands on the chosen map: the long-range module, or the paper's ablations of it (table 1)."""
     long_range_size: int = 0
     """Side of that map (the paper: 32 or 64); 0 is 32, or half the code's side where that is less."""
-    relation: Literal["matmul", "pairwise"] = "matmul"
+    relation: Relation = "matmul"
     """How relations weigh the map: matmul as the equations say, pairwise as the prose does."""
-    merge: Literal["concat", "gated", "sum"] = "concat"
+    merge: Merge = "concat"
     """How the map and its two long-range maps are joined."""
     metadata_dim: int = 512
     """Length of a metadata vector; 0 is without metadata."""
@@ -78,11 +80,6 @@ class Config(VariantConfig):
     """Weight lambda3 of colour consistency (eq. 4)."""
     colour_reduction: Literal["mean", "norm"] = "mean"
     """mean divides by the number of entries, as the lineage's code does; norm is eq. 1 to the letter."""
-
-
-def sides(size: int) -> list[int]:
-    """4, 8, ..., size."""
-    return [BASE << level for level in range((size // BASE).bit_length())]
 
 
 def channels_at(side: int, config: Config, code_channels: int) -> int:
@@ -225,8 +222,8 @@ class Generator(CodeGenerator):
 
 
 def check(config: Config) -> None:
-    if min(config.width, config.critic_width, config.z_dim, config.metadata_rows) < 1 or config.metadata_dim < 0:
-        raise UsageError("lrm: widths, z_dim and metadata_rows must be positive", "see `codegan train lrm --help`")
+    if config.metadata_dim and not config.metadata_rows:
+        raise UsageError("metadata_rows 0: leaves no metadata", "give 1 or more, or --model.metadata-dim 0")
     if config.metadata and not config.metadata_dim:
         raise UsageError("metadata_dim 0: is without metadata", "leave out --model.metadata or --model.metadata-dim")
 
@@ -276,7 +273,7 @@ class Critic(nn.Module):
 
 def colour_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (N, C) and covariance (N, C, C) of the colours of each sample, its positions being the population."""
-    colours = codes.to(torch.promote_types(codes.dtype, torch.float32)).flatten(2)  # (N, C, positions)
+    colours = at_least_fp32(codes).flatten(2)  # (N, C, positions)
     mean = colours.mean(2)
     centred = colours - mean[:, :, None]
     return mean, centred @ centred.mT / centred.shape[2]
@@ -289,7 +286,7 @@ def colour_consistency(lower: Tensor, upper: Tensor, config: Config) -> Tensor:
     them, so that the weights mean the same for any number of channels; C of 16 would make `norm` 16 and 256 times as
     strong. Computed in fp32 at least, whatever precision surrounds it.
     """
-    with torch.autocast(upper.device.type, enabled=False):
+    with full_precision(upper):
         targets = colour_statistics(lower.detach())
         gaps = [(own - target).square() for own, target in zip(colour_statistics(upper), targets, strict=True)]
         means, covariances = (g.mean() if config.colour_reduction == "mean" else g.sum() / len(g) for g in gaps)

@@ -25,16 +25,20 @@ from torch import Tensor, nn
 
 from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.modules import ResidualBlock
+from stage2_codegen.variants.accel import channels_at
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.shapes import BASE, sides
 
 SLOPE = 0.2
-BASE = 4  # side of the first map
 SCHEDULED = ("lr", "critic_lr", "beta2", "gamma", "ema_halflife_kimg")  # each has an `end_` twin
 
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Configuration of the modern recipe; scheduled fields give the value training starts from."""
+    """The modern recipe (Huang et al.): relativistic pairing, zero-centred penalties, residual networks, a burn-in.
+
+    Scheduled fields give the value that training starts from.
+    """
 
     width: int = 256
     """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256."""
@@ -72,9 +76,7 @@ def schedule(config: Config, kimg: float) -> Config:
 def map_channels(code_shape: CodeShape, config: Config) -> list[int]:
     """Widths of the maps of side 4, 8, ..., S; at least twice the code's channels."""
     channels, size, _ = code_shape
-    narrower = {64: 2, 128: 2, 256: 4}
-    sides = [BASE << level for level in range((size // BASE).bit_length())]
-    return [max(config.width // narrower.get(side, 1), 2 * channels) for side in sides]
+    return [channels_at(side, config.width, channels) for side in sides(size)]
 
 
 def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> Layer:

@@ -30,11 +30,12 @@ from torch.nn import functional as F
 from data.errors import UsageError
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.losses import Hinge, Loss, LossAndLogs
+from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.perceptual import load_lpips
+from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import (
     SLOPE,
-    Activation,
     Decoder,
     DownBlock,
     Pyramid,
@@ -57,7 +58,7 @@ Reconstruction = tuple[Tensor, Tensor]  # what a decoder made, and what it shoul
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Configuration of FastGAN."""
+    """FastGAN (Liu et al.): skip-layer excitation and a self-supervised critic, for few pictures."""
 
     z_dim: int = 256
     """Length of the noise vector, N(0, 1)."""
@@ -208,7 +209,9 @@ class SelfSupervised:
         quadrant = int(torch.randint(4, ()))  # one a batch, and the same on all ranks, which are seeded alike
         scores_real, pairs = critic(real, quadrant=quadrant)
         loss, logs = self.adversarial.of_scores(scores_real.float(), critic(fake).float())
-        reconstruction = torch.stack([self.distance(made.float(), target.float()) for made, target in pairs]).sum()
+        with full_precision(real):  # also for the network inside LPIPS
+            distances = [self.distance(at_least_fp32(made), at_least_fp32(target)) for made, target in pairs]
+            reconstruction = torch.stack(distances).sum()
         return loss + self.weight * reconstruction, {**logs, "loss/reconstruction": reconstruction.detach()}
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Judged) -> LossAndLogs:

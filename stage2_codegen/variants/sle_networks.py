@@ -5,20 +5,17 @@ Convolutions have no biases. The paper gives no widths; block structure and widt
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
-from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation
+from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation, spectral_norm
+from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.noise import normal_rows
 
 SLOPE = 0.2
 INIT_STD = 0.02
-
-Activation = Literal["leaky_relu", "swish"]
 
 
 def initialise(network: nn.Module) -> None:

@@ -37,6 +37,7 @@ def test_the_same_configuration_resumes_and_what_may_change_is_updated(tmp_path:
 def test_every_other_difference_is_refused_by_name(tmp_path: Path) -> None:
     run = tmp_path / "run"
     open_run(run, to_json(Config(run)))
+    (run / "checkpoints" / "000000000016").mkdir(parents=True)
     before = (run / "config.json").read_bytes()
     with pytest.raises(MismatchError) as refused:
         open_run(run, to_json(Config(run, kimg=2.0, seed=3, model=Model(width=9))), ["kimg"])
@@ -46,6 +47,35 @@ def test_every_other_difference_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="extra"):
         open_run(run, {**to_json(Config(run)), "extra": 1})
     assert (run / "config.json").read_bytes() == before
+
+
+def test_before_the_first_checkpoint_everything_may_differ(tmp_path: Path) -> None:
+    """A command that failed before it trained is corrected by typing it again."""
+    run = tmp_path / "run"
+    open_run(run, to_json(Config(run)))
+    for name in ("metrics.jsonl", "skipped.jsonl", ".lock", "checkpoints/.partial-000000000016/state.json"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    open_run(run, to_json(Config(run, seed=3, model=Model(width=9))))
+    stored = json.loads((run / "config.json").read_text())
+    assert (stored["seed"], stored["model"]["width"]) == (3, 9)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/000000000016", "weights", "samples", "notes.txt"])
+def test_a_folder_with_more_than_a_start_keeps_its_configuration(name: str, tmp_path: Path) -> None:
+    """Weights alone are a trained run whose checkpoints were removed; what no run writes is someone's."""
+    run = tmp_path / "run"
+    open_run(run, to_json(Config(run)))
+    (run / name).mkdir(parents=True)
+    with pytest.raises(MismatchError, match="seed"):
+        open_run(run, to_json(Config(run, seed=3)))
+
+
+def test_a_configuration_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["ViT"]}')
+    with pytest.raises(MismatchError, match="architectures"):
+        open_run(tmp_path, to_json(Config(tmp_path)))
+    assert json.loads((tmp_path / "config.json").read_text()) == {"architectures": ["ViT"]}
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a person meets at the prompt: verbs, two-line errors, exit codes."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,9 @@ import pytest
 
 from data.errors import UsageError
 from pipelines.cli import VERBS, main, run
+
+ASCII = {"PYTHONIOENCODING": "ascii"}  # what tyro then draws frames with
+NARROW = {"PYTHONIOENCODING": "utf-8", "COLUMNS": "40"}
 
 
 def _exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -81,6 +86,31 @@ def test_bad_input_gives_two_lines_and_its_code(
     assert hint in second
     assert not rest
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "settings"),
+    [
+        (["inspect", "scenes:4", "--max-skips", "1"], "Unrecognized options: --max-skips, 1", ASCII),
+        (["inspect", "scenes:4", "--max-skips", "1"], "Unrecognized options: --max-skips, 1", NARROW),
+        (["encode", "--data", "a", "--autoencoder", "a", "--out", "s", "--dtype", "int4"], "invalid choice", ASCII),
+        (["report", "--out", "page"], "--run PATH", ASCII),
+    ],
+)
+def test_a_wrong_command_line_is_two_plain_lines_in_a_pipe(
+    arguments: list[str], said: str, settings: dict[str, str], tmp_path: Path
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | settings
+    command = [sys.executable, "-m", "pipelines", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8")
+    program = f"codegan {arguments[0]}"
+    what, fix = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert what.startswith(f"error: {program}: ")
+    assert said in what
+    assert fix == f"  fix: {program} --help"
+    assert "--help" not in what
+    assert not re.search(r"-{3,}|[─│╭╮╰╯\x1b]|  ", what)
 
 
 def test_traceback_is_shown_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

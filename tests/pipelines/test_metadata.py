@@ -25,11 +25,11 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 DATA, SIZE, COUNT = "scenes:5", 32, 5
 
 
-def make_store(path: Path, copies: int = 1) -> Path:
-    images = open_images(DATA, SIZE)
-    description = {"fingerprint": "f" * 32, "image_size": SIZE, "data": [DATA], "data_fingerprint": images.fingerprint}
-    writer = LatentWriter(path, COUNT * copies, (1, 4, 4), "float16", description)
-    writer.write_shard(0, np.zeros((COUNT * copies, 1, 4, 4), np.float32))
+def make_store(path: Path, copies: int = 1, data: str = DATA) -> Path:
+    images = open_images(data, SIZE)
+    description = {"fingerprint": "f" * 32, "image_size": SIZE, "data": [data], "data_fingerprint": images.fingerprint}
+    writer = LatentWriter(path, len(images) * copies, (1, 4, 4), "float16", description)
+    writer.write_shard(0, np.zeros((len(images) * copies, 1, 4, 4), np.float32))
     writer.seal(list(np.repeat(images.keys, copies)))
     return path
 
@@ -95,6 +95,51 @@ def test_a_second_run_computes_nothing(weights: Path, tmp_path: Path, monkeypatc
     metadata(config)
     monkeypatch.setattr(metadata_module, "load_convolutions", lambda *_: pytest.fail("computed again"))
     metadata(config)
+
+
+def test_vectors_of_another_data_set_are_not_overwritten(weights: Path, tmp_path: Path) -> None:
+    metadata(MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "bank"))
+    before = {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()}
+    other = make_store(tmp_path / "other", data="scenes:6")
+    with pytest.raises(MismatchError, match=DATA) as caught:
+        metadata(MetadataConfig(other, weights, out=tmp_path / "bank"))
+    assert caught.value.exit_code == 4
+    assert "--out" in caught.value.fix
+    assert {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()} == before
+
+
+def test_other_weights_replace_the_vectors_of_the_same_images(
+    vgg: nn.Sequential, weights: Path, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "store")
+    metadata(MetadataConfig(store, weights))
+    doubled = {f"features.{name}": value.clone() for name, value in vgg.state_dict().items()}
+    for name in ("weight", "bias"):
+        doubled[f"features.28.{name}"] *= 2  # the last convolution; a ReLU follows
+    safetensors.torch.save_file(doubled, tmp_path / "doubled.safetensors")
+    first, _ = load_bank(tmp_path / "store-metadata")
+    metadata(MetadataConfig(store, tmp_path / "doubled.safetensors"))
+    torch.testing.assert_close(load_bank(tmp_path / "store-metadata")[0], 2 * first)
+
+
+def test_vectors_do_not_depend_on_a_gpu_s_settings(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def layers(*_: object) -> nn.Sequential:
+        class Recorder(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                cudnn = torch.backends.cudnn
+                seen.add((cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+                return x
+
+        return nn.Sequential(Recorder())
+
+    monkeypatch.setattr(metadata_module, "load_convolutions", layers)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        metadata(MetadataConfig(make_store(tmp_path / "store"), weights))
+    assert seen == {(False, True, False)}
 
 
 def test_images_of_another_data_set_are_refused(weights: Path, tmp_path: Path) -> None:

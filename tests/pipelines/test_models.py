@@ -19,9 +19,10 @@ def test_flops_of_accel_are_those_of_its_convolutions() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_has_a_cost_at_every_size(name: str) -> None:
-    flops = [cost(name, (3, side, side)).generator_flops for side in SIDES]
-    assert flops == sorted(flops)
-    assert flops[0] > 0
+    costs = [cost(name, (3, side, side)) for side in SIDES]
+    for flops in ([taken.generator_flops for taken in costs], [taken.critic_flops for taken in costs]):
+        assert flops == sorted(flops)
+        assert flops[0] > 0
 
 
 def test_the_table_has_a_row_for_every_variant_and_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,18 @@ def test_a_run_is_not_resumed_with_other_settings(run: Path) -> None:
         train(replace(configure(run), seed=1))
 
 
+def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(tmp_path / "run")
+    for lr, code in ((1e30, 8), (config.lr, 0)):
+        monkeypatch.setattr(sys, "argv", ["codegan", "train-ae", *flags(replace(config, lr=lr))])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == code
+    assert_same_state(run, config.out)
+
+
 def test_held_out_images_are_never_trained_on() -> None:
     for count in (2, 19, 40, 6000):
         train_indices, held_out = split(count, seed=0)
@@ -228,6 +240,21 @@ def test_an_interrupted_store_is_finished_by_the_same_autoencoder_only(
     for path in straight.out.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (config.out / path.relative_to(straight.out)).read_bytes()
+
+
+def test_pixels_are_stored_unless_a_run_has_that_name(
+    run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    config = encoding(Path("pixels"), pictures)
+    encode(config)
+    store = LatentStore.open(config.out)
+    assert (store.code_shape, store.metadata["autoencoder_run"]) == ((3, 16, 16), "pixels")
+    shutil.copytree(run, "pixels")
+    encode(replace(config, out=pictures.parent / "latents"))
+    store = LatentStore.open(pictures.parent / "latents")
+    assert store.fingerprint == Autoencoder.load(run).fingerprint
+    assert store.metadata["autoencoder_run"] == str(Path("pixels").resolve())
 
 
 def broken(pictures: Path) -> None:

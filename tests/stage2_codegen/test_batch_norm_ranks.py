@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from data.errors import UsageError
 from stage2_codegen.modules.batch_norm import BatchNorm1d, BatchNorm2d, batch_moments
 from stage2_codegen.modules.representative_batch_norm import RepresentativeBatchNorm2d
 
@@ -22,6 +23,7 @@ from stage2_codegen.modules.representative_batch_norm import RepresentativeBatch
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[int, ...]]] = {
     "2d": (lambda: BatchNorm2d(3), lambda: nn.BatchNorm2d(3), (6, 3, 4, 2)),
     "1d": (lambda: BatchNorm1d(3), lambda: nn.BatchNorm1d(3), (6, 3)),
+    "1d-one-sample-each": (lambda: BatchNorm1d(3), lambda: nn.BatchNorm1d(3), (2, 3)),
     "1d-length": (lambda: BatchNorm1d(3), lambda: nn.BatchNorm1d(3), (6, 3, 5)),
     "cumulative": (lambda: BatchNorm2d(3, momentum=None), lambda: nn.BatchNorm2d(3, momentum=None), (6, 3, 4, 2)),
     "no-affine": (lambda: BatchNorm2d(3, affine=False), lambda: nn.BatchNorm2d(3, affine=False), (6, 3, 4, 2)),
@@ -142,9 +144,18 @@ def test_small_variances_beside_large_means_survive(two_ranks: Callable[[str], l
         torch.testing.assert_close(seen["running"].double(), exact, rtol=1e-6, atol=0)
 
 
-def test_one_value_a_channel_is_refused_as_by_torch() -> None:
-    with pytest.raises(ValueError, match="more than 1 value"):
-        BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(BatchNorm1d(3), (1, 3)), (BatchNorm2d(3), (1, 3, 1, 1)), (RepresentativeBatchNorm2d(3), (1, 3, 1, 1))],
+    ids=["1d", "2d", "rbn"],
+)
+def test_a_single_value_a_channel_is_refused_in_training(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    with pytest.raises(UsageError, match="more than one value") as caught:
+        layer.train()(x)
+    assert "--batch-size" in caught.value.fix
+    assert layer.train()(torch.cat([x, -x])).isfinite().all()
+    assert layer.eval()(x).isfinite().all()
 
 
 if __name__ == "__main__":

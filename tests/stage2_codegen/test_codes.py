@@ -28,3 +28,20 @@ def test_without_standardising_codes_are_the_latents_and_decoding_clamps() -> No
     x = torch.linspace(-2, 2, 18).reshape(1, 2, 3, 3)
     assert torch.equal(scale.to_codes(x), x)
     assert torch.equal(scale.to_latents(x), x.clamp(-1, 1))
+
+
+def test_a_scale_first_used_in_inference_serves_training_in_any_precision() -> None:
+    """Its columns are kept between calls."""
+    scale = CodeScale((0.25, -0.5), (0.75, 3.0))
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64) / 9
+    mean, std = torch.tensor([0.25, -0.5]).view(2, 1, 1), torch.tensor([0.75, 3.0]).view(2, 1, 1)
+    for dtype in (torch.float32, torch.float64):
+        codes = x.to(dtype)
+        with torch.inference_mode():
+            assert torch.equal(scale.to_latents(codes), codes * std.to(dtype) + mean.to(dtype))
+        codes.requires_grad_(True)
+        scale.to_latents(codes).sum().backward()
+        assert codes.grad is not None
+        assert codes.grad.dtype == dtype
+        assert torch.equal(codes.grad, std.to(dtype).expand_as(codes))
+        assert torch.equal(scale.to_codes(codes.detach()), (codes.detach() - mean.to(dtype)) / std.to(dtype))

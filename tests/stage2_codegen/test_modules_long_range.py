@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from stage2_codegen.modules import (
     self_attention,
 )
 from stage2_codegen.modules.graph_convolution import normalised
+from stage2_codegen.modules.self_attention import FusedAttention
 
 RELATIONS: list[Any] = ["matmul", "pairwise"]
 MERGES: list[Any] = ["concat", "gated", "sum"]
@@ -404,3 +406,32 @@ def test_softmax_is_fp32_under_autocast(case: str) -> None:
     assert watch.softmax_types <= {torch.float32}
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), module(x), rtol=0.1, atol=0.1)
+
+
+def fused(*shapes: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    torch.manual_seed(0)
+    inputs = [randn(*shape).requires_grad_() for shape in shapes]
+    return inputs, FusedAttention.apply(*inputs)
+
+
+def test_what_the_fused_kernels_keep_is_gone_after_backward() -> None:
+    """Although the output, which a training step keeps to the next, still points to the node."""
+    _, output = fused((2, 3, 9), (2, 3, 9), (2, 3, 9))
+    kept = weakref.ref(output.grad_fn.graph[1])  # type: ignore[union-attr]
+    assert kept() is not None
+    output.sum().backward()
+    assert kept() is None
+    with pytest.raises(RuntimeError, match="second time"):
+        output.sum().backward()
+
+
+def test_a_retained_graph_gives_the_same_gradients_again() -> None:
+    inputs, output = fused((2, 3, 9), (2, 3, 9), (2, 3, 9))
+    weight = torch.randn_like(output)
+    once, twice, differentiable = (
+        torch.autograd.grad(output, inputs, weight, retain_graph=True, create_graph=create)
+        for create in (False, False, True)
+    )
+    for first, second, third in zip(once, twice, differentiable, strict=True):
+        close(second, first)
+        close(third, first)

@@ -247,6 +247,21 @@ def test_critic_loss_is_hinge_plus_weighted_reconstructions(name: Literal["l1", 
     torch.testing.assert_close(logs["loss/reconstruction"], distance)
 
 
+def test_reconstructions_are_compared_in_full_precision() -> None:
+    """Also inside the distance, which may be a network."""
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    def distance(made: Tensor, target: Tensor) -> Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), (made @ target.mT).dtype))
+        return (made - target).abs().mean()
+
+    _, critic = networks()
+    real, fake = torch.randn(2, 3, 32, 32), (torch.randn(2, 3, 16, 16), torch.randn(2, 3, 32, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        sle.SelfSupervised(Hinge(), distance, 1.0).critic_loss(critic, real, fake)
+    assert seen == [(False, torch.float32)] * 3
+
+
 def test_margins_are_soft_by_default() -> None:
     """Scores of 0 on both sides cost the two margins: 1.8 on average, never 2."""
 

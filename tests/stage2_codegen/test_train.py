@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.checkpoints import load_newest, save_weights
+from data.checkpoints import load_newest, load_weights, save_weights
 from data.errors import DivergedError, InputError, MismatchError, UsageError
 from data.images import to_float
 from data.latents import LatentWriter
 from data.scenes import Scenes
+from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.train import TrainConfig, train
@@ -231,6 +233,33 @@ def test_changed_configuration_is_refused_by_name(configure: Configure) -> None:
         train("accel", configure("accel", "run", kimg=0.032, seed=3, model={"lr": 1e-3}))
 
 
+def test_a_command_that_failed_before_it_trained_is_corrected_in_the_same_folder(configure: Configure) -> None:
+    arguments = _arguments(configure("lrm", "run", kimg=0.008), "lrm")
+    with pytest.raises(InputError, match="no metadata"):
+        cli.run([*arguments, "--model.metadata", "missing"])
+    cli.run(arguments)
+    train("lrm", configure("lrm", "whole", kimg=0.008))
+    _assert_same_bits(configure("lrm", "whole").out, configure("lrm", "run").out)
+    with pytest.raises(MismatchError, match=r"model\.metadata"):
+        cli.run([*arguments, "--model.metadata", "missing"])
+
+
+def test_a_store_of_pixels_means_no_run_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _make_autoencoder(tmp_path / "pixels")
+    pixels = Autoencoder.of_pixels()
+    described = {"fingerprint": pixels.fingerprint, "autoencoder": pixels.config, "data": ["none"], "image_size": 16}
+    writer = LatentWriter(tmp_path / "store", 8, (3, 16, 16), "float16", {**described, "autoencoder_run": "pixels"})
+    writer.write_shard(0, np.zeros((8, 3, 16, 16), np.float32))
+    writer.seal([str(i) for i in range(8)])
+    model = VARIANTS["dcgan"].Config(**MODEL["dcgan"])
+    config = TrainConfig(tmp_path / "store", tmp_path / "run", model, kimg=0.008, batch_size=8)
+    train("dcgan", config)
+    assert ImageGenerator.load(config.out)(seeds=[0]).shape == (1, 3, 16, 16)
+    with pytest.raises(MismatchError, match="another autoencoder"):
+        train("dcgan", replace(config, autoencoder=Path("pixels")))
+
+
 def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> None:
     _make_autoencoder(tmp_path / "other", seed=1)
     with pytest.raises(MismatchError, match="another autoencoder"):
@@ -262,6 +291,32 @@ def test_images_depend_on_their_seed_alone(name: str, configure: Configure) -> N
     np.testing.assert_array_equal(pipe(seeds=[8, 5]), together[[3, 0]])
     assert (together[0] != together[1]).any()
     assert sorted(path.name for path in (config.out / "samples").iterdir()) == ["000000032.png"]
+
+
+def test_loading_builds_no_critic_and_leaves_the_random_numbers_alone(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("accel", "run", kimg=0.008)
+    train("accel", config)
+    monkeypatch.setitem(VARIANTS, "accel", VARIANTS["accel"]._replace(Critic=lambda *_: pytest.fail("built a critic")))
+    before = torch.get_rng_state()
+    pipe = ImageGenerator.load(config.out)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = _state(config.out)["G_ema"]
+    assert all(torch.equal(value, expected[key]) for key, value in pipe.generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"variant": "acel"}, {"model": {"widht": 8}}, {"model": {"width": -1}}, {"code_shape": [4, 17, 17]}],
+)
+def test_a_run_of_another_version_is_refused(change: dict[str, Any], configure: Configure) -> None:
+    config = configure("accel", "run", kimg=0.008)
+    train("accel", config)
+    weights = load_weights(config.out / "weights")
+    save_weights(config.out / "weights", weights.tensors, {**weights.state, **change})
+    with pytest.raises(UsageError):
+        ImageGenerator.load(config.out)
 
 
 def test_metrics_name_what_happened(configure: Configure) -> None:

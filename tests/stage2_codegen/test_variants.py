@@ -11,7 +11,7 @@ from data.errors import UsageError
 from stage2_codegen.losses import Loss
 from stage2_codegen.variants import SIDES, VARIANTS, build_networks
 from stage2_codegen.variants.accel import Generator
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, check_config
 from tests.tiny_variants import TINY
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
@@ -137,13 +137,13 @@ def test_bf16_follows_fp32(name: str) -> None:
     G, critic, _ = build(name)
     for network in (G, critic):
         network.eval().to(memory_format=torch.channels_last)
-    z = torch.randn(4, G.z_dim)
-    torch.manual_seed(1)
-    whole = G(z)
-    torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = G(z)
-    assert (half.float() - whole).abs().mean() < 0.1 * whole.abs().mean() + 1e-3
+    for network, x in ((G, torch.randn(4, G.z_dim)), (critic, torch.randn(4, *SHAPE))):
+        torch.manual_seed(1)
+        whole = network(x)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(x)
+        assert (half.float() - whole).abs().mean() < 0.1 * whole.abs().mean()
 
 
 @every_variant
@@ -188,6 +188,49 @@ def test_unknown_names_are_refused() -> None:
         build_networks("acel", (16, 32, 32))
     with pytest.raises(UsageError, match="widht"):
         build_networks("accel", (16, 32, 32), widht=3)
+
+
+@every_variant
+def test_every_default_can_be_trained_at_the_start_and_at_the_end(name: str) -> None:
+    variant = VARIANTS[name]
+    for kimg in (0.0, 1e6):
+        check_config(variant.schedule(variant.Config(), kimg))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "fix"),
+    [
+        *((name, "width", 0, "1 or more") for name in VARIANTS),
+        *((name, "width", -64, "1 or more") for name in VARIANTS),
+        ("lrm", "critic_width", 0, "1 or more"),
+        ("lrm", "metadata_dim", -1, "0 or more"),
+        ("lrm", "metadata_rows", 0, "1 or more"),
+        ("accel", "z_dim", 0, "1 or more"),
+        ("accel", "n_critic", 0, "1 or more"),
+        ("accel", "lr", -1e-3, "0 or more"),
+        ("accel", "critic_lr", float("nan"), "0 or more"),
+        ("accel", "lr", float("inf"), "0 or more"),
+        ("accel", "beta1", 1.5, "less than 1"),
+        ("accel", "ema_halflife_kimg", -1.0, "0 or more"),
+        ("dcgan", "init_std", -0.02, "0 or more"),
+        ("r3", "burnin_kimg", -1.0, "0 or more"),
+        ("r3", "end_beta2", 1.0, "less than 1"),
+        ("r3", "end_lr", -1e-4, "0 or more"),
+        ("r3", "end_gamma", -1.0, "0 or more"),
+        ("r3", "end_ema_halflife_kimg", -1.0, "0 or more"),
+        ("r3", "penalty", "exakt", "exact or finite-difference"),
+        ("lrm", "relation", "foo", "matmul or pairwise"),
+        ("giu", "spectral_norm", "yes", "none or critic or both"),
+        ("gca", "host", "lsgan", "dcgan or sagan"),
+        ("sle", "activation", "relu", "leaky_relu or swish"),
+        ("sle", "reconstruct", "l2", "l1 or mse or lpips or none"),
+        ("accel", "output", "sigmoid", "tanh or none"),
+    ],
+)
+def test_values_that_cannot_train_are_refused_with_those_that_can(name: str, field: str, value: Any, fix: str) -> None:
+    with pytest.raises(UsageError, match=f"{field}|{field.replace('_', '-')}") as caught:
+        build_networks(name, (3, 16, 16), **{**TINY[name], field: value})
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(

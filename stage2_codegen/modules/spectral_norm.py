@@ -1,0 +1,26 @@
+"""Spectral normalisation (Miyato et al., "Spectral Normalization for GANs", eq. 8 and algorithm 1)."""
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import register_parametrization
+
+from stage2_codegen.precision import full_precision
+
+
+class SpectralNorm(_SpectralNorm):
+    """torch's weight / sigma, with sigma and the power iteration in the weight's own precision also under autocast.
+
+    On a GPU autocast would take both products of a matrix and a vector in bf16, whose rounding of sigma scales the
+    whole layer and whose noise moves the estimated singular vectors from step to step.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with full_precision(weight):
+            return super().forward(weight)
+
+
+def spectral_norm[Layer: nn.Conv2d | nn.ConvTranspose2d](layer: Layer) -> Layer:
+    """The layer with a weight whose matrix, outputs x all inputs, has spectral norm 1; initialise it before."""
+    outputs = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim=outputs))
+    return layer
