@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 import io
 import logging
 import os
@@ -128,7 +129,7 @@ def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> 
     variant, *rest = arguments
     if variant not in variants:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, "codegan train --help"))
-    about = (config.__doc__ or "").replace("VARIANT", variant)
+    about = inspect.cleandoc(config.__doc__ or "").replace("VARIANT", variant)
     function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest, about))
 
 
@@ -138,7 +139,10 @@ def _did_you_mean(word: str, known: Any, help_command: str) -> str:
 
 
 def _parse(config: Any, program: str, arguments: list[str], about: str | None = None) -> Any:
-    """The dataclass filled from flags, `about` in place of its docstring in the help; tyro's boxed message of a wrong flag becomes our two lines."""
+    """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines.
+
+    `about` stands in the help instead of the dataclass's docstring.
+    """
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
