@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
 from data.latents import LatentStore
+from data.runs import read_metrics
 from pipelines.models import cost
 from stage2_codegen.variants import VARIANTS
 
@@ -72,23 +73,28 @@ def main() -> None:
     print(f"{describe()}; codes {' x '.join(map(str, shape))}, {options.kimg:g} thousand samples, batch 16, ", end="")
     print(f"{options.precision}, seeds {' '.join(map(str, options.seeds))}, scores of {options.num} samples")
     for group in options.groups:
-        print(f"\n### {group}\n\n| | parameters, M | peak memory, MB | fd-squeezenet, a seed each |")
-        print("|---|---|---|---|", flush=True)
+        print(f"\n### {group}\n\n| | parameters, M | peak memory, MB | score of real / fake | fd-squeezenet |")
+        print("|---|---|---|---|---|", flush=True)
         for label, (variant, flags) in ROWS[group].items():
             flags = flags if options.published_widths else f"{QUARTER.get(variant, '')} {flags}".strip()
-            scores, peak = [], 0.0
+            scores, ends, peak = [], [], 0.0
             for seed in options.seeds:
                 slug = f"{variant}{flags.replace('--model.', '').replace(' ', '-')}-{seed}"
                 run = out / "runs" / slug
                 command = f"train {variant} --out {run} --seed {seed} {training} {flags}"
                 peak = max(peak, run_verb(out, f"train-{slug}", command)["peak_mb"])
                 run_verb(out, f"score-{slug}", f"score --run {run} {scoring}")
-                scores.append(json.loads((run / "scores.json").read_text())["fd-squeezenet"]["value"])
+                distance = json.loads((run / "scores.json").read_text())["fd-squeezenet"]
+                scores.append(distance["value"])
+                last = read_metrics(run)[-1]
+                ends.append(f"{last['score/real']:.2f} / {last['score/fake']:.2f}")
             model = json.loads((out / "runs" / slug / "config.json").read_text())["model"]
             taken = cost(variant, shape, **model)
             parameters = f"{taken.generator_parameters / 1e6:.2f} / {taken.critic_parameters / 1e6:.2f}"
             values = ", ".join(f"{score:.3g}" for score in scores)
-            print(f"| {label} | {parameters} | {peak:.0f} | {values} |", flush=True)
+            print(f"| {label} | {parameters} | {peak:.0f} | {', '.join(ends)} | {values} |", flush=True)
+    floors = f"{distance['real_floor']:.3g} between real halves, {distance['autoencoder_floor']:.3g} by the autoencoder"
+    print(f"\nOne entry a seed; scores of the critic at the last log. Floors of fd-squeezenet: {floors}.")
 
 
 if __name__ == "__main__":
