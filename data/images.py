@@ -5,11 +5,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.decoding import Unreadable, decode, one_line
-from data.errors import InputError, UsageError
+from data.errors import CodeganError, InputError, UsageError
+from data.places import shown
 from data.prefetch import prefetch
 from data.scenes import Scenes, parse_scenes
-from data.sources import Entry, Skip, list_entries
+from data.sources import Entry, Listing, Skip, list_entries
 from data.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class ImageSet:
     notes: dict[str, str]  # remarks by key
     size: int | None  # what `image` and `batches` fit to
     pil: Callable[[int], Image.Image]  # RGB and upright, in its own size
+    draw: Callable[[int, int], NDArray[np.uint8]] | None = None  # of scenes without a size: (index, size) -> the scene
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -107,6 +109,13 @@ class ImageSet:
         """(3, H, W), fitted if the set has a `size`."""
         image = self.pil(index)
         return to_array(image if self.size is None else fit(image, self.size))
+
+    def fitted(self, index: int, sizes: Iterable[int]) -> list[NDArray[np.uint8]]:
+        """The picture fitted to each of `sizes`, (3, size, size), and decoded once."""
+        if self.draw is not None:
+            return [self.draw(index, size) for size in sizes]
+        image = self.pil(index)
+        return [to_array(fit(image, size)) for size in sizes]
 
     def batches(self, batch_size: int, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
         """(n, 3, size, size) in order, the last one perhaps smaller; decoded ahead in a few threads."""
@@ -117,17 +126,31 @@ class ImageSet:
         return (np.stack(batch) for batch in batched(images, batch_size))
 
 
+class Share(NamedTuple):
+    """One process's part of work that several do; `gather` joins their lists, in the order of their ranks, for all."""
+
+    rank: int
+    ranks: int
+    gather: Callable[[list[Any]], list[Any]]
+
+
+ALONE = Share(0, 1, lambda part: part)
+
+
 def open_images(
     data: str | Path | Sequence[str],
     size: int | None = None,
     max_skip: float = 0.01,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    allow_hosts: Collection[str] = (),
+    share: Share = ALONE,
 ) -> ImageSet:
     """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and decode every file once.
 
     `size` is what images are fitted to; scenes without a size of their own are rendered at it. `seed` draws the scenes.
-    `on_progress` receives (files done, files in all). Raises `InputError` if nothing can be read or more than the share
+    `on_progress` receives (files done, files in all) of this process, which decodes its `share` of them. Archives on
+    web servers are read from `allow_hosts` only. Raises `InputError` if nothing can be read or more than the share
     `max_skip` of the files cannot, `CorruptError` for damaged archives, `UsageError` and `UnsafeError` for bad DATA.
     """
     names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
@@ -139,17 +162,22 @@ def open_images(
         raise UsageError(f"max skip {max_skip}: is not a share", "give a number from 0 to 1")
     if len(names) == 1 and names[0].startswith("scenes:"):
         return _open_scenes(names[0], size, seed)
-    return _open_files(names, size, max_skip, on_progress or (lambda done, total: None))
+    listing = list_entries(names, allow_hosts)
+    scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
+    return _gather_set(", ".join(map(shown, names)), listing, scans, size, max_skip)
 
 
-def _open_files(
-    names: list[str], size: int | None, max_skip: float, on_progress: Callable[[int, int], None]
-) -> ImageSet:
-    name, listing = ", ".join(names), list_entries(names)
+def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int, int], None]) -> list["_Scan"]:
+    """One of each entry; this process makes those of its share."""
+    start, stop = (len(entries) * rank // share.ranks for rank in (share.rank, share.rank + 1))
     scans: list[_Scan] = []
-    for scan in prefetch(_scan, listing.entries, ahead=4 * _THREADS, threads=_THREADS):
+    for scan in prefetch(_scan, entries[start:stop], ahead=4 * _THREADS, threads=_THREADS):
         scans.append(scan)
-        on_progress(len(scans), len(listing.entries))
+        on_progress(len(scans), stop - start)
+    return share.gather(scans)
+
+
+def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int | None, max_skip: float) -> ImageSet:
     scanned = list(zip(listing.entries, scans, strict=True))
     kept = [(entry, scan) for entry, scan in scanned if not scan.problem]
     skipped = sorted(listing.skipped + [Skip(entry.key, scan.problem) for entry, scan in scanned if scan.problem])
@@ -171,7 +199,8 @@ def _open_files(
 
 def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
     count, side = parse_scenes(name)
-    if size is not None and "@" not in name:
+    sized = "@" in name
+    if size is not None and not sized:
         side = size  # a scene looks the same at every size, so it is drawn rather than enlarged
     scenes = Scenes(count, side, seed)
     return ImageSet(
@@ -179,11 +208,12 @@ def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
         keys=[f"scene-{index:06d}" for index in range(count)],
         sizes=np.full((count, 2), side, np.int64),
         labels=None,
-        fingerprint=_digest([f"scenes:{count}@{side} seed {seed}"]),
+        fingerprint=_digest([f"{name} seed {seed}"]),
         skipped=[],
         notes={},
         size=size,
         pil=lambda index: _from_array(scenes.image(range(count)[index])),
+        draw=None if sized else lambda index, size: Scenes(count, size, seed).image(range(count)[index]),
     )
 
 
@@ -209,7 +239,7 @@ def _scan(entry: Entry) -> _Scan:
 def _read(entry: Entry) -> bytes:
     try:
         return entry.read()
-    except MemoryError:
+    except (CodeganError, MemoryError):  # a network that fails is no reason to go on without the picture
         raise
     except Exception as error:  # damaged archives raise nearly any class
         raise Unreadable(f"cannot be read: {one_line(error)}") from error

@@ -1,32 +1,46 @@
 """Where the bytes of pictures come from: a folder, a `.zip` or `.tar` shards, listed once and then read at random.
 
-Nothing is ever extracted to disk, so a hostile name inside an archive reaches no file system. Files that are no picture
-by extension, hidden files and the litter of file managers are ignored without a word.
+Each may lie here, in an object store or, archives only, on an allowed web server. Nothing is ever extracted to disk, so
+a hostile name inside an archive reaches no file system. Files that are no picture by extension, hidden files and the
+litter of file managers are ignored without a word.
 """
 
+import io
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeGuard
 
 from braceexpand import braceexpand
 from PIL import Image
 
 from data.decoding import FORMATS
-from data.errors import CorruptError, InputError, UnsafeError, UsageError
+from data.errors import CorruptError, InputError, UsageError
+from data.places import Place, data_place, list_objects, open_file, read_range, scheme_of, shown
+from data.prefetch import prefetch
+from data.web import WebFile
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 # Pictures we cannot read: leaving them out silently would lose half of someone's camera roll.
 UNSUPPORTED = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
 MAX_FILE_BYTES = 1 << 30
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_ARCHIVES = (".zip", ".tar")
 _FORMS = "DATA is a folder, a .zip, one or more .tar shards, or scenes:N"
+_INDEXED_AT_ONCE = 8  # shards, each in a thread
+
+type Source = Place | WebFile
 
 
 class Skip(NamedTuple):
@@ -82,50 +96,57 @@ def is_picture(name: str) -> bool:
     return suffix in EXTENSIONS or suffix in UNSUPPORTED
 
 
-def list_entries(names: Sequence[str]) -> Listing:
+def list_entries(names: Sequence[str], allow_hosts: Collection[str] = ()) -> Listing:
     """List DATA. Keys are paths inside the folder or archive; with several shards, below the shard's own path from
     the folder all shards share. Labels come from `.cls` members of tars, or from sub-folders of a folder or zip.
     """
-    paths = [Path(os.path.abspath(path)) for name in names for path in _expand(name)]
-    if len(set(paths)) < len(paths):
-        raise UsageError(f"{', '.join(names)}: gives a path more than once", "name every shard once")
-    if len(paths) == 1 and paths[0].is_dir():
-        listing = _list_folder(paths[0])
-    elif len(paths) == 1 and paths[0].suffix.lower() == ".zip":
-        listing = _list_zip(paths[0])
+    sources = [source for name in names for source in _expand(name, allow_hosts)]
+    if len(set(sources)) < len(sources):
+        raise UsageError(f"{', '.join(map(shown, names))}: gives a path more than once", "name every shard once")
+    if len(sources) == 1 and _is_folder(sources[0]):
+        listing = _list_folder(sources[0]) if isinstance(sources[0], Path) else _list_objects(sources[0])
+    elif len(sources) == 1 and sources[0].suffix.lower() == ".zip":
+        listing = _list_zip(sources[0])
     else:
-        listing = _list_tars(paths)
+        listing = _list_tars(sources)
     listing.entries.sort(key=lambda entry: entry.key)
     listing.skipped.sort()
     return listing
 
 
-def _expand(name: str) -> Iterator[Path]:
-    if name.startswith("pipe:"):
-        raise UnsafeError(f"{name}: would run a shell command", "save its output to a .tar file and name that")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|s3|gs|file):", name):
-        raise UsageError(f"{name}: addresses are not read", "download it first and give the local path")
-    if Path(name).exists() or "{" not in name:
-        yield _existing(name)
+def _expand(name: str, allow_hosts: Collection[str]) -> Iterator[Source]:
+    elsewhere = scheme_of(name) is not None
+    if "{" not in name or (not elsewhere and Path(name).exists()):
+        yield _find(name, allow_hosts)
         return
     try:
-        yield from map(_existing, braceexpand(name))
+        texts = list(braceexpand(name))
     except ValueError as error:
-        raise UsageError(f"{name}: its braces do not match", "write shards as shard-{000..003}.tar") from error
+        raise UsageError(f"{shown(name)}: its braces do not match", "write shards as shard-{000..003}.tar") from error
+    yield from (_find(text, allow_hosts) for text in texts)
 
 
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder", f"check the path; {_FORMS}")
-    if path.name.lower().endswith(_COMPRESSED):
+def _find(name: str, allow_hosts: Collection[str]) -> Source:
+    source = data_place(name, allow_hosts)
+    if isinstance(source, Path):
+        source = source.expanduser()
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder", f"check the path; {_FORMS}")
+    if source.name.lower().endswith(_COMPRESSED):
         raise UsageError(
-            f"{path}: a compressed tar cannot be read at random",
+            f"{source}: a compressed tar cannot be read at random",
             "unpack only the compression, e.g. gunzip --keep FILE.tar.gz, and give the .tar",
         )
-    if not path.is_dir() and path.suffix.lower() not in (".zip", ".tar"):
-        raise UsageError(f"{path}: is neither a folder nor a .zip or .tar archive", _FORMS)
-    return path
+    if not _is_folder(source) and source.suffix.lower() not in _ARCHIVES:
+        raise UsageError(f"{source}: is neither a folder nor a .zip or .tar archive", _FORMS)
+    return Path(os.path.abspath(source)) if isinstance(source, Path) else source
+
+
+def _is_folder(source: Source) -> TypeGuard[Place]:
+    """Elsewhere by its name, to save a request: an object store has no folders, and of a web server none is listed."""
+    if isinstance(source, Path):
+        return source.is_dir()
+    return not isinstance(source, WebFile) and source.suffix.lower() not in _ARCHIVES
 
 
 def _list_folder(root: Path) -> Listing:
@@ -160,17 +181,37 @@ def _check_file(path: Path, root: Path) -> tuple[int, str | None]:
     return status.st_size, None
 
 
-def _list_zip(path: Path) -> Listing:
+def _list_objects(folder: "UPath") -> Listing:
     listing = Listing()
-    try:
-        archive = zipfile.ZipFile(path)  # stays open: its reads lock, and closing is left to the last entry
+    for name, size, read in list_objects(folder):
+        if is_picture(name):
+            listing.add(name, size, read)
+    return _with_folder_labels(listing)
+
+
+def _list_zip(source: Source) -> Listing:
+    listing = Listing()
+    try:  # stays open: its reads lock, and closing is left to the last entry
+        archive = zipfile.ZipFile(source if isinstance(source, Path) else open_file(source))
     except zipfile.BadZipFile as error:
-        raise CorruptError(f"{path}: is not a whole zip archive ({error})", "copy or download it again") from error
+        raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
+    ends = dict(pairwise(sorted({archive.start_dir, *(info.header_offset for info in archive.infolist())})))
     for info in archive.infolist():
         if is_picture(info.filename.replace("\\", "/")) and not info.is_dir():
             problem = "encrypted" if info.flag_bits & 1 else None
-            listing.add(info.filename, info.file_size, partial(archive.read, info), problem=problem)
+            elsewhere = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
+            read = partial(archive.read, info) if isinstance(source, Path) else elsewhere
+            listing.add(info.filename, info.file_size, read, problem=problem)
     return _with_folder_labels(listing)
+
+
+def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
+    """A member, from its header to `end`, in one request: of the open archive's file, threads would take turns."""
+    part = io.BytesIO(read_range(source, info.header_offset, max(0, end - info.header_offset)))
+    name_bytes, extra_bytes = struct.unpack_from("<HH", part.getbuffer(), 26)
+    part.seek(30 + name_bytes + extra_bytes)
+    with zipfile.ZipExtFile(part, "r", info) as member:
+        return member.read()
 
 
 def _with_folder_labels(listing: Listing) -> Listing:
@@ -189,78 +230,73 @@ def _with_folder_labels(listing: Listing) -> Listing:
     return listing
 
 
-def _list_tars(paths: Sequence[Path]) -> Listing:
+def _list_tars(sources: Sequence[Source]) -> Listing:
     listing = Listing()
-    shared = os.path.commonpath([path.parent for path in paths])
-    for path in paths:
-        if path.suffix.lower() != ".tar":
-            raise UsageError(f"{path}: cannot be combined with other data", "only .tar shards can be given together")
-        prefix = "" if len(paths) == 1 else f"{path.relative_to(shared).as_posix()}/"
-        _list_tar(path, prefix, listing)
+    for source in sources:
+        if source.suffix.lower() != ".tar":
+            raise UsageError(f"{source}: cannot be combined with other data", "only .tar shards can be given together")
+    trails = [PurePosixPath("/", str(source)) for source in sources]  # an address becomes one below the root
+    shared = os.path.commonpath([trail.parent for trail in trails])
+    indexes = prefetch(_read_index, sources, ahead=_INDEXED_AT_ONCE, threads=_INDEXED_AT_ONCE)
+    for source, trail, index in zip(sources, trails, indexes, strict=True):
+        prefix = "" if len(sources) == 1 else f"{trail.relative_to(shared).as_posix()}/"
+        _list_tar(source, index, prefix, listing)
     return listing
 
 
-def _list_tar(path: Path, prefix: str, listing: Listing) -> None:
-    from webdataset.tariterators import base_plus_ext  # late: it imports torch
+class _Member(NamedTuple):
+    info: tarfile.TarInfo
+    stem: str | None
+    extension: str  # all that follows the first dot of the name, in lower case
+    label: int | None
 
-    members = _read_index(path)
-    split = {}
-    for member in members:
-        stem, extension = base_plus_ext(member.name)
-        split[member.name] = stem, (extension or "").lower()
-    labels = {
-        split[member.name][0]: _read_label(path, member)
-        for member in members
-        if member.isreg() and split[member.name][1] == "cls"
-    }
-    plain = {stem for stem, extension in split.values() if f".{extension}" in EXTENSIONS}
-    for member in members:
-        if member.isdir() or not is_picture(member.name):
+
+def _list_tar(source: Source, members: Sequence[_Member], prefix: str, listing: Listing) -> None:
+    labels = {stem: label for info, stem, extension, label in members if extension == "cls" and info.isreg()}
+    plain = {stem for _, stem, extension, _ in members if f".{extension}" in EXTENSIONS}
+    for info, stem, extension, _ in members:
+        if info.isdir() or not is_picture(info.name):
             continue
-        stem, extension = split[member.name]
-        key = clean_key(prefix + member.name)
+        key = clean_key(prefix + info.name)
         if "." in extension and stem in plain:  # 0001.mask.png beside 0001.jpg belongs to that sample
             listing.notes[key] = "not used: an annotation of the picture with the same stem"
             continue
         if labels and labels.get(stem) is None:
             listing.notes[key] = "has no integer .cls label while others do"
-        problem = None if member.isreg() and not member.issparse() else "a link or sparse member, not a plain file"
-        read = partial(_read_range, path, member.offset_data, member.size)
-        listing.add(prefix + member.name, member.size, read, labels.get(stem), problem)
+        problem = None if info.isreg() and not info.issparse() else "a link or sparse member, not a plain file"
+        read = partial(read_range, source, info.offset_data, info.size)
+        listing.add(prefix + info.name, info.size, read, labels.get(stem), problem)
 
 
-def _read_index(path: Path) -> list[tarfile.TarInfo]:
+def _read_index(source: Source) -> list[_Member]:
     """All members; raises `CorruptError` unless they end with the two zero blocks every whole tar ends with.
 
     Without that check a tar cut between two members reads as a smaller one.
     """
     fix = "copy or download it again, or repack it with tar --create"
-    try:
-        with tarfile.open(path, "r:") as archive:
-            members = archive.getmembers()
-            end = archive.offset
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise CorruptError(f"{path}: is not a whole tar archive ({error})", fix) from error
-    with path.open("rb") as file:
-        file.seek(end)
+    with open_file(source) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                members = [_member(info, file) for info in archive]
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise CorruptError(f"{source}: is not a whole tar archive ({error})", fix) from error
+        file.seek(archive.offset)
         if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-            raise CorruptError(f"{path}: is cut or damaged after {len(members)} members", fix)
+            raise CorruptError(f"{source}: is cut or damaged after {len(members)} members", fix)
         while block := file.read(1 << 20):
             if any(block):
-                raise CorruptError(f"{path}: holds more bytes after its end", "give joined tars one by one")
+                raise CorruptError(f"{source}: holds more bytes after its end", "give joined tars one by one")
     return members
 
 
-def _read_label(path: Path, member: tarfile.TarInfo) -> int | None:
-    text = _read_range(path, member.offset_data, min(member.size, 32)).strip()
-    return int(text) if re.fullmatch(rb"[+-]?\d{1,18}", text) else None
+def _member(info: tarfile.TarInfo, file: BinaryIO) -> _Member:
+    """With its label read at once: elsewhere it came in the same block as the header."""
+    from webdataset.tariterators import base_plus_ext  # late: it imports torch
 
-
-def _read_range(path: Path, offset: int, count: int) -> bytes:
-    # Opening each time costs microseconds, and needs neither a lock nor a limit on the number of shards.
-    with path.open("rb") as file:
-        file.seek(offset)
-        content = file.read(count)
-    if len(content) != count:
-        raise OSError("the archive ends inside it")
-    return content
+    stem, extension = base_plus_ext(info.name)
+    extension, label = (extension or "").lower(), None
+    if extension == "cls" and info.isreg():
+        file.seek(info.offset_data)
+        text = file.read(min(info.size, 32)).strip()
+        label = int(text) if re.fullmatch(rb"[+-]?\d{1,18}", text) else None
+    return _Member(info, stem, extension, label)

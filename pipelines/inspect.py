@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
+from data.places import data_flags
 from data.storage import write_json
 
 CONTACT_IMAGES, CONTACT_SIZE = 64, 128
@@ -37,6 +38,8 @@ class InspectConfig:
     """Sides to count images by, and to measure reconstructions at, pixels."""
     autoencoder: Path | None = None
     """Run folder of `codegan train-ae`: also measure how well it reconstructs these images."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    """Web servers that DATA, and their redirects, may be read from."""
 
 
 def inspect(config: InspectConfig) -> None:
@@ -44,7 +47,7 @@ def inspect(config: InspectConfig) -> None:
     if not config.size or min(config.size) < 1:
         raise UsageError("--size: needs at least one side, all positive", "give for example --size 128 256")
     sizes = sorted(set(config.size))
-    images = _open(config.data)
+    images = _open(config.data, config.allow_host)
     summary = summarise(images, sizes)
     print(format_summary(images, summary))
     wrote = []
@@ -58,10 +61,10 @@ def inspect(config: InspectConfig) -> None:
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
-    finish(wrote, ["codegan", "train-ae", "--data", *config.data, "--out", "runs/ae"])
+    finish(wrote, ["codegan", "train-ae", *data_flags(config.data, config.allow_host), "--out", "runs/ae"])
 
 
-def _open(data: Sequence[str]) -> ImageSet:
+def _open(data: Sequence[str], allow_hosts: Sequence[str]) -> ImageSet:
     with ExitStack() as stack:
         reports: list[ProgressReport] = []
 
@@ -70,7 +73,7 @@ def _open(data: Sequence[str]) -> ImageSet:
                 reports.append(stack.enter_context(ProgressReport("inspect", total, "img")))
             reports[0].update(done)
 
-        return open_images(data, max_skip=1, on_progress=show)
+        return open_images(data, max_skip=1, on_progress=show, allow_hosts=allow_hosts)
 
 
 def summarise(images: ImageSet, sizes: Sequence[int]) -> dict[str, Any]:

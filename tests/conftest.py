@@ -1,5 +1,7 @@
 """Fixtures that several packages' tests share; torch is imported only by the tests that need it."""
 
+import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,14 @@ import pytest
 
 if TYPE_CHECKING:
     from stage1_autoencoder.networks import Autoencoder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is kept in the user's own cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CODEGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -30,6 +40,36 @@ def tiny_autoencoder() -> "Autoencoder":
 
     torch.manual_seed(0)
     return Autoencoder(factor=4, code_channels=3, width=4).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """Address of an object store on this machine that speaks S3's protocol; drivers find it in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-nobody-may-see")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield address
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: str) -> str:
+    """Address of a new and empty bucket, `s3://...`."""
+    import boto3
+
+    name = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
 
 
 @pytest.fixture

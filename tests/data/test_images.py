@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from data import images as images_module
+from data.decoding import decode
 from data.errors import InputError, UsageError
-from data.images import fit, image_grid, open_images, save_png, to_float, to_uint8, write_skipped
+from data.images import (
+    ImageSet,
+    Share,
+    fit,
+    image_grid,
+    open_images,
+    save_png,
+    to_float,
+    to_uint8,
+    write_skipped,
+)
 from data.scenes import Scenes
 from data.sources import Skip
 
@@ -91,6 +105,38 @@ def test_batches_of_an_endless_order_can_be_left(folder: Path) -> None:
         assert batch.shape[0] == 2
         if number == 20:
             break
+
+
+def test_several_processes_decode_every_file_once_and_open_the_same_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    ranks = 3
+    whole = open_images(folder, max_skip=1)
+    parts: list[list[Any]] = [[] for _ in range(ranks)]
+    met = threading.Barrier(ranks, timeout=60)
+    decoded: list[bytes] = []
+
+    def decode_and_count(content: bytes) -> tuple[Image.Image, list[str]]:
+        decoded.append(content)
+        return decode(content)
+
+    monkeypatch.setattr(images_module, "decode", decode_and_count)
+
+    def process(rank: int) -> ImageSet:
+        def gather(part: list[Any]) -> list[Any]:
+            parts[rank] = part
+            met.wait()
+            return list(itertools.chain(*parts))
+
+        return open_images(folder, max_skip=1, share=Share(rank, ranks, gather))
+
+    with ThreadPoolExecutor(ranks) as pool:
+        opened = list(pool.map(process, range(ranks)))
+    assert len(decoded) == len(set(decoded)) == 7
+    for images in opened:
+        assert (images.fingerprint, images.keys, images.skipped) == (whole.fingerprint, whole.keys, whole.skipped)
+        np.testing.assert_array_equal(images.sizes, whole.sizes)
 
 
 def test_progress_counts_every_file(folder: Path) -> None:
