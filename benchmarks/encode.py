@@ -56,7 +56,7 @@ def main() -> None:
                     data=(str(folder / "images"),),
                     autoencoder=folder / "ae",
                     out=folder / f"store{next(stores)}",
-                    size=options.size,
+                    size=(options.size,),
                     batch_size=options.batch,
                 )
             )

@@ -35,7 +35,7 @@ def crc32c(path: Path) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
-def crc32(path: Path) -> int:
+def crc32_of(path: Path) -> int:
     """zlib's CRC-32 of a file's bytes, for files made of parts that end in their own crc32c.
 
     The crc32c of data followed by its crc32c is a constant, so all such files of one layout share one crc32c.
@@ -143,25 +143,31 @@ def verify_folder(folder: Path) -> None:
     except (AttributeError, KeyError, TypeError) as error:
         raise CorruptError(f"{manifest}: is damaged", fix) from error
     for name, (size, checksum) in entries.items():
-        verify_file(folder / name, size, checksum, fix)
+        if problem := damage(folder / name, size, checksum):
+            raise CorruptError(f"{folder / name}: {problem}", fix)
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
     if unknown := sorted(present - entries.keys()):
         raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
 
 
-def verify_file(path: Path, size: int, checksum: int, fix: str, checksum_of: Callable[[Path], int] = crc32c) -> None:
-    """Raise `CorruptError` with the remedy `fix` unless the file has this size and checksum."""
+def size_damage(path: Path, size: int) -> str | None:
+    """What is wrong with a file of `size` bytes, as far as can be seen without reading it."""
     if not path.is_file():
-        raise CorruptError(f"{path}: is missing", fix)
-    if path.stat().st_size != size:
-        raise CorruptError(f"{path}: has {path.stat().st_size} bytes instead of {size}", fix)
-    if checksum_of(path) != checksum:
-        raise CorruptError(f"{path}: its bytes do not match their checksum", fix)
+        return "is missing"
+    present = path.stat().st_size
+    return None if present == size else f"has {present} bytes instead of {size}"
+
+
+def damage(path: Path, size: int, checksum: int, checksum_of: Callable[[Path], int] = crc32c) -> str | None:
+    """What is wrong with a file that should have this size and checksum, if anything is."""
+    if problem := size_damage(path, size):
+        return problem
+    return None if checksum_of(path) == checksum else "its bytes do not match their checksum"
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed writer left unfinished in `folder`."""
-    for leftover in folder.glob(f"{_PARTIAL}*"):
+    """Delete what a killed writer left unfinished in `folder` and below."""
+    for leftover in list(folder.rglob(f"{_PARTIAL}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -178,7 +184,7 @@ def lock(folder: Path) -> Iterator[None]:
         raise UsageError(f"{folder}: is a file", "give a folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    with path.open("a+") as file:
+    with disk_errors(folder), path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,8 @@ from pathlib import Path
 from data.errors import UsageError
 from pipelines.report import ReportConfig, report
 from pipelines.sample import SampleConfig, sample
-from pipelines.score import ScoreConfig, score
+from pipelines.score import score
+from pipelines.score_config import ScoreConfig
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.train import TrainAEConfig, train
@@ -60,7 +61,7 @@ def demo(config: DemoConfig) -> None:
     _say(1, f"autoencoder, {ae.kimg:g} thousand crops of {data[0]}")
     train(ae)
     _say(2, "encode every scene once")
-    encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=SIZE, precision=precision))
+    encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=(SIZE,), precision=precision))
     model = accel.Config(z_dim=64, width=64, lr=1e-3, critic_lr=1e-3, beta2=0.99, ema_halflife_kimg=2.0)
     kimg = GAN_KIMG_A_MINUTE * config.minutes
     _say(3, f"code generator, {kimg:g} thousand samples")
@@ -70,7 +71,7 @@ def demo(config: DemoConfig) -> None:
     _say(4, "samples, scores, report")
     sample(SampleConfig(run=run, out=out / "samples", num=36))
     score(ScoreConfig(data=data, run=run, features="offline", num=min(200, scenes)))
-    report(ReportConfig(run=run))
+    report(ReportConfig(run=(run,)))
     print(f"""
 Look at {out / "samples" / "grid.png"} and {run / "report.html"}.
 Your own pictures, a folder of 100 or more, go the same way:

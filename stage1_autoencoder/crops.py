@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import ImageSet, to_array
-from data.seeds import batch_indices, derive_seed
+from data.sampling import SampleOrder
+from data.seeds import derive_seed
 
 
 class RandomCrops:
@@ -17,10 +18,11 @@ class RandomCrops:
 
     def __init__(self, images: ImageSet, indices: NDArray[np.int64], size: int, seed: int) -> None:
         self._images, self._indices, self._size, self._seed = images, indices, size, seed
+        self._order = SampleOrder(len(indices), seed, shard_rows=len(indices))
 
     def batch(self, start: int, count: int) -> NDArray[np.uint8]:
         """Crops at positions start ... start + count - 1 of the endless sequence, (count, 3, size, size)."""
-        chosen = self._indices[batch_indices(len(self._indices), self._seed, start, count)]
+        chosen = self._indices[self._order.rows(start, count)]
         return np.stack([self._crop(int(index), start + offset) for offset, index in enumerate(chosen)])
 
     def _crop(self, index: int, position: int) -> NDArray[np.uint8]:

@@ -1,48 +1,47 @@
-"""Encoding an image collection, once, into a sealed latent store.
+"""Encoding an image collection, once, into a sealed latent store, or into one for each of several sizes.
 
-Every process takes whole shards, so a shard has one writer and its bytes do not depend on how many processes there
-are. An interrupted run goes on with the shards that are missing.
+An interrupted run goes on with the shards that are missing, and a damaged store is mended by encoding just what is
+damaged.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
-from accelerate import Accelerator
-from numpy.typing import NDArray
 
-from data.console import ProgressReport, finish, scan_progress
+from data.console import finish, scan_progress
 from data.errors import UsageError
-from data.images import ImageSet, open_images, to_float
-from data.latents import DType, LatentStore, LatentWriter
-from data.prefetch import prefetch
+from data.images import open_images
+from data.latent_writer import LatentWriter, remove_journal
+from data.latents import DType, LatentStore
+from data.seals import SEAL, find_stores
 from data.storage import lock
-from stage1_autoencoder.loop import Precision, autocast, make_accelerator
+from stage1_autoencoder.fill import Encoding, fill
+from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
 from stage1_autoencoder.networks import PIXELS, Autoencoder, check_multiple, stands_for_pixels
+from stage1_autoencoder.repair import Sources, repair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
     """Encode a data set into a latent store, once, at any size the autoencoder's factor divides.
 
     Example: codegan encode --data photos/ --autoencoder runs/ae --out stores/photos256 --size 256
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
     """A folder, a .zip, .tar shards, or scenes:N."""
-    autoencoder: Path
+    autoencoder: Path | None = None
     """Run folder of `codegan train-ae`; or pixels, to store the pixels themselves, unless a run here has that name."""
     out: Path
-    """The store to make; the same command goes on with an interrupted one."""
-    size: int = 256
-    """Side in pixels that every image is fitted to (centre crop, Lanczos)."""
+    """The store to make, or the folder for one store a size; the same command goes on with an interrupted one."""
+    size: tuple[int, ...] = (256,)
+    """Sides in pixels that every image is fitted to (centre crop, Lanczos); several make the stores OUT/SIZE."""
     dtype: DType = "float16"
-    """Numbers in the store: float32, float16 or int8 (steps of 1/127)."""
+    """Numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""
     flip: bool = False
     """Also encode each image mirrored; the mirror of image i is row 2 i + 1."""
     batch_size: int = 16
@@ -52,95 +51,99 @@ class EncodeConfig:
     max_skip: float = 0.01
     """Part of the files that may be unreadable."""
     shard_rows: int | None = None
-    """Latents a shard file, the unit that a process writes and a crash can cost; about 32 MB when left out."""
+    """Latents a shard file, the unit that a process writes and a crash can cost; at most 32 MB when left out."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    """Web servers that DATA, and their redirects, may be read from."""
     threads: int = 4
     """Threads that decode images."""
+    repair: bool = False
+    """Mend the damaged files of the store at --out; data and autoencoder are those it names, unless given."""
 
 
 def encode(config: EncodeConfig) -> None:
-    """Make, or finish, the store; a sealed one made by the same command is left as it is."""
-    if config.batch_size < 1 or config.size < 1 or (config.shard_rows is not None and config.shard_rows < 1):
-        raise UsageError("--batch-size, --size and --shard-rows: must be positive", "see `codegan encode --help`")
+    """Make, finish or repair the stores; sealed ones made by the same command are left as they are."""
+    _check(config)
+    if config.repair:
+        sources = Sources(config.data, config.autoencoder, config.allow_host, config.threads)
+        repair(config.out, sources, make_accelerator())
+        return
+    if not config.data or config.autoencoder is None:
+        raise UsageError("--data and --autoencoder: are needed", "give both; only --repair finds them in the store")
     autoencoder = Autoencoder.load(config.autoencoder)
-    check_multiple((config.size,), autoencoder.factor)
+    check_multiple(config.size, autoencoder.factor)
     accelerator = make_accelerator()
     main = accelerator.is_main_process
-    origin = PIXELS if stands_for_pixels(config.autoencoder) else str(config.autoencoder.resolve())
-    images = open_images(config.data, config.size, config.max_skip, on_progress=scan_progress(main))
-    copies = 2 if config.flip else 1
-    side = config.size // autoencoder.factor
-    metadata = {
-        "fingerprint": autoencoder.fingerprint,
-        "autoencoder": autoencoder.config,
-        "data": list(config.data),
-        "data_fingerprint": images.fingerprint,
-        "image_size": config.size,
-        "flip": config.flip,
-        "precision": config.precision,
-        "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
-    }
+    images = open_images(
+        config.data,
+        max_skip=config.max_skip,
+        on_progress=scan_progress(main),
+        allow_hosts=config.allow_host,
+        share=scan_share(accelerator),
+    )
+    encoding = Encoding(images, autoencoder, config.flip, config.batch_size, config.precision, config.threads)
+    stores = {size: config.out / str(size) if len(config.size) > 1 else config.out for size in config.size}
     with ExitStack() as stack:
+
+        def begin() -> dict[int, LatentWriter]:
+            for path in stores.values():
+                stack.enter_context(lock(path))
+            return _begin(config, encoding, stores)
+
+        writers = on_main(accelerator, begin)
+        if writers:
+            fill(writers, encoding, accelerator)
         if main:
-            stack.enter_context(lock(config.out))
-        if _already_sealed(config.out, {**metadata, "dtype": config.dtype}):
-            print(f"{config.out}: is complete already")
-            return
-        shape = (autoencoder.code_channels, side, side)
-        with accelerator.main_process_first():  # it starts or mends the journal
-            writer = LatentWriter(config.out, len(images) * copies, shape, config.dtype, metadata, config.shard_rows)
-        _write_shards(config, writer, images, autoencoder, accelerator)
-        accelerator.wait_for_everyone()
-        if main:
-            labels = None if images.labels is None else np.repeat(images.labels, copies)
-            writer.seal(list(np.repeat(images.keys, copies)), labels, autoencoder_run=origin)
+            labels = None if images.labels is None else np.repeat(images.labels, encoding.copies)
+            keys = np.repeat(images.keys, encoding.copies).tolist()
+            run = PIXELS if stands_for_pixels(config.autoencoder) else str(config.autoencoder.resolve())
+            for writer in writers.values():
+                writer.seal(keys, labels, autoencoder_run=run, batch_size=config.batch_size)
     if main:
-        store = LatentStore.open(config.out)
-        print(f"{len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
-        finish([config.out], ["codegan", "train", "accel", "--store", str(config.out), "--out", "runs/accel"])
+        for path in stores.values():
+            store = LatentStore.open(path)
+            print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
+        first = stores[config.size[0]]
+        finish(list(stores.values()), ["codegan", "train", "accel", "--store", str(first), "--out", "runs/accel"])
 
 
-def _already_sealed(path: Path, metadata: dict[str, object]) -> bool:
-    if not (path / "zarr.json").is_file():
+def _check(config: EncodeConfig) -> None:
+    numbers = (*config.size, config.batch_size, config.threads, config.shard_rows or 1)
+    if min(numbers) < 1 or not config.size or config.shard_rows == 0:
+        raise UsageError(
+            "--size, --batch-size, --shard-rows and --threads: must be positive", "see `codegan encode --help`"
+        )
+    if len(set(config.size)) < len(config.size):
+        raise UsageError(f"--size {' '.join(map(str, config.size))}: names a size twice", "name each size once")
+    if len(config.size) > 1 and (config.out.is_file() or config.out in find_stores(config.out)):
+        raise UsageError(f"{config.out}: is no folder for several stores", "choose another --out, or give one --size")
+
+
+def _begin(config: EncodeConfig, encoding: Encoding, stores: dict[int, Path]) -> dict[int, LatentWriter]:
+    """Writers of the stores that are not sealed yet, by size."""
+    images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
+    for size, path in stores.items():
+        metadata = {
+            "fingerprint": autoencoder.fingerprint,
+            "autoencoder": autoencoder.config,
+            "data": list(config.data),
+            "data_fingerprint": images.fingerprint,
+            "image_size": size,
+            "flip": config.flip,
+            "precision": config.precision,
+            "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
+        }
+        if _already_sealed(path, {**metadata, "dtype": config.dtype}):
+            remove_journal(path)  # a crash may have come between the seal and its end
+            print(f"{path}: is complete already")
+            continue
+        side = size // autoencoder.factor
+        shape, count = (autoencoder.code_channels, side, side), len(images) * encoding.copies
+        writers[size] = LatentWriter(path, count, shape, config.dtype, metadata, config.shard_rows)
+    return writers
+
+
+def _already_sealed(path: Path, metadata: dict[str, Any]) -> bool:
+    if not (path / SEAL).is_file():
         return False
     seal = LatentStore.open(path).metadata
     return all(seal.get(name) == value for name, value in metadata.items())
-
-
-@torch.inference_mode()
-def _write_shards(
-    config: EncodeConfig, writer: LatentWriter, images: ImageSet, autoencoder: Autoencoder, accelerator: Accelerator
-) -> None:
-    autoencoder.to(accelerator.device).to(memory_format=torch.channels_last)
-    shards = writer.missing_shards()[accelerator.process_index :: accelerator.num_processes]
-    batches = [(shard, rows) for shard in shards for rows in _batches(writer.rows_of(shard), config.batch_size)]
-    total = sum(len(rows) for _, rows in batches)
-    done, parts = 0, []
-
-    def load(batch: tuple[int, range]) -> NDArray[np.uint8]:
-        return np.stack([_row(images, row, config.flip) for row in batch[1]])
-
-    loaded = prefetch(load, batches, 2 * config.threads, config.threads)
-    with ProgressReport("encode", total, "img", accelerator.is_main_process) as report:
-        for (shard, rows), images_u8 in zip(batches, loaded, strict=True):
-            pixels = to_float(torch.from_numpy(images_u8).to(accelerator.device))
-            with autocast(accelerator, config.precision):
-                latents = autoencoder.encode(pixels.contiguous(memory_format=torch.channels_last))
-            parts.append(latents.float().cpu().numpy())
-            done += len(rows)
-            report.update(done)
-            if rows.stop == writer.rows_of(shard).stop:
-                writer.write_shard(shard, np.concatenate(parts))
-                parts = []
-
-
-def _batches(rows: range, batch_size: int) -> Iterator[range]:
-    for start in range(rows.start, rows.stop, batch_size):
-        yield range(start, min(start + batch_size, rows.stop))
-
-
-def _row(images: ImageSet, row: int, flip: bool) -> NDArray[np.uint8]:
-    """The picture behind a row of the store, (3, size, size)."""
-    if not flip:
-        return images.image(row)
-    pixels = images.image(row // 2)
-    return pixels[:, :, ::-1] if row % 2 else pixels

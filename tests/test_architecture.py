@@ -16,7 +16,7 @@ MAX_LINES = 350
 HOMES = {
     "pickle": (),
     "torch.save": (),
-    "zarr": ("data/latents.py",),
+    "zarr": ("data/shards.py",),
     "os.rename": (),
     "os.replace": (),
     "os.fsync": ("data/storage.py", "data/runs.py"),  # the second appends to a log, which no rename can do

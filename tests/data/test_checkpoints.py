@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from data.checkpoints import (
+    Progress,
     fingerprint,
     load_newest,
     load_optimizer_tensors,
@@ -55,10 +56,10 @@ def test_training_resumes_bit_for_bit(tmp_path: Path, memory_format: torch.memor
     first = make_network(memory_format)
     optimizer = make_adam(first, fused)
     train(first, optimizer, range(3))
-    save_state(tmp_path, {"network": first}, {"opt": optimizer}, nimg=6, step=3)
+    save_state(tmp_path, {"network": first}, {"opt": optimizer}, Progress(nimg=6, step=3))
     resumed = make_network(memory_format)
     fresh = make_adam(resumed, fused)
-    assert load_state(tmp_path, {"network": resumed}, {"opt": fresh}) == (6, 3)
+    assert load_state(tmp_path, {"network": resumed}, {"opt": fresh}) == Progress(nimg=6, step=3)
     for name, value in optimizer_tensors(optimizer).items():
         assert torch.equal(optimizer_tensors(fresh)[name], value), name
     train(resumed, fresh, range(3, 6))
@@ -77,23 +78,23 @@ def test_hyper_parameters_are_those_of_the_new_optimiser() -> None:
 def test_without_a_checkpoint_training_starts_at_zero(tmp_path: Path) -> None:
     network = make_network()
     before = copy.deepcopy(network)
-    assert load_state(tmp_path / "none", {"network": network}, {}) == (0, 0)
+    assert load_state(tmp_path / "none", {"network": network}, {}) == Progress()
     assert_same(network, before)
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for nimg in (5, 10, 1000, 20000):
-        save_state(tmp_path, {"network": make_network()}, {}, nimg, nimg // 5, keep=2)
+        save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg // 5, rollbacks=1), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{1000:012d}", f"{20000:012d}"]
     newest = load_newest(tmp_path)
     assert newest is not None
-    assert newest.state == {"nimg": 20000, "step": 4000}
+    assert newest.state == {"nimg": 20000, "step": 4000, "rollbacks": 1}
 
 
 def test_a_damaged_newest_is_named_and_passed_over(
     tmp_path: Path, flip_bit: Callable[[Path, int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    paths = [save_state(tmp_path, {"network": make_network()}, {}, nimg, nimg) for nimg in (10, 20)]
+    paths = [save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg)) for nimg in (10, 20)]
     (tmp_path / ".partial-000000000030").mkdir()
     flip_bit(paths[1] / "network.safetensors", -5)
     with caplog.at_level(logging.WARNING):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import ImageSet, open_images
-from data.seeds import batch_indices
+from data.sampling import SampleOrder
 from stage1_autoencoder.crops import RandomCrops
 
 HEIGHT, WIDTH, SIZE = 96, 160, 32
@@ -50,7 +50,7 @@ def test_a_batch_depends_on_seed_and_position_alone(ramps: ImageSet) -> None:
 def test_pictures_come_in_the_shuffled_order_of_the_chosen_ones(ramps: ImageSet) -> None:
     chosen = np.array([4, 1, 3])
     batch = RandomCrops(ramps, chosen, SIZE, 0).batch(0, 9)
-    expected = chosen[batch_indices(3, 0, 0, 9)]
+    expected = chosen[SampleOrder(3, seed=0, shard_rows=3).rows(0, 9)]
     np.testing.assert_array_equal(batch[:, 2, 16, 16], 10 * expected)
 
 

@@ -163,8 +163,9 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def encoding(run: Path, pictures: Path, **changes: Any) -> EncodeConfig:
-    config = EncodeConfig((str(pictures),), run, pictures.parent / "store", 16, "float32", batch_size=2, threads=1)
-    return replace(config, **changes)
+    fields: dict[str, Any] = {"size": (16,), "dtype": "float32", "batch_size": 2, "threads": 1}
+    where = {"data": (str(pictures),), "autoencoder": run, "out": pictures.parent / "store"}
+    return EncodeConfig(**{**where, **fields, **changes})
 
 
 @torch.inference_mode()
@@ -208,7 +209,7 @@ def test_encoding_again_changes_nothing_and_other_settings_are_refused(
     other = pictures.parent / "other"
     described = {"kind": "autoencoder", "autoencoder": tiny_autoencoder.config}
     save_weights(other / "weights", {"autoencoder": tiny_autoencoder.state_dict()}, described)
-    for changes in ({"autoencoder": other}, {"dtype": "int8"}, {"size": 20}, {"flip": True}, {"precision": "bf16"}):
+    for changes in ({"autoencoder": other}, {"dtype": "int8"}, {"size": (20,)}, {"flip": True}, {"precision": "bf16"}):
         with pytest.raises((MismatchError, UsageError)):
             encode(replace(config, **changes))
     assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == before
@@ -217,7 +218,7 @@ def test_encoding_again_changes_nothing_and_other_settings_are_refused(
 def test_an_interrupted_store_is_finished_by_the_same_autoencoder_only(
     run: Path, pictures: Path, tiny_autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.latents.default_shard_rows", lambda shape, dtype: 2)
+    monkeypatch.setattr("data.latent_writer.default_shard_rows", lambda shape, dtype: 2)
     straight = encoding(run, pictures, out=pictures.parent / "straight")
     encode(straight)
     config = encoding(run, pictures)
@@ -265,9 +266,16 @@ def broken(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "changes", "code"),
     [
-        (None, {"size": 18}, 2),
-        (None, {"size": 0}, 2),
+        (None, {"size": (18,)}, 2),
+        (None, {"size": (0,)}, 2),
+        (None, {"size": (16, 20, 16)}, 2),
+        (None, {"size": (16, 18)}, 2),
         (None, {"batch_size": 0}, 2),
+        (None, {"threads": 0}, 2),
+        (None, {"shard_rows": 0}, 2),
+        (None, {"data": ()}, 2),
+        (None, {"autoencoder": None}, 2),
+        (None, {"repair": True}, 3),
         (None, {"autoencoder": Path("no-such-run")}, 3),
         (shutil.rmtree, {}, 3),
         (broken, {}, 3),

@@ -1,0 +1,126 @@
+"""Mending a latent store: what is damaged is made again from the images, and nothing else is touched."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from data.console import finish, scan_progress
+from data.errors import InputError, MismatchError
+from data.images import ImageSet, open_images
+from data.latent_writer import LatentWriter
+from data.latents import LatentStore
+from data.seals import SEAL, TWIN, find_damage, find_stores, write_seal
+from data.storage import lock
+from stage1_autoencoder.fill import Encoding, fill
+from stage1_autoencoder.loop import on_main, scan_share
+from stage1_autoencoder.networks import PIXELS, Autoencoder
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where to find what a store was made of; what is empty is taken from the store's own record."""
+
+    data: Sequence[str]
+    autoencoder: Path | None
+    allow_hosts: Sequence[str]
+    threads: int
+
+
+def repair(out: Path, sources: Sources, accelerator: Accelerator) -> None:
+    """Mend the store at `out`, or the stores inside it.
+
+    Raises `InputError` without a store, `CorruptError` when both copies of a seal are damaged, and `MismatchError` when
+    the images or the autoencoder are not those that a store was made of.
+    """
+    stores = find_stores(out)
+    if not stores:
+        raise InputError(f"{out}: there is no latent store here", "make one with `codegan encode`")
+    for store in stores:
+        with ExitStack() as stack:
+
+            def examine(store: Path = store, stack: ExitStack = stack) -> tuple[dict[str, Any], dict[str, str]]:
+                stack.enter_context(lock(store))
+                return _examine(store)
+
+            seal, damaged = on_main(accelerator, examine)
+            if damaged:
+                _mend(store, seal, damaged, sources, accelerator)
+    if accelerator.is_main_process:
+        finish(stores, ["codegan", "check", str(out)])
+
+
+def _examine(store: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Find what is damaged; of the seal, one copy mends the other."""
+    seal, damaged = find_damage(store)
+    print("\n".join(f"{store / name}: {problem}" for name, problem in damaged.items()) or f"{store}: is whole")
+    copies = damaged.keys() & {SEAL, TWIN}
+    if copies:
+        write_seal(store, seal)
+        print(f"{store}: restored the seal from its other copy")
+    return seal, {name: problem for name, problem in damaged.items() if name not in copies}
+
+
+def _mend(
+    store: Path, seal: dict[str, Any], damaged: dict[str, str], sources: Sources, accelerator: Accelerator
+) -> None:
+    """Encode the damaged shards again, write the other damaged files, and seal."""
+    main, images = accelerator.is_main_process, None
+    if any(not name.endswith(SEAL) for name in damaged):  # else nothing is lost that the seal does not say
+        images = _open_images(store, seal, sources, accelerator)
+    shards_damaged = any(name.startswith(("latents/c/", "scales/c/")) for name in damaged)
+    autoencoder = _load_autoencoder(store, seal, sources.autoencoder) if shards_damaged else None
+    writer = on_main(accelerator, lambda: LatentWriter.reopen(store, seal, damaged))
+    if images and autoencoder:
+        encoding = Encoding(images, autoencoder, seal["flip"], seal["batch_size"], seal["precision"], sources.threads)
+        fill({seal["image_size"]: writer}, encoding, accelerator)
+    if main and writer.seal(*_keys_and_labels(store, seal, images)) == seal:
+        print(f"{store}: repaired, every byte is as it was")
+    elif main:
+        print(
+            f"{store}: repaired, but what was made again came out different, as it can on other hardware or with other "
+            "libraries; runs that were begun on this store will see it as changed"
+        )
+
+
+def _open_images(store: Path, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
+    images = open_images(
+        sources.data or seal["data"],
+        max_skip=1,  # the fingerprint tells whether these are the same pictures
+        on_progress=scan_progress(accelerator.is_main_process),
+        allow_hosts=sources.allow_hosts,
+        share=scan_share(accelerator),
+    )
+    if images.fingerprint != seal["data_fingerprint"]:
+        raise MismatchError(
+            f"{images.name}: is not the data that {store} was made of",
+            "give that with --data, or encode again into another folder",
+        )
+    return images
+
+
+def _load_autoencoder(store: Path, seal: dict[str, Any], run: Path | None) -> Autoencoder:
+    origin = run or seal["autoencoder_run"]
+    autoencoder = Autoencoder.of_pixels() if origin == PIXELS else Autoencoder.load(origin)
+    if autoencoder.fingerprint != seal["fingerprint"]:
+        raise MismatchError(
+            f"{store}: was encoded by another autoencoder than {origin}",
+            "give the right one with --autoencoder, or encode again into another folder",
+        )
+    return autoencoder
+
+
+def _keys_and_labels(
+    store: Path, seal: dict[str, Any], images: ImageSet | None
+) -> tuple[list[str], NDArray[np.int64] | None]:
+    if images is None:
+        whole = LatentStore(store, seal)
+        return whole.keys, whole.labels
+    copies = 2 if seal["flip"] else 1
+    keys = np.repeat(images.keys, copies).tolist()
+    return keys, None if images.labels is None else np.repeat(images.labels, copies)

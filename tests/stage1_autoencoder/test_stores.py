@@ -1,0 +1,289 @@
+"""Stores of several sizes are those of single runs, and a damaged store is mended to the byte or says so."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.checkpoints import save_weights
+from data.errors import CodeganError, CorruptError, InputError, MismatchError, UsageError
+from data.images import ImageSet, open_images
+from data.latents import LatentStore
+from data.reader import LatentReader
+from data.storage import lock, write_bytes
+from pipelines.check import CheckConfig, check
+from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.networks import Autoencoder
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+SIZES = (16, 32, 64)
+
+
+def save_run(folder: Path, autoencoder: Autoencoder) -> Path:
+    described = {"kind": "autoencoder", "autoencoder": autoencoder.config}
+    save_weights(folder / "weights", {"autoencoder": autoencoder.state_dict()}, described)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_autoencoder: Autoencoder) -> Path:
+    return save_run(tmp_path_factory.mktemp("ae") / "run", tiny_autoencoder)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine pictures in two folders, which are their labels."""
+    folder, random = tmp_path_factory.mktemp("data") / "pictures", np.random.default_rng(0)
+    for index in range(9):
+        path = folder / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 44 + index, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory, run: Path, pictures: Path) -> Path:
+    out = tmp_path_factory.mktemp("sealed") / "store"
+    encode(configure(run, pictures, out, size=(16,)))
+    return out
+
+
+@pytest.fixture
+def store(tmp_path: Path, sealed: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(sealed, tmp_path / "store"))
+
+
+def configure(run: Path, data: Path | str, out: Path, **changes: Any) -> EncodeConfig:
+    fields: dict[str, Any] = {"size": SIZES, "dtype": "int8", "flip": True, "batch_size": 3, "threads": 1}
+    fields |= {"shard_rows": 8}
+    return EncodeConfig(data=(str(data),), autoencoder=run, out=out, **{**fields, **changes})
+
+
+def mend(out: Path, **changes: Any) -> None:
+    encode(EncodeConfig(out=out, repair=True, threads=1, **changes))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows_by_size(shape: tuple[int, int, int], dtype: str) -> int:
+    return 512 // shape[1] ** 2
+
+
+@pytest.mark.parametrize("kind", ["files", "scenes:9", "scenes:9@48"])
+def test_several_sizes_in_one_pass_are_the_stores_of_single_runs(
+    kind: str, run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.latent_writer.default_shard_rows", rows_by_size)
+    data = pictures if kind == "files" else kind
+    fitted, decoded = ImageSet.fitted, list[int]()
+
+    def count(self: ImageSet, index: int, sizes: list[int]) -> list[Any]:
+        decoded.append(index)
+        return fitted(self, index, sizes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageSet, "fitted", count)
+        encode(configure(run, data, tmp_path / "all", shard_rows=None))
+    assert decoded == list(range(9))
+    assert [LatentStore.open(tmp_path / "all" / str(size)).shard_rows for size in SIZES] == [32, 8, 2]
+    for size in SIZES:
+        encode(configure(run, data, tmp_path / str(size), size=(size,), shard_rows=None))
+        assert contents(tmp_path / "all" / str(size)) == contents(tmp_path / str(size))
+    images = open_images(data, 64)
+    np.testing.assert_array_equal(images.fitted(3, [16, 64])[1], images.image(3))
+
+
+def test_a_size_is_added_to_those_that_are_there(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode(configure(run, pictures, tmp_path / "sizes" / "32", size=(32,)))
+    before = contents(tmp_path / "sizes")
+    encode(configure(run, pictures, tmp_path / "sizes"))
+    assert f"{tmp_path / 'sizes' / '32'}: is complete already" in capsys.readouterr().out
+    after = contents(tmp_path / "sizes")
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in after} == {"16", "32", "64"}
+
+
+def test_stores_of_several_sizes_go_neither_into_a_store_nor_into_a_file(
+    run: Path, pictures: Path, store: Path, tmp_path: Path
+) -> None:
+    before = contents(store)
+    (tmp_path / "file").touch()
+    for out in (store, tmp_path / "file"):
+        with pytest.raises(UsageError, match="several stores"):
+            encode(configure(run, pictures, out))
+    assert contents(store) == before
+
+
+def test_labels_and_mirrored_copies_come_with_their_rows(sealed: Path, pictures: Path) -> None:
+    store, images = LatentStore.open(sealed), open_images(pictures)
+    reader = LatentReader(store, seed=0)
+    rows = reader.rows(0, 18)
+    assert images.labels is not None
+    assert set(images.labels.tolist()) == {0, 1}
+    assert reader.labels(0, 18).tolist() == [int(images.labels[row // 2]) for row in rows]
+    assert [store.keys[row] for row in rows] == [images.keys[row // 2] for row in rows]
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "flip": lambda path: flip(path),
+    "truncate": lambda path: write_bytes(path, path.read_bytes()[:-3]),
+    "empty": lambda path: write_bytes(path, b""),
+    "delete": lambda path: path.unlink(),
+}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def all_damaged(store: Path, names: list[str]) -> list[str]:
+    with pytest.raises(CorruptError) as found:
+        check(CheckConfig(store))
+    assert found.value.fix == f"codegan encode --repair --out {store}"
+    return [name for name in names if name in found.value.what]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_file_is_mended_to_the_byte(damage: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(store)
+    assert len(before) == 3 + 3 + 4 + 2 + 2  # shards, their scales, arrays' metadata, vectors, seals
+    for name in before:
+        DAMAGES[damage](store / name)
+        assert all_damaged(store, [name]) == [name]
+        mend(store)
+        assert contents(store) == before, name
+    assert "came out different" not in capsys.readouterr().out
+
+
+def test_all_damage_is_listed_and_mended_at_once(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(store)
+    names = [name for name in before if name not in ("zarr.json", "latents/c/1/0/0/0", "scales/c/1/0")]
+    for name in names:
+        flip(store / name)
+    with pytest.raises(CorruptError, match=f"{len(names)} files of {store} are damaged"):
+        check(CheckConfig(store))
+    listed = capsys.readouterr().out
+    assert all(f"{store / name}: " in listed for name in names)
+    stamp = (store / "latents/c/1/0/0/0").stat().st_mtime_ns
+    mend(store)
+    assert contents(store) == before
+    assert (store / "latents/c/1/0/0/0").stat().st_mtime_ns == stamp  # what is whole is left alone
+    capsys.readouterr()
+    mend(store)
+    assert f"{store}: is whole" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["latents/c/{}/0/0/0", "scales/c/{}/0"])
+def test_shards_that_changed_places_are_mended(part: str, store: Path) -> None:
+    before = contents(store)
+    one, other = part.format(0), part.format(1)
+    (store / one).write_bytes(before[other])
+    (store / other).write_bytes(before[one])
+    assert all_damaged(store, [one]) == [one]
+    mend(store)
+    assert contents(store) == before
+
+
+def test_a_repair_that_was_cut_short_goes_on(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(store)
+    for shard in range(3):
+        (store / f"latents/c/{shard}/0/0/0").unlink()
+    forward, calls = Autoencoder.encode, list[int]()
+
+    def encode_once(self: Autoencoder, images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(calls) == 5:  # the first two shards take three each
+            raise KeyboardInterrupt
+        return forward(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "encode", encode_once)
+        with pytest.raises(KeyboardInterrupt):
+            mend(store)
+        stamp = (store / "latents/c/0/0/0/0").stat().st_mtime_ns
+        mend(store)
+    assert (store / "latents/c/0/0/0/0").stat().st_mtime_ns == stamp
+    assert contents(store) == before
+
+
+def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, checksum = contents(store), LatentStore.open(store).metadata["crc32c"]
+    flip(store / "latents/c/1/0/0/0")
+    forward = Autoencoder.encode
+    monkeypatch.setattr(Autoencoder, "encode", lambda self, images: forward(self, images) * 1.01)
+    mend(store)
+    assert "came out different" in capsys.readouterr().out
+    check(CheckConfig(store))
+    opened = LatentStore.open(store)
+    assert opened.metadata["crc32c"] != checksum
+    values = opened.read(range(len(opened)))
+    np.testing.assert_allclose(opened.mean, values.mean((0, 2, 3), np.float64), rtol=1e-5, atol=1e-7)
+    changed = {name for name, content in contents(store).items() if content != before[name]}
+    assert changed <= {"latents/c/1/0/0/0", "scales/c/1/0", "zarr.json", "latents/seal.json"}
+
+
+def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sizes"
+    encode(configure(run, pictures, out, size=(16, 32)))
+    before = contents(out)
+    flip(out / "16" / "latents/c/2/0/0/0")
+    (out / "32" / "keys/c/0").unlink()
+    with pytest.raises(CorruptError, match="16/latents/c/2") as found:
+        check(CheckConfig(out))
+    assert found.value.fix == f"codegan encode --repair --out {out / '16'}"
+    mend(out)
+    check(CheckConfig(out))
+    assert contents(out) == before
+
+
+def test_only_the_same_images_and_autoencoder_mend_a_store(
+    run: Path, pictures: Path, store: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other_run = save_run(tmp_path / "other", Autoencoder(factor=4, code_channels=3, width=4))
+    other_data = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (other_data / "a" / "0.png").write_bytes((other_data / "b" / "1.png").read_bytes())
+    flip(store / "latents/c/1/0/0/0")
+    before = contents(store)
+    for changes in ({"data": (str(other_data),)}, {"autoencoder": other_run}):
+        with pytest.raises(MismatchError):
+            mend(store, **changes)
+        assert contents(store) == before
+    moved_data, moved_run = shutil.copytree(pictures, tmp_path / "moved"), shutil.copytree(run, tmp_path / "moved-run")
+    mend(store, data=(str(moved_data),), autoencoder=Path(moved_run))
+    check(CheckConfig(store))
+
+
+def test_without_a_seal_or_with_one_being_written_there_is_no_repair(store: Path) -> None:
+    for name in ("zarr.json", "latents/seal.json"):
+        flip(store / name)
+    with pytest.raises(CorruptError, match="both copies") as refused:
+        mend(store)
+    assert "--repair" not in refused.value.fix
+    (store / "zarr.json").unlink()
+    (store / "latents/seal.json").unlink()
+    with pytest.raises(InputError):
+        mend(store)
+
+
+def test_a_store_in_use_is_neither_encoded_nor_mended(run: Path, pictures: Path, store: Path, tmp_path: Path) -> None:
+    with lock(store), pytest.raises(CodeganError, match="being written by process") as refused:
+        mend(store)
+    assert refused.value.exit_code == 9
+    with lock(tmp_path / "sizes" / "32"), pytest.raises(CodeganError) as refused:
+        encode(configure(run, pictures, tmp_path / "sizes"))
+    assert refused.value.exit_code == 9
