@@ -32,6 +32,14 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]  # JSON values: nimg, step, ...
 
 
+class Progress(NamedTuple):
+    """How far a training has come; what a checkpoint's state.json holds."""
+
+    nimg: int = 0
+    step: int = 0
+    rollbacks: int = 0  # times it went back to a checkpoint after NaN
+
+
 def _save_tensors(path: Path, tensors: Tensors) -> None:
     # Not save_file: its own error class would hide a full disk.
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
@@ -48,33 +56,32 @@ def save_state(
     folder: Path,
     networks: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
-    nimg: int,
-    step: int,
+    progress: Progress,
     keep: int = 2,
 ) -> Path:
     """Commit a training state as `folder`/NIMG, then delete all but the newest `keep`."""
-    path = folder / f"{nimg:012d}"
+    path = folder / f"{progress.nimg:012d}"
     with commit_folder(path) as partial:
         for name, network in networks.items():
             _save_tensors(partial / f"{name}.safetensors", network.state_dict())
         for name, optimizer in optimizers.items():
             _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
-        write_json(partial / "state.json", {"nimg": nimg, "step": step})
+        write_json(partial / "state.json", progress._asdict())
     for old in _committed(folder)[keep:]:
         shutil.rmtree(old)
     return path
 
 
-def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> tuple[int, int]:
-    """Put the newest whole training state into the given objects; returns its (nimg, step), (0, 0) without one."""
+def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> Progress:
+    """Put the newest whole training state into the given objects; without one they stay, and the progress is zero."""
     checkpoint = load_newest(folder)
     if checkpoint is None:
-        return 0, 0
+        return Progress()
     for name, network in networks.items():
         put_weights(network, checkpoint.tensors[name], folder)
     for name, optimizer in optimizers.items():
         load_optimizer_tensors(optimizer, checkpoint.tensors[name])
-    return checkpoint.state["nimg"], checkpoint.state["step"]
+    return Progress(**checkpoint.state)
 
 
 def _committed(folder: Path) -> list[Path]:

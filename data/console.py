@@ -3,13 +3,22 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from data.places import Place
 
 _LINE_EVERY_SEC = 10.0
 
@@ -24,6 +33,7 @@ class ProgressReport:
         self._task = self._bar.add_task(label, total=total, extra="") if self._bar else None
         self._began = self._printed = time.monotonic()
         self._first: int | None = None
+        self._last = 0
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -39,8 +49,9 @@ class ProgressReport:
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
         """`done` items in all; `values` are shown beside the rate."""
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None or done < self._last:  # at the start, or set back
             self._first, self._began = done, now
+        self._last = done
         rate = (done - self._first) / max(now - self._began, 1e-9)
         extra = "  ".join([f"{rate:.1f} {self._unit}/s", *(f"{k} {v:.4g}" for k, v in (values or {}).items())])
         if self._bar and self._task is not None:
@@ -48,13 +59,16 @@ class ProgressReport:
         elif self._plain and (now - self._printed >= _LINE_EVERY_SEC or done >= self._total):
             self._printed = now
             left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
-            print(f"{self._label}: {done}/{self._total} {self._unit}  {extra}{left}", file=sys.stderr, flush=True)
+            percent = f"{100 * done // max(self._total, 1)}%"
+            line = f"{self._label}: {done}/{self._total} {self._unit}  {percent}  {extra}{left}"
+            print(line, file=sys.stderr, flush=True)
 
 
 def _make_bar(unit: str) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
+        TaskProgressColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeElapsedColumn(),
@@ -77,7 +91,12 @@ def scan_progress(show: bool = True) -> Callable[[int, int], None]:
     return progress
 
 
-def finish(wrote: list[Path], next_command: list[str] | None = None) -> None:
+def warn(what: str, advice: str) -> None:
+    """Two lines about something that is no error yet: what was seen, and what to try."""
+    print(f"warning: {what}\n  try: {advice}", file=sys.stderr, flush=True)
+
+
+def finish(wrote: Iterable[Place], next_command: list[str] | None = None) -> None:
     """The last lines of every verb: what it wrote and what to type next."""
     for path in wrote:
         print(f"wrote {path}")

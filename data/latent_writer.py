@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from shutil import rmtree
 from typing import Any, Self
 from zlib import crc32
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.latents import DType, Stored
+from data.places import Place, remove_tree
 from data.seals import BEGUN, FORMAT, JOURNAL, checksum_holds, with_checksum, write_seal
 from data.shards import array_files, shard_bytes, shard_name
 from data.storage import crc32_of, damage, read_json, remove_partials, size_damage, write_bytes, write_json
@@ -42,7 +41,7 @@ class LatentWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         count: int,
         code_shape: tuple[int, int, int],
         dtype: DType,
@@ -70,7 +69,7 @@ class LatentWriter:
         write_json(path / BEGUN, self._begun)
 
     @classmethod
-    def reopen(cls, path: Path, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
+    def reopen(cls, path: Place, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
         """A writer of the damaged shards of a sealed store: the journal is made anew from the seal, without them."""
         begun = {name: value for name, value in seal.items() if name not in _DERIVED}
         if not (path / BEGUN).is_file():
@@ -132,7 +131,7 @@ class LatentWriter:
     def _journal(self, shard: int, files: Mapping[str, Any]) -> None:
         write_json(self._entry(shard), with_checksum({"files": files}))
 
-    def _entry(self, shard: int) -> Path:
+    def _entry(self, shard: int) -> Place:
         return self.path / JOURNAL / f"{shard:06d}.json"
 
     def drop_damaged(self, shards: Sequence[int]) -> None:
@@ -196,6 +195,6 @@ def _statistics(latents: NDArray[np.float32]) -> dict[str, list[float]]:
     return {name: number.tolist() for name, number in zip(_STATISTICS, numbers, strict=True)}
 
 
-def remove_journal(path: Path) -> None:
+def remove_journal(path: Place) -> None:
     """Of a sealed store, where the journal has no more to say."""
-    rmtree(path / JOURNAL, ignore_errors=True)
+    remove_tree(path / JOURNAL)

@@ -14,16 +14,16 @@ several processes none touches a file of another, and a crash leaves a shard tha
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import CorruptError
+from data.places import Place, file_sizes, place
 from data.seals import damage_error, find_damage, read_seal, repair_command
 from data.shards import Loaded, load, shard_name, vector, view
-from data.storage import size_damage
+from data.storage import wrong_size
 
 DType = Literal["float16", "float32", "int8"]
 _SHARDS_IN_USE = 32  # mapped at a time by `LatentStore.read`
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 class LatentStore:
     """A sealed store, read with every byte checked against the seal before its first use."""
 
-    def __init__(self, path: Path, seal: Mapping[str, Any]) -> None:
+    def __init__(self, path: Place, seal: Mapping[str, Any]) -> None:
         self.path, self.metadata = path, seal
         self.fingerprint: str = seal["fingerprint"]
         self.code_shape: tuple[int, int, int] = tuple(seal["code_shape"])
@@ -54,14 +54,15 @@ class LatentStore:
         self._shard = lru_cache(_SHARDS_IN_USE)(self.load_shard)
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Place) -> Self:
         """Raises `InputError` without a store, `CorruptError` when it is unsealed or a file is missing or cut,
         `MismatchError` when it is of another format.
         """
-        path = Path(path)
+        path = place(path)
         seal = read_seal(path)
+        sizes = file_sizes(path)
         for name, entry in seal["files"].items():
-            if problem := size_damage(path / name, entry["bytes"]):
+            if problem := wrong_size(sizes.get(name), entry["bytes"]):
                 raise CorruptError(f"{path / name}: {problem}", repair_command(path))
         return cls(path, seal)
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import CorruptError, MismatchError, UsageError
+from data.places import Place
 from data.storage import disk_errors, read_json, write_bytes, write_json
 
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
-_BEFORE_CHECKPOINTS = {"config.json", "metrics.jsonl", "skipped.jsonl"}  # what a run writes before it has one
+# what a run writes before it has a checkpoint
+_BEFORE_CHECKPOINTS = {"config.json", "metrics.jsonl", "skipped.jsonl", "tracker"}
 
 
 def versions() -> dict[str, str]:
@@ -34,7 +36,7 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    return value if value is None or isinstance(value, str | int | float) else str(value)  # a path, here or elsewhere
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -101,7 +103,7 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def read_metrics(folder: Path, tolerate_cut: bool = False) -> list[dict[str, Any]]:
+def read_metrics(folder: Place, tolerate_cut: bool = False) -> list[dict[str, Any]]:
     """All rows of RUN/metrics.jsonl, [] without one. A last line cut by a crash is dropped when `tolerate_cut`."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []

@@ -8,10 +8,10 @@ latents, so that damage to either is mended from the other.
 import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
+from data.places import Place
 from data.storage import crc32_of, crc32c_bytes, damage, read_json, write_bytes
 
 FORMAT = 2
@@ -30,11 +30,11 @@ def checksum_holds(content: Mapping[str, Any]) -> bool:
     return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
 
 
-def repair_command(store: Path) -> str:
+def repair_command(store: Place) -> str:
     return f"codegan encode --repair --out {shlex.quote(str(store))}"
 
 
-def write_seal(store: Path, seal: Mapping[str, Any]) -> None:
+def write_seal(store: Place, seal: Mapping[str, Any]) -> None:
     """Commit both copies; the store is sealed when this returns."""
     for name in (TWIN, SEAL):
         write_bytes(store / name, _document(seal))
@@ -45,7 +45,7 @@ def _document(seal: Mapping[str, Any]) -> bytes:
     return (json.dumps(group, indent=1) + "\n").encode()
 
 
-def read_seal(store: Path, name: str = SEAL) -> dict[str, Any]:
+def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
     """What `write_seal` wrote, from one of its copies.
 
     Raises `InputError` without a store, `CorruptError` when it is unsealed or the copy is damaged, `MismatchError` when
@@ -77,7 +77,7 @@ def read_seal(store: Path, name: str = SEAL) -> dict[str, Any]:
     return dict(seal)
 
 
-def find_damage(store: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
     """The seal, and what is wrong with each damaged file; reads every byte of the store.
 
     Raises like `read_seal` when neither copy of the seal can be used.
@@ -104,19 +104,21 @@ def find_damage(store: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return seal, damaged
 
 
-def damage_error(store: Path, damaged: Mapping[str, str]) -> CorruptError:
+def damage_error(store: Place, damaged: Mapping[str, str]) -> CorruptError:
     """About what `find_damage` found: the first file, and how many there are."""
     name, problem = next(iter(damaged.items()))
     others = f"; {len(damaged)} files of {store} are damaged" if len(damaged) > 1 else ""
     return CorruptError(f"{store / name}: {problem}{others}", repair_command(store))
 
 
-def find_stores(folder: Path) -> list[Path]:
+def find_stores(folder: Place) -> list[Place]:
     """The store that `folder` is, or those of several sizes inside it; unsealed ones too."""
-    candidates = [folder] if _is_store(folder) else sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in candidates if _is_store(path)]
+    if _is_store(folder):
+        return [folder]
+    inside: list[Place] = [*folder.iterdir()] if folder.is_dir() else []
+    return sorted(filter(_is_store, inside), key=str)
 
 
-def _is_store(folder: Path) -> bool:
+def _is_store(folder: Place) -> bool:
     sealed = (folder / SEAL).is_file() and (folder / "latents").is_dir()  # every zarr array has a file of that name
     return sealed or (folder / TWIN).is_file() or (folder / BEGUN).is_file()

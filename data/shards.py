@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from data.errors import CorruptError
+from data.places import Place, read_range
 from data.storage import crc32c_bytes, size_damage
 
 _CHECKSUM_BYTES = 4
@@ -61,20 +62,25 @@ class Loaded(NamedTuple):
     """The bytes of a file that were compared with its checksum, where they are and how to mend them."""
 
     content: NDArray[np.uint8]
-    path: Path
+    path: Place
     fix: str
 
 
-def load(path: Path, size: int, checksum: int, fix: str) -> Loaded:
+def load(path: Place, size: int, checksum: int, fix: str) -> Loaded:
     """Map a file of `size` bytes into memory, shared by all processes of the machine, and compare its CRC-32.
 
-    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands.
+    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. From an
+    object store the file is fetched.
     """
     import torch  # late: it takes seconds, and only reading needs it
 
     if problem := size_damage(path, size):
         raise CorruptError(f"{path}: {problem}", fix)
-    content: NDArray[np.uint8] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    content: NDArray[np.uint8]
+    if isinstance(path, Path):
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    else:
+        content = np.frombuffer(read_range(path, 0, size), np.uint8)
     if zlib.crc32(content) != checksum:
         raise CorruptError(f"{path}: its bytes do not match their checksum", fix)
     return Loaded(content, path, fix)

@@ -20,13 +20,14 @@ from typing import Any
 import google_crc32c
 
 from data.errors import CorruptError, LockedError, SpaceError, UsageError
+from data.places import Place, put
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
 _BLOCK = 1 << 22
 
 
-def crc32c(path: Path) -> int:
+def crc32c(path: Place) -> int:
     """Checksum (Castagnoli) of a file's bytes, read in blocks."""
     checksum = google_crc32c.Checksum()
     with path.open("rb") as file:
@@ -35,7 +36,7 @@ def crc32c(path: Path) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
-def crc32_of(path: Path) -> int:
+def crc32_of(path: Place) -> int:
     """zlib's CRC-32 of a file's bytes, for files made of parts that end in their own crc32c.
 
     The crc32c of data followed by its crc32c is a constant, so all such files of one layout share one crc32c.
@@ -73,8 +74,11 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Place, content: bytes) -> None:
     """Replace `path` by `content` atomically and durably, making its folder if need be."""
+    if not isinstance(path, Path):
+        put(path, content)
+        return
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +93,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         _fsync(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Parse a JSON file of ours; raises `CorruptError` when it does not parse."""
     try:
         return json.loads(path.read_bytes())
@@ -150,23 +154,29 @@ def verify_folder(folder: Path) -> None:
         raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
 
 
-def size_damage(path: Path, size: int) -> str | None:
+def size_damage(path: Place, size: int) -> str | None:
     """What is wrong with a file of `size` bytes, as far as can be seen without reading it."""
-    if not path.is_file():
+    return wrong_size(path.stat().st_size if path.is_file() else None, size)
+
+
+def wrong_size(present: int | None, size: int) -> str | None:
+    """What is wrong with a file that has `present` bytes, None where there is no file, instead of `size`."""
+    if present is None:
         return "is missing"
-    present = path.stat().st_size
     return None if present == size else f"has {present} bytes instead of {size}"
 
 
-def damage(path: Path, size: int, checksum: int, checksum_of: Callable[[Path], int] = crc32c) -> str | None:
+def damage(path: Place, size: int, checksum: int, checksum_of: Callable[[Any], int] = crc32c) -> str | None:
     """What is wrong with a file that should have this size and checksum, if anything is."""
     if problem := size_damage(path, size):
         return problem
     return None if checksum_of(path) == checksum else "its bytes do not match their checksum"
 
 
-def remove_partials(folder: Path) -> None:
+def remove_partials(folder: Place) -> None:
     """Delete what a killed writer left unfinished in `folder` and below."""
+    if not isinstance(folder, Path):  # there a write is one request, and leaves nothing unfinished
+        return
     for leftover in list(folder.rglob(f"{_PARTIAL}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -175,11 +185,15 @@ def remove_partials(folder: Path) -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Place) -> Iterator[None]:
     """Hold `folder` for this process; raises `LockedError` naming the process that already does.
 
-    The lock is the kernel's (`flock`), so a killed process never leaves one behind.
+    The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have none: there,
+    two writers are not kept apart.
     """
+    if not isinstance(folder, Path):
+        yield
+        return
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", "give a folder for --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
+from data.places import Place, PlaceArg
 from pipelines.features import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.metadata import load_bank, save_bank
 from stage2_codegen.perceptual import VGG_URL
@@ -35,12 +36,14 @@ class MetadataConfig:
     Example: codegan metadata --store stores/photos256 --weights vgg16-397923af.pth
     """
 
-    store: Path
+    store: PlaceArg
     """A store made by `codegan encode`."""
     weights: Path
     """Weights of torchvision's vgg16: a .pth or .safetensors file of its state dict."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
     """The images the store was made of, where they have moved since; its own record when left out."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    """Web servers that DATA, and their redirects, may be read from."""
     out: Path | None = None
     """Folder for the vectors. Default: STORE-metadata."""
     batch_size: int = 16
@@ -53,7 +56,7 @@ def metadata(config: MetadataConfig) -> None:
     Raises `InputError` without weights, and `MismatchError` when the images, or the vectors that `out` holds already,
     are not those of the store.
     """
-    out = config.out or config.store.with_name(f"{config.store.name}-metadata")
+    out = config.out or _beside(config.store)
     if config.batch_size < 1:
         raise UsageError("--batch-size: must be positive", "see `codegan metadata --help`")
     store = LatentStore.open(config.store)
@@ -74,11 +77,17 @@ def metadata(config: MetadataConfig) -> None:
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         layers = load_convolutions("vgg16", config.weights, device)[:_RELU5_3]
-        vectors = _describe(_open(store, config.data), layers, device, config.batch_size)
+        vectors = _describe(_open(store, config), layers, device, config.batch_size)
         save_bank(out, vectors, origin)
         print(f"{len(vectors)} vectors of {vectors.shape[1]}")
     train = ["codegan", "train", "lrm", "--store", str(config.store), "--model.metadata", str(out)]
     finish([out], [*train, "--out", "runs/lrm"])
+
+
+def _beside(store: Place) -> Path:
+    if not isinstance(store, Path):
+        raise UsageError(f"{store}: the vectors cannot lie beside a store elsewhere", "give --out FOLDER")
+    return store.with_name(f"{store.name}-metadata")
 
 
 def _is_there(out: Path, origin: dict[str, Any]) -> bool:
@@ -100,10 +109,10 @@ def _is_there(out: Path, origin: dict[str, Any]) -> bool:
     return all(present.get(name) == value for name, value in origin.items())
 
 
-def _open(store: LatentStore, data: tuple[str, ...]) -> ImageSet:
+def _open(store: LatentStore, config: MetadataConfig) -> ImageSet:
     """The store's images. Their fingerprint is over all keys and bytes in order, so image i is row i of the store."""
-    names = data or tuple(store.metadata["data"])
-    images = open_images(names, store.image_size, max_skip=1, on_progress=scan_progress())
+    names, hosts = config.data or tuple(store.metadata["data"]), config.allow_host
+    images = open_images(names, store.image_size, max_skip=1, on_progress=scan_progress(), allow_hosts=hosts)
     if images.fingerprint != store.metadata.get("data_fingerprint"):
         raise MismatchError(
             f"{images.name}: is not the data that {store.path} was made of", "give that with --data, or encode again"

@@ -4,6 +4,7 @@ An interrupted run goes on with the shards that are missing, and a damaged store
 damaged.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from data.errors import UsageError
 from data.images import open_images
 from data.latent_writer import LatentWriter, remove_journal
 from data.latents import DType, LatentStore
+from data.places import Place, PlaceArg, shown
 from data.seals import SEAL, find_stores
 from data.storage import lock
 from stage1_autoencoder.fill import Encoding, fill
@@ -36,8 +38,9 @@ class EncodeConfig:
     """A folder, a .zip, .tar shards, or scenes:N."""
     autoencoder: Path | None = None
     """Run folder of `codegan train-ae`; or pixels, to store the pixels themselves, unless a run here has that name."""
-    out: Path
-    """The store to make, or the folder for one store a size; the same command goes on with an interrupted one."""
+    out: PlaceArg
+    """The store to make, or the folder for one store a size; the same command goes on with an interrupted one.
+    s3://BUCKET/STORE works too."""
     size: tuple[int, ...] = (256,)
     """Sides in pixels that every image is fitted to (centre crop, Lanczos); several make the stores OUT/SIZE."""
     dtype: DType = "float16"
@@ -118,14 +121,14 @@ def _check(config: EncodeConfig) -> None:
         raise UsageError(f"{config.out}: is no folder for several stores", "choose another --out, or give one --size")
 
 
-def _begin(config: EncodeConfig, encoding: Encoding, stores: dict[int, Path]) -> dict[int, LatentWriter]:
+def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Place]) -> dict[int, LatentWriter]:
     """Writers of the stores that are not sealed yet, by size."""
     images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
     for size, path in stores.items():
         metadata = {
             "fingerprint": autoencoder.fingerprint,
             "autoencoder": autoencoder.config,
-            "data": list(config.data),
+            "data": list(map(shown, config.data)),
             "data_fingerprint": images.fingerprint,
             "image_size": size,
             "flip": config.flip,
@@ -142,7 +145,7 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: dict[int, Path]) ->
     return writers
 
 
-def _already_sealed(path: Path, metadata: dict[str, Any]) -> bool:
+def _already_sealed(path: Place, metadata: dict[str, Any]) -> bool:
     if not (path / SEAL).is_file():
         return False
     seal = LatentStore.open(path).metadata

@@ -15,6 +15,7 @@ from data.errors import InputError, MismatchError
 from data.images import ImageSet, open_images
 from data.latent_writer import LatentWriter
 from data.latents import LatentStore
+from data.places import Place
 from data.seals import SEAL, TWIN, find_damage, find_stores, write_seal
 from data.storage import lock
 from stage1_autoencoder.fill import Encoding, fill
@@ -32,7 +33,7 @@ class Sources:
     threads: int
 
 
-def repair(out: Path, sources: Sources, accelerator: Accelerator) -> None:
+def repair(out: Place, sources: Sources, accelerator: Accelerator) -> None:
     """Mend the store at `out`, or the stores inside it.
 
     Raises `InputError` without a store, `CorruptError` when both copies of a seal are damaged, and `MismatchError` when
@@ -44,7 +45,7 @@ def repair(out: Path, sources: Sources, accelerator: Accelerator) -> None:
     for store in stores:
         with ExitStack() as stack:
 
-            def examine(store: Path = store, stack: ExitStack = stack) -> tuple[dict[str, Any], dict[str, str]]:
+            def examine(store: Place = store, stack: ExitStack = stack) -> tuple[dict[str, Any], dict[str, str]]:
                 stack.enter_context(lock(store))
                 return _examine(store)
 
@@ -55,7 +56,7 @@ def repair(out: Path, sources: Sources, accelerator: Accelerator) -> None:
         finish(stores, ["codegan", "check", str(out)])
 
 
-def _examine(store: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _examine(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
     """Find what is damaged; of the seal, one copy mends the other."""
     seal, damaged = find_damage(store)
     print("\n".join(f"{store / name}: {problem}" for name, problem in damaged.items()) or f"{store}: is whole")
@@ -67,7 +68,7 @@ def _examine(store: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _mend(
-    store: Path, seal: dict[str, Any], damaged: dict[str, str], sources: Sources, accelerator: Accelerator
+    store: Place, seal: dict[str, Any], damaged: dict[str, str], sources: Sources, accelerator: Accelerator
 ) -> None:
     """Encode the damaged shards again, write the other damaged files, and seal."""
     main, images = accelerator.is_main_process, None
@@ -88,7 +89,7 @@ def _mend(
         )
 
 
-def _open_images(store: Path, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
+def _open_images(store: Place, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
     images = open_images(
         sources.data or seal["data"],
         max_skip=1,  # the fingerprint tells whether these are the same pictures
@@ -104,7 +105,7 @@ def _open_images(store: Path, seal: dict[str, Any], sources: Sources, accelerato
     return images
 
 
-def _load_autoencoder(store: Path, seal: dict[str, Any], run: Path | None) -> Autoencoder:
+def _load_autoencoder(store: Place, seal: dict[str, Any], run: Path | None) -> Autoencoder:
     origin = run or seal["autoencoder_run"]
     autoencoder = Autoencoder.of_pixels() if origin == PIXELS else Autoencoder.load(origin)
     if autoencoder.fingerprint != seal["fingerprint"]:
@@ -116,7 +117,7 @@ def _load_autoencoder(store: Path, seal: dict[str, Any], run: Path | None) -> Au
 
 
 def _keys_and_labels(
-    store: Path, seal: dict[str, Any], images: ImageSet | None
+    store: Place, seal: dict[str, Any], images: ImageSet | None
 ) -> tuple[list[str], NDArray[np.int64] | None]:
     if images is None:
         whole = LatentStore(store, seal)
