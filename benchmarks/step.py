@@ -3,62 +3,33 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stage2_codegen.augment import augmentation
+from stage1_autoencoder.loop import Precision, make_accelerator
+from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeShape
 
 
 class Step:
-    """One critic and one generator update of the trainer's, without its checks, average and logs.
+    """The trainer's step, with one critic update; a variant has `n_critic` of them.
 
-    A training step has `n_critic` of the first. Fields are as given, not as a variant schedules them.
+    Any shape will do: the pixel networks that a paper starts from are larger than what `build_networks` gives.
     """
 
     def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, **model: Any) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.batch, self.shape, self.bf16 = batch, shape, bf16
-        variant = VARIANTS[name]
-        config = variant.Config(**model)
-        with torch.device(self.device):
-            # not build_networks: the pixel networks that a paper starts from are larger than what one trains here
-            self.networks = variant.Generator(shape, config), variant.Critic(shape, config)
-            self.augment = augmentation(config.augment, torch.ones(shape[0]))
-        self.loss = variant.loss(config)
-        for network in self.networks:
-            network.to(memory_format=torch.channels_last)
-        rates, betas = (config.lr, config.critic_lr), (config.beta1, config.beta2)
-        self.optimizers = [
-            torch.optim.Adam(network.parameters(), lr, betas, fused=True)
-            for network, lr in zip(self.networks, rates, strict=True)
-        ]
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(self.batch, *shape, device=self.device)
+        config = VARIANTS[name].Config(**{**model, "n_critic": 1})
+        accelerator, std = make_accelerator(), torch.ones(shape[0])
+        precision: Precision = "bf16" if bf16 else "fp32"
+        self.inner = AdversarialStep(VARIANTS[name], config, shape, std, accelerator, precision=precision)
+        self.batch, self.shape, self.device = batch, shape, accelerator.device
+        self.nimg = 0
 
     def __call__(self) -> None:
-        G, critic = self.networks
-        real = self._normal(*self.shape).clamp(-1, 1).contiguous(memory_format=torch.channels_last)
-        critic.requires_grad_(True)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            with torch.no_grad():
-                fake = G.judged(self._normal(G.z_dim))
-            loss, _ = self.loss.critic_loss(critic, self.augment(real), self.augment(fake))
-        loss.backward()
-        self._update(1)
-        critic.requires_grad_(False)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            fake = G.judged(self._normal(G.z_dim))
-            loss, _ = self.loss.generator_loss(critic, self.augment(real), self.augment(fake))
-        loss.backward()
-        self._update(0)
-
-    def _update(self, index: int) -> None:
-        self.optimizers[index].step()
-        self.optimizers[index].zero_grad()
+        real = torch.randn(self.batch, *self.shape, device=self.device).clamp(-1, 1)
+        self.inner(iter([real.contiguous(memory_format=torch.channels_last)]), self.nimg)
+        self.nimg += self.batch
 
 
 class _Counter(TorchDispatchMode):

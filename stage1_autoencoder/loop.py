@@ -1,49 +1,97 @@
 """What both training loops share: processes, precision, EMA, and the checks that keep a run safe."""
 
+import importlib.util
 import os
+import resource
 import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import nn
 
-from data.errors import DivergedError, Preempted, UsageError, WorkerError
+from data.errors import CodeganError, DivergedError, Preempted, UsageError, WorkerError
+from data.images import Share
+from data.storage import disk_errors
 
 Precision = Literal["fp32", "bf16"]
+Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 LOG_EVERY_STEPS = 10
+# How long a rank waits for another, which may be saving or have one shard more to encode. One that dies is noticed at
+# once; this is for one that hangs.
+PATIENCE = timedelta(minutes=30)
 
 
-def make_accelerator() -> Accelerator:
-    """The processes and the device of this run.
+def make_accelerator(tracker: Tracker = "none", run: Path | None = None) -> Accelerator:
+    """The processes and the device of this run, and its tracker, with files under `run`/tracker (see `tracked`).
 
     Without a GPU, `Accelerator(cpu=True)` is needed for the ranks to find each other; if they still did not, training
-    would silently happen once per process, so that is refused.
+    would silently happen once per process, so that is refused. Raises `UsageError` when the tracker is not installed.
     """
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        package = "'codegan[tracking]'" if tracker == "tensorboard" else tracker
+        raise UsageError(f"--tracker {tracker}: is not installed", f"pip install {package}")
+    gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if 0 < gpus < local:
+        raise UsageError(f"{local} processes: more than this machine's GPUs ({gpus})", f"give --processes {gpus}")
     # Networks keep their buffers alike themselves; DDP's own broadcast would change them between two forwards.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
+    group = InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[ddp, group],
+        log_with=None if tracker == "none" else tracker,
+        project_dir=None if run is None else run / "tracker",
+    )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise WorkerError(
             f"{expected} processes were started but each sees {accelerator.num_processes}",
-            "launch with `python -m torch.distributed.run --nproc_per_node N -m pipelines ...`",
+            "start them with --processes N",
         )
     return accelerator
 
 
-def local_share(global_batch: int, accelerator: Accelerator) -> slice:
-    """This rank's rows of a global batch; raises `UsageError` when they do not divide."""
+@contextmanager
+def tracked(accelerator: Accelerator) -> Iterator[None]:
+    """The tracker that `make_accelerator` was told of, on the main process, until the end of the block."""
+    if accelerator.log_with:
+        folder = accelerator.logging_dir
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in ("WANDB_DIR", "TRACKIO_DIR"):  # they write elsewhere unless told so here
+            os.environ[name] = str(folder)
+        accelerator.init_trackers("codegan")
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:  # not end_training: it would also end the process group
+            tracker.finish()
+
+
+def local_share(global_batch: int, accelerator: Accelerator, parts: int = 1) -> slice:
+    """This rank's rows of a global batch, which go through in `parts`; `UsageError` when they do not divide."""
     ranks = accelerator.num_processes
-    if global_batch < ranks or global_batch % ranks:
-        raise UsageError(f"--batch-size {global_batch}: does not divide by {ranks} processes", "give a multiple of it")
+    if global_batch < ranks * parts or global_batch % (ranks * parts):
+        among = f"{ranks} processes" + (f" times --accumulate {parts}" if parts > 1 else "")
+        raise UsageError(
+            f"--batch-size {global_batch}: does not divide by {among}", f"give a multiple of {ranks * parts}"
+        )
     rows = global_batch // ranks
     return slice(accelerator.process_index * rows, (accelerator.process_index + 1) * rows)
+
+
+def scan_share(accelerator: Accelerator) -> Share:
+    """This rank's part of looking through a data set (see `data.images.open_images`)."""
+    return Share(accelerator.process_index, accelerator.num_processes, gather_object)
 
 
 def autocast(accelerator: Accelerator, precision: Precision) -> torch.autocast:
@@ -71,17 +119,46 @@ def update_ema(ema: nn.Module, network: nn.Module, beta: float) -> None:
         target.copy_(source)
 
 
-def check_finite(network: nn.Module, what: str, nimg: int) -> None:
-    """Raise `DivergedError` before an optimiser step that would poison the weights.
+class FiniteGuard:
+    """Keeps a gradient that is not finite out of the weights, without the host waiting for the device.
 
-    Gradients are looked at, not the loss: they are averaged over ranks, so every rank sees the same NaN.
+    A fused optimiser leaves a step out whose `found_inf` is 1 (torch.amp.GradScaler's protocol). Here all optimisers of
+    a run share one such flag, and it stays up: the weights remain those before the first bad gradient until the host
+    looks, as it does when it logs and before it saves. Gradients are averaged over ranks, so all see the same NaN.
     """
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    if not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
-        raise DivergedError(
-            f"{what} became NaN or infinite after {nimg} images; this update was not made",
-            "run the same command again to resume from the last checkpoint, or start anew with a lower learning rate",
-        )
+
+    def __init__(self, optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+        self._found = torch.zeros((), dtype=torch.float32, device=device)
+        for optimizer in optimizers:
+            optimizer.found_inf = self._found  # type: ignore[attr-defined]
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step with the gradients at hand and clear them."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = torch.stack(torch._foreach_norm(gradients)).sum().isfinite()
+        self._found.masked_fill_(~finite, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def found(self) -> bool:
+        return bool(self._found.item())
+
+    def reset(self) -> None:
+        self._found.zero_()
+
+
+def diverged(nimg: int) -> DivergedError:
+    return DivergedError(
+        f"a gradient became NaN or infinite within {LOG_EVERY_STEPS} steps before image {nimg}; it changed no weight",
+        "run the same command again to resume from the last checkpoint, or start anew with a lower learning rate",
+    )
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: tensors on a GPU, else the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def any_rank(accelerator: Accelerator, flag: bool) -> bool:
@@ -89,6 +166,20 @@ def any_rank(accelerator: Accelerator, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.gather(torch.tensor([flag], device=accelerator.device)).any())
+
+
+def on_main[Result](accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """The result of `work`, done by the main process alone, on every process; its `CodeganError` is raised on all."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except CodeganError as error:
+            outcome[1] = error
+    result, failure = broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    return result
 
 
 class StopSignal:

@@ -16,10 +16,11 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.checkpoints import load_state, save_state, save_weights
+from data.checkpoints import Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, UsageError
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
+from data.places import data_flags, shown
 from data.prefetch import prefetch
 from data.runs import MetricsLog, open_run, to_json
 from data.seeds import derive_seed
@@ -28,24 +29,29 @@ from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.evaluate import format_table, reconstruction_table
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
+    FiniteGuard,
     Precision,
     StepClock,
     StopSignal,
+    Tracker,
     any_rank,
     autocast,
-    check_finite,
     crossed,
+    diverged,
     ema_beta,
     local_share,
     make_accelerator,
+    peak_memory_mb,
+    scan_share,
     set_lr,
+    tracked,
     update_ema,
 )
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple
 
 EVALUATED_SIZES = (128, 256, 512, 1024)
-MAY_CHANGE = ("out", "kimg", "snapshot_kimg", "threads")
+MAY_CHANGE = ("out", "kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ class TrainAEConfig:
     """Checkpoint and preview every so many thousand crops."""
     max_skip: float = 0.01
     """Part of the files that may be unreadable."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    """Web servers that DATA, and their redirects, may be read from."""
+    tracker: Tracker = "none"
+    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
     threads: int = 4
     """Threads that decode and crop images."""
 
@@ -120,16 +130,24 @@ def _check(config: TrainAEConfig) -> None:
 def train(config: TrainAEConfig) -> None:
     """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
     _check(config)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
-    images = open_images(config.data, max_skip=config.max_skip, on_progress=scan_progress(main))
+    images = open_images(
+        config.data,
+        max_skip=config.max_skip,
+        on_progress=scan_progress(main),
+        allow_hosts=config.allow_host,
+        share=scan_share(accelerator),
+    )
     train_indices, held_out = split(len(images), config.seed)
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
-            open_run(config.out, {"kind": "autoencoder", **to_json(config)}, MAY_CHANGE)
+            described = to_json(config) | {"data": list(map(shown, config.data))}  # a signature may be renewed
+            open_run(config.out, {"kind": "autoencoder", **described}, MAY_CHANGE)
             write_skipped(config.out / "skipped.jsonl", images.skipped)
+            stack.enter_context(tracked(accelerator))
         accelerator.wait_for_everyone()
 
         # --- networks, the same on every rank, and their state ---
@@ -144,14 +162,17 @@ def train(config: TrainAEConfig) -> None:
             "opt_autoencoder": torch.optim.Adam(autoencoder.parameters(), config.lr, (0.9, 0.999), fused=True),
             "opt_discriminator": torch.optim.Adam(discriminator.parameters(), config.lr / 2, (0.5, 0.999), fused=True),
         }
-        nimg, step = load_state(config.out / "checkpoints", networks, optimizers)
+        guard = FiniteGuard(optimizers.values(), device)
+        nimg, step, _ = load_state(config.out / "checkpoints", networks, optimizers)
         ae, critic = accelerator.prepare(autoencoder, discriminator)
 
         preview = _preview(images, held_out, config.size) if main else None
 
         def save() -> None:
+            if guard.found():
+                raise diverged(nimg)
             if main:
-                save_state(config.out / "checkpoints", networks, optimizers, nimg, step)
+                save_state(config.out / "checkpoints", networks, optimizers, Progress(nimg, step))
                 described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
                 save_weights(config.out / "weights", {"autoencoder": ema.state_dict()}, described)
                 _save_preview(config.out / "samples" / f"{nimg:09d}.png", ema, preview)
@@ -182,9 +203,7 @@ def train(config: TrainAEConfig) -> None:
                     logs["loss/adversarial"] = adversarial_loss(critic(fake).float())
                     loss = loss + config.adversarial_weight * logs["loss/adversarial"]
             accelerator.backward(loss)
-            check_finite(autoencoder, "the autoencoder's gradient", nimg)
-            optimizers["opt_autoencoder"].step()
-            optimizers["opt_autoencoder"].zero_grad()
+            guard.update(optimizers["opt_autoencoder"])
 
             if adversarial:
                 discriminator.requires_grad_(True)
@@ -192,16 +211,20 @@ def train(config: TrainAEConfig) -> None:
                     logits_real, logits_fake = critic(real).float(), critic(fake.detach()).float()
                     logs["loss/discriminator"] = discriminator_loss(logits_real, logits_fake)
                 accelerator.backward(logs["loss/discriminator"])
-                check_finite(discriminator, "the discriminator's gradient", nimg)
-                optimizers["opt_discriminator"].step()
-                optimizers["opt_discriminator"].zero_grad()
+                guard.update(optimizers["opt_discriminator"])
 
             nimg, step = nimg + batch, step + 1
             update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
-            if log and (step % LOG_EVERY_STEPS == 0 or nimg >= total):
+            if step % LOG_EVERY_STEPS == 0 or nimg >= total:
+                if guard.found():
+                    raise diverged(nimg)
                 values = {name: value.item() for name, value in logs.items()}
+                values["memory/peak_mb"] = peak_memory_mb(device)
                 report.update(nimg, values)
-                log.append(step, nimg, values | clock.read(nimg))
+                values |= clock.read(nimg)
+                accelerator.log(values, step=nimg)
+                if log:
+                    log.append(step, nimg, values)
             if any_rank(accelerator, stop.received is not None):
                 break
             if nimg < total and crossed(nimg, batch, snapshot_nimg):
@@ -233,5 +256,5 @@ def _finish(config: TrainAEConfig, images: ImageSet, held_out: NDArray[np.int64]
     rows = reconstruction_table(ema, images, sizes, [int(i) for i in held_out])
     write_json(config.out / "reconstructions.json", {"data": images.name, "held_out": len(held_out), "rows": rows})
     print(f"reconstruction of {len(held_out)} held-out images\n{format_table(rows)}")
-    encode = ["codegan", "encode", "--data", *config.data, "--autoencoder", str(config.out), "--out", "stores/latents"]
-    finish([config.out / "weights", config.out / "reconstructions.json"], encode)
+    encode = ["codegan", "encode", *data_flags(config.data, config.allow_host), "--autoencoder", str(config.out)]
+    finish([config.out / "weights", config.out / "reconstructions.json"], [*encode, "--out", "stores/latents"])

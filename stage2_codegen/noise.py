@@ -1,21 +1,36 @@
-"""Noise for a batch that is shared between ranks.
+"""Noise for a batch that is shared between ranks, and that each rank may compute in parts.
 
-At every step all ranks seed their generators alike. Each draws the rows of the whole global batch and keeps its own,
-so a run sees the same noise on one process or on many.
+At every update all ranks seed their generators alike, and again for each part. Each draws the rows of the whole global
+batch and keeps its own, so a run sees the same noise on one process or on many, in one part or in many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+_part, _parts = 0, 1
+
+
+@contextmanager
+def part_of_batch(part: int, parts: int) -> Iterator[None]:
+    """Inside, rows are those of one of the equal parts that make up this rank's share."""
+    global _part, _parts
+    _part, _parts = part, parts
+    try:
+        yield
+    finally:
+        _part, _parts = 0, 1
+
 
 def _local_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    if ranks * _parts == 1:
         return draw(rows)
-    start = dist.get_rank() * rows
-    return draw(rows * dist.get_world_size())[start : start + rows]
+    start = (rank * _parts + _part) * rows
+    return draw(rows * ranks * _parts)[start : start + rows]
 
 
 def normal_rows(rows: int, *shape: int, device: torch.device) -> Tensor:

@@ -1,53 +1,55 @@
 """Training of a code generator on a latent store; the same loop for every variant.
 
-The trainer owns freezing, n_critic, EMA, precision, processes, checkpoints and logs, and never asks which variant it
-trains. The order of the samples and all noise are functions of (seed, images seen), so on a CPU a resumed run is bit
-for bit an uninterrupted one.
+The trainer owns data, clock, checkpoints, rollbacks and logs, `stage2_codegen.step` what an update needs; neither asks
+which variant it trains. The order of the samples and all noise are functions of (seed, images seen), so on a CPU a
+resumed run is bit for bit an uninterrupted one.
 """
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from data.checkpoints import load_state, save_state, save_weights
-from data.console import ProgressReport, finish
+from data.checkpoints import Progress, load_state, save_state, save_weights
+from data.console import ProgressReport, finish, warn
 from data.errors import MismatchError, UsageError
 from data.images import image_grid, save_png
-from data.latents import LatentReader, LatentStore
+from data.latents import LatentStore
+from data.places import PlaceArg
 from data.prefetch import prefetch
+from data.reader import LatentReader
 from data.runs import MetricsLog, open_run, to_json
-from data.seeds import batch_indices, derive_seed
 from data.storage import lock
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
     Precision,
     StepClock,
     StopSignal,
+    Tracker,
     any_rank,
-    autocast,
-    check_finite,
     crossed,
-    ema_beta,
+    diverged,
     local_share,
     make_accelerator,
-    set_adam,
-    update_ema,
+    peak_memory_mb,
+    tracked,
 )
 from stage1_autoencoder.networks import PIXELS, Autoencoder
-from stage2_codegen.augment import augmentation
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
+from stage2_codegen.health import HealthCheck
 from stage2_codegen.images import ImageGenerator
-from stage2_codegen.noise import normal_rows
+from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
-from stage2_codegen.variants.contract import JudgedBy, VariantConfig, check_config
+from stage2_codegen.variants.contract import VariantConfig, check_config
 
-MAY_CHANGE = ("out", "store", "autoencoder", "kimg", "snapshot_kimg")
+MAY_CHANGE = ("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker")
+MAX_ROLLBACKS = 3
 _GRID_SEEDS = range(16)
 
 
@@ -58,7 +60,7 @@ class TrainConfig[Model: VariantConfig]:
     Example: codegan train VARIANT --store stores/photos256 --out runs/photos --kimg 200
     """
 
-    store: Path
+    store: PlaceArg
     """A store made by `codegan encode`."""
     out: Path
     """Run folder; the same command resumes it."""
@@ -72,6 +74,14 @@ class TrainConfig[Model: VariantConfig]:
     """Decides the initial weights, the order of the samples and all noise."""
     precision: Precision = "fp32"
     """bf16 is faster where the hardware has it; weights and gradient penalties stay fp32."""
+    accumulate: int = 1
+    """Parts a batch goes through in, to need less memory; batch normalisation then sees one part at a time."""
+    compile: bool = False
+    """Compile the networks with torch.compile: minutes at the start, faster steps on most GPUs."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """At NaN end with exit code 8, or go back to the last checkpoint with half the learning rates, up to 3 times."""
+    tracker: Tracker = "none"
+    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
     snapshot_kimg: float = 10.0
     """Checkpoint and sample grid every so many thousand samples."""
     autoencoder: Path | None = None
@@ -92,8 +102,10 @@ def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
 
 
 def _check(config: TrainConfig[VariantConfig]) -> None:
-    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
-        raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train --help`")
+    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0 or config.accumulate < 1:
+        raise UsageError(
+            "--kimg, --batch-size, --snapshot-kimg and --accumulate: must be positive", "see `codegan train --help`"
+        )
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
     check_config(config.model)
@@ -106,17 +118,23 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     store = LatentStore.open(config.store)
     check_code_shape(store.code_shape)
     autoencoder = _load_autoencoder(store, config.autoencoder)
-    accelerator = make_accelerator()
-    share = local_share(config.batch_size, accelerator)
+    accelerator = make_accelerator(config.tracker, config.out)
+    share = local_share(config.batch_size, accelerator, config.accumulate)
     main, device = accelerator.is_main_process, accelerator.device
     scale = CodeScale.of(store, model.standardise)
 
     # --- networks and loss, the same on every rank; impossible ones are refused before there is a folder ---
-    torch.manual_seed(derive_seed(config.seed))
-    G = variant.Generator(store.code_shape, model)
-    critic = variant.Critic(store.code_shape, model)
-    now, loss = model, variant.loss(model)
-    augment = augmentation(model.augment, scale.std_of_codes(store).to(device))
+    step = AdversarialStep(
+        variant,
+        model,
+        store.code_shape,
+        scale.std_of_codes(store),
+        accelerator,
+        seed=config.seed,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        compiled=config.compile,
+    )
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
@@ -124,98 +142,126 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
         accelerator.wait_for_everyone()
 
-        # --- the state of the networks ---
-        G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-        networks: dict[str, nn.Module] = {"G": G, "critic": critic, "G_ema": G_ema}
-        for network in networks.values():
-            network.to(device).to(memory_format=torch.channels_last)
-        betas = (model.beta1, model.beta2)
-        optimizers = {
-            "opt_G": torch.optim.Adam(G.parameters(), model.lr, betas, fused=True),
-            "opt_critic": torch.optim.Adam(critic.parameters(), model.critic_lr, betas, fused=True),
-        }
-        nimg, step = load_state(config.out / "checkpoints", networks, optimizers)
-        if nimg == 0:
-            variant.condition(G, store, model)
-            G_ema.load_state_dict(G.state_dict())
-        wrapped_G, wrapped_critic = accelerator.prepare(JudgedBy(G), critic)
+        # --- where it stands ---
+        progress = _restore(step, store, config.out)
+        resumed_at = progress.nimg
         autoencoder.to(device)
-        previews = ImageGenerator(G_ema, scale, autoencoder, store.image_size)
+        previews = ImageGenerator(step.G_ema, scale, autoencoder, store.image_size)
+        health = _health_check(step, previews, store) if main else None
+        log = MetricsLog(config.out, progress.nimg) if main else None
+        if main:
+            stack.enter_context(tracked(accelerator))
+
+        def record(values: dict[str, float]) -> None:
+            assert log is not None
+            log.append(progress.step, progress.nimg, {**values, "ranks": accelerator.num_processes})
+            accelerator.log(values, step=progress.nimg)
 
         def save() -> None:
+            if health and progress.nimg > resumed_at:  # before the state, so that a resumed run has the row or makes it
+                record(health().to_metrics())
             if main:
-                save_state(config.out / "checkpoints", networks, optimizers, nimg, step)
-                weights = {"generator": G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
-                save_weights(config.out / "weights", weights, _describe(name, config, store, scale, nimg))
-                save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(_GRID_SEEDS)))
+                save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
+                weights = {"generator": step.G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
+                save_weights(config.out / "weights", weights, _describe(name, config, store, scale, progress.nimg))
+                save_png(config.out / "samples" / f"{progress.nimg:09d}.png", image_grid(previews(_GRID_SEEDS)))
             accelerator.wait_for_everyone()
 
         # --- the loop; its clock is samples shown to the generator ---
         batch = config.batch_size
         total = math.ceil(config.kimg * 1000 / batch) * batch
         snapshot_nimg = max(1, round(config.snapshot_kimg * 1000))
-        log = MetricsLog(config.out, nimg) if main else None
         stop = stack.enter_context(StopSignal())
         report = stack.enter_context(ProgressReport(f"train {name}", total, "img", main))
-        clock = StepClock()
-        reals = clock.waiting(_latents(config, LatentReader(store), nimg, total, share, device))
-        while nimg < total:
-            torch.manual_seed(derive_seed(config.seed, nimg, 1))  # the 1: not the stream of the initial weights
-            if (scheduled := variant.schedule(model, nimg / 1000)) != now:
-                now, loss = scheduled, variant.loss(scheduled)
-            set_adam(optimizers["opt_G"], now.lr, now.beta1, now.beta2)
-            set_adam(optimizers["opt_critic"], now.critic_lr, now.beta1, now.beta2)
+        clock, reader = StepClock(), LatentReader(store, config.seed, device)
 
-            critic.requires_grad_(True)
-            for _ in range(model.n_critic):
-                latents = next(reals).to(device, non_blocking=True)
-                real = scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
-                with autocast(accelerator, config.precision):
-                    with torch.no_grad():
-                        fake = wrapped_G(normal_rows(len(real), G.z_dim, device=device))
-                    critic_loss, critic_logs = loss.critic_loss(wrapped_critic, augment(real), augment(fake))
-                accelerator.backward(critic_loss)
-                check_finite(critic, "the critic's gradient", nimg)
-                optimizers["opt_critic"].step()
-                optimizers["opt_critic"].zero_grad()
+        def codes_from(nimg: int) -> Iterator[Tensor]:
+            for latents in clock.waiting(_latents(config, reader, nimg, total, share)):
+                yield scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
 
-            critic.requires_grad_(False)
-            with autocast(accelerator, config.precision):
-                fake = wrapped_G(normal_rows(len(real), G.z_dim, device=device))
-                generator_loss, generator_logs = loss.generator_loss(wrapped_critic, augment(real), augment(fake))
-            accelerator.backward(generator_loss)
-            check_finite(G, "the generator's gradient", nimg)
-            optimizers["opt_G"].step()
-            optimizers["opt_G"].zero_grad()
-
-            nimg, step = nimg + batch, step + 1
-            update_ema(G_ema, G, ema_beta(batch, now.ema_halflife_kimg, nimg))
-            if log and (step % LOG_EVERY_STEPS == 0 or nimg >= total):
-                logs = {"loss/critic": critic_loss, "loss/g": generator_loss, **critic_logs, **generator_logs}
-                values = {key: value.item() for key, value in logs.items()}
-                report.update(nimg, {key: values[key] for key in ("loss/critic", "loss/g")})
-                log.append(step, nimg, values | clock.read(nimg) | {"ranks": accelerator.num_processes})
-            if any_rank(accelerator, stop.received is not None):
+        reals = codes_from(progress.nimg)
+        while progress.nimg < total:
+            step(reals, progress.nimg)
+            nimg, number = progress.nimg + batch, progress.step + 1
+            progress = progress._replace(nimg=nimg, step=number)
+            at_log = number % LOG_EVERY_STEPS == 0 or nimg >= total
+            at_snapshot = crossed(nimg, batch, snapshot_nimg)
+            leave = any_rank(accelerator, stop.received is not None)
+            if (at_log or at_snapshot or leave) and any_rank(accelerator, step.guard.found()):
+                progress = _roll_back(step, store, config, progress)
+                clock, reals = StepClock(), codes_from(progress.nimg)
+                if main:
+                    log = MetricsLog(config.out, progress.nimg)
+                    record({"rollbacks": progress.rollbacks})
+                continue
+            if main and at_log:
+                values = dict(zip(step.logs, torch.stack(list(step.logs.values())).tolist(), strict=True))
+                values["memory/peak_mb"] = peak_memory_mb(device)
+                report.update(nimg, {key: values[key] for key in ("loss/critic", "loss/g", "memory/peak_mb")})
+                record(values | clock.read(nimg))
+            if leave:
                 break
-            if nimg < total and crossed(nimg, batch, snapshot_nimg):
+            if nimg < total and at_snapshot:
                 save()
         save()
-        stop.raise_if_early(config.out, nimg, total)
+        stop.raise_if_early(config.out, progress.nimg, total)
     if main:
         sample = ["codegan", "sample", "--run", str(config.out), "--out", "samples", "--num", "64"]
         finish([config.out / "weights", config.out / "samples"], sample)
 
 
+def _restore(step: AdversarialStep, store: LatentStore, out: Path) -> Progress:
+    """Put the newest checkpoint of a run into the step, or what a run starts from."""
+    progress = load_state(out / "checkpoints", step.networks, step.optimizers)
+    if progress.nimg == 0:
+        step.restart()
+        step.variant.condition(step.G, store, step.model)
+        step.G_ema.load_state_dict(step.G.state_dict())
+    step.lr_factor = 0.5**progress.rollbacks
+    return progress
+
+
+def _roll_back(
+    step: AdversarialStep, store: LatentStore, config: TrainConfig[VariantConfig], diverged_at: Progress
+) -> Progress:
+    """Back to the newest checkpoint, all ranks alike, with half the learning rates; `DivergedError` if it may not.
+
+    The state is saved at once, with the count of rollbacks in it, so that a run that is killed does not start counting
+    anew.
+    """
+    rollbacks = diverged_at.rollbacks + 1
+    if config.on_nan == "stop" or rollbacks > MAX_ROLLBACKS:
+        raise diverged(diverged_at.nimg)
+    progress = _restore(step, store, config.out)._replace(rollbacks=rollbacks)
+    step.lr_factor = 0.5**rollbacks
+    step.guard.reset()
+    step.accelerator.wait_for_everyone()
+    if step.accelerator.is_main_process:
+        warn(
+            f"NaN or infinity before image {diverged_at.nimg}; back to image {progress.nimg} with half the learning "
+            f"rates ({rollbacks} of at most {MAX_ROLLBACKS} times)",
+            "nothing; if it comes again, a new run with lower --model.lr and --model.critic-lr",
+        )
+        save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
+    step.accelerator.wait_for_everyone()
+    return progress
+
+
+def _health_check(step: AdversarialStep, previews: ImageGenerator, store: LatentStore) -> HealthCheck:
+    count = min(HEALTH_SAMPLES, len(store))
+    latents = torch.from_numpy(store.read([i * len(store) // count for i in range(count)]))
+    real = previews.scale.to_codes(latents.to(step.accelerator.device)).contiguous(memory_format=torch.channels_last)
+    return HealthCheck(step.G_ema, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
+
+
 def _latents(
-    config: TrainConfig[VariantConfig], reader: LatentReader, nimg: int, total: int, share: slice, device: torch.device
+    config: TrainConfig[VariantConfig], reader: LatentReader, nimg: int, total: int, share: slice
 ) -> Iterator[Tensor]:
-    """This rank's raw latents, one batch for each critic update from image `nimg` on; pinned for a GPU."""
+    """This rank's raw latents, one batch for each critic update from image `nimg` on, on its device."""
     batch, n_critic = config.batch_size, config.model.n_critic
 
     def load(start: int) -> Tensor:
-        rows = batch_indices(reader.count, config.seed, start + share.start, share.stop - share.start)
-        latents = torch.from_numpy(reader(rows))
-        return latents.pin_memory() if device.type == "cuda" else latents
+        return reader.batch(start + share.start, share.stop - share.start)
 
     starts = range(nimg * n_critic, total * n_critic, batch)
     return prefetch(load, starts, ahead=2, threads=1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stage2_codegen.losses import WGANGP
+from stage2_codegen.losses import WGANGP, Penalty
 from stage2_codegen.modules import PixelNorm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
 from stage2_codegen.variants.shapes import BASE, sides
@@ -34,6 +34,8 @@ class Config(VariantConfig):
     """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256, ... (256 is the paper's)."""
     gp_weight: float = 10.0
     """Weight lambda of the gradient penalty (eq. 7)."""
+    penalty: Penalty = "exact"
+    """How the penalty is computed; the finite difference needs no double backward."""
     drift: float = 0.0
     """Weight of E[score(real)^2], 0.001 in progressive growing; not in the paper."""
     output: Literal["tanh", "none"] = "tanh"
@@ -102,4 +104,4 @@ class Critic(nn.Module):
 
 
 def loss(config: Config) -> WGANGP:
-    return WGANGP(config.gp_weight, config.drift)
+    return WGANGP(config.gp_weight, config.drift, config.penalty)

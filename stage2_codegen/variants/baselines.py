@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss
+from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss, Penalty
 from stage2_codegen.modules import SelfAttention
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
@@ -69,6 +69,8 @@ class WGANGPConfig(chain.Config):
     """Critic updates for each generator update."""
     gp_weight: float = 10.0
     """Weight lambda of the gradient penalty (eq. 3)."""
+    penalty: Penalty = "exact"
+    """How the penalty is computed; the finite difference needs no double backward."""
     generator_convs: tuple[int, ...] = ()
     """Sides of maps (4, 8, ..., S/2) that get one more 3 x 3 convolution; GIU-GANs' (+2): 4 8, its (+3): 4 8 16."""
     critic_convs: tuple[int, ...] = ()
@@ -96,7 +98,7 @@ def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
 
 
 def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
-    return WGANGP(config.gp_weight)
+    return WGANGP(config.gp_weight, penalty=config.penalty)
 
 
 @dataclass(frozen=True)

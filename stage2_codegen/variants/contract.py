@@ -34,6 +34,8 @@ class VariantConfig:
     """Critic updates for each generator update."""
     ema_halflife_kimg: float = 10.0
     """Half-life of the averaged generator, thousands of samples."""
+    penalty_every: int = 1
+    """Apply a gradient penalty at every so many critic updates only, as many times as strong."""
     standardise: bool = False
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
     augment: str = ""
@@ -42,7 +44,7 @@ class VariantConfig:
 
 # least <= number < limit by the end of a field's name, so `width` bounds `critic_width` too; all others are 0 or more
 RANGES = {
-    **dict.fromkeys(("z_dim", "n_critic", "width"), (1, math.inf)),
+    **dict.fromkeys(("z_dim", "n_critic", "penalty_every", "width"), (1, math.inf)),
     **dict.fromkeys(("beta1", "beta2"), (0, 1)),
 }
 

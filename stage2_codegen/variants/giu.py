@@ -20,7 +20,7 @@ from typing import Literal
 
 from torch import nn
 
-from stage2_codegen.losses import WGANGP
+from stage2_codegen.losses import WGANGP, Penalty
 from stage2_codegen.modules import GIU, RepresentativeBatchNorm2d
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
@@ -36,6 +36,8 @@ class Config(chain.Config):
     """With spectral_norm, normalise the critic's last convolution too."""
     gp_weight: float = 10.0
     """Weight lambda of the gradient penalty (eq. 14)."""
+    penalty: Penalty = "exact"
+    """How the penalty is computed; the finite difference needs no double backward."""
     generator_giu: tuple[int, ...] | None = None
     """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
     critic_giu: tuple[int, ...] | None = None
@@ -89,4 +91,4 @@ def critic(code_shape: CodeShape, config: Config) -> chain.Critic:
 
 
 def loss(config: Config) -> WGANGP:
-    return WGANGP(config.gp_weight)
+    return WGANGP(config.gp_weight, penalty=config.penalty)

@@ -299,7 +299,9 @@ class MultiStageLoss:
     def __init__(self, config: Config) -> None:
         self.config, self.adversarial = config, BCE(0.5)
 
-    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...]) -> LossAndLogs:
+    def critic_loss(
+        self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...], penalty_factor: float = 1.0
+    ) -> LossAndLogs:
         return self.adversarial.critic_loss(critic, real, fake)
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...]) -> LossAndLogs:

@@ -18,12 +18,12 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.losses import RelativisticPairing
+from stage2_codegen.losses import Penalty, RelativisticPairing
 from stage2_codegen.modules import ResidualBlock
 from stage2_codegen.variants.accel import channels_at
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
@@ -44,7 +44,7 @@ class Config(VariantConfig):
     """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256."""
     gamma: float = 20.0
     """Weight gamma of the penalties on real and fake; it should grow with the number of entries of a code."""
-    penalty: Literal["exact", "finite-difference"] = "exact"
+    penalty: Penalty = "exact"
     """How the penalties are computed; the finite difference needs no double backward but is noisy."""
     ema_halflife_kimg: float = 0.0
     """Half-life of the averaged generator, thousands of samples."""

@@ -204,11 +204,11 @@ class SelfSupervised:
     def __init__(self, adversarial: Hinge, distance: Callable[[Tensor, Tensor], Tensor], weight: float) -> None:
         self.adversarial, self.distance, self.weight = adversarial, distance, weight
 
-    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Judged) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Judged, penalty_factor: float = 1.0) -> LossAndLogs:
         """Adversarial loss + weight times the sum over decoders of E[distance to their part of the real sample]."""
         quadrant = int(torch.randint(4, ()))  # one a batch, and the same on all ranks, which are seeded alike
         scores_real, pairs = critic(real, quadrant=quadrant)
-        loss, logs = self.adversarial.of_scores(scores_real.float(), critic(fake).float())
+        loss, logs = self.adversarial.of_scores(at_least_fp32(scores_real), at_least_fp32(critic(fake)))
         with full_precision(real):  # also for the network inside LPIPS
             distances = [self.distance(at_least_fp32(made), at_least_fp32(target)) for made, target in pairs]
             reconstruction = torch.stack(distances).sum()

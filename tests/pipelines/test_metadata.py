@@ -14,7 +14,8 @@ from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UsageError
 from data.images import open_images
-from data.latents import LatentStore, LatentWriter
+from data.latent_writer import LatentWriter
+from data.latents import LatentStore
 from pipelines import metadata as metadata_module
 from pipelines.check import CheckConfig, check
 from pipelines.metadata import VGG_URL, MetadataConfig, metadata

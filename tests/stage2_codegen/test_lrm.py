@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError, MismatchError, UsageError
-from data.latents import LatentStore, LatentWriter
+from data.latent_writer import LatentWriter
+from data.latents import LatentStore
 from stage2_codegen.metadata import bank_rows, save_bank
 from stage2_codegen.modules import LongRange, SelfAttention
 from stage2_codegen.variants import lrm

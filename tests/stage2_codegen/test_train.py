@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,92 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.checkpoints import load_newest, load_weights, save_weights
 from data.errors import DivergedError, InputError, MismatchError, UsageError
-from data.images import to_float
-from data.latents import LatentWriter
-from data.scenes import Scenes
+from data.latent_writer import LatentWriter
+from data.runs import read_metrics
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.train import TrainConfig, train
 from stage2_codegen.variants import VARIANTS
-from tests.tiny_variants import TINY
-
-MODEL = {name: {**fields, "ema_halflife_kimg": 0.05} for name, fields in TINY.items()}
-every_variant = pytest.mark.parametrize("name", VARIANTS)
-
-
-def _make_autoencoder(folder: Path, seed: int = 0) -> Autoencoder:
-    torch.manual_seed(seed)
-    autoencoder = Autoencoder(factor=2, code_channels=4, width=4)
-    save_weights(
-        folder / "weights",
-        {"autoencoder": autoencoder.state_dict()},
-        {"kind": "autoencoder", "autoencoder": autoencoder.config},
-    )
-    return autoencoder
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 scenes of 32 x 32 as latents of 4 x 16 x 16, and the (untrained) autoencoder they come from."""
-    folder = tmp_path_factory.mktemp("store")
-    autoencoder = _make_autoencoder(folder / "ae")
-    scenes = Scenes(100, size=32)
-    images = to_float(torch.from_numpy(np.stack([scenes.image(i) for i in range(100)])))
-    with torch.no_grad():
-        latents = autoencoder.encode(images).numpy()
-    metadata = {
-        "fingerprint": autoencoder.fingerprint,
-        "autoencoder": autoencoder.config,
-        "autoencoder_run": str(folder / "ae"),
-        "data": ["none"],
-        "image_size": 32,
-    }
-    writer = LatentWriter(folder / "store", 100, (4, 16, 16), "float16", metadata, shard_rows=30)
-    for shard in writer.missing_shards():
-        writer.write_shard(shard, latents[writer.rows_of(shard).start : writer.rows_of(shard).stop])
-    writer.seal([str(i) for i in range(100)])
-    return folder / "store"
-
+from tests.training_runs import MODEL, arguments, assert_same_bits, make_autoencoder, poisoned, start_command, state
 
 Configure = Callable[..., TrainConfig[Any]]
-
-
-@pytest.fixture
-def configure(store: Path, tmp_path: Path) -> Configure:
-    def make(name: str, out: str, kimg: float = 0.08, **changes: Any) -> TrainConfig[Any]:
-        model = VARIANTS[name].Config(**{**MODEL[name], **changes.pop("model", {})})
-        fields = {"batch_size": 8, "snapshot_kimg": 0.032, **changes}
-        return TrainConfig(store=store, out=tmp_path / out, model=model, kimg=kimg, **fields)
-
-    return make
-
-
-def _state(run: Path) -> dict[str, dict[str, Tensor]]:
-    checkpoint = load_newest(run / "checkpoints")
-    assert checkpoint is not None
-    return checkpoint.tensors
-
-
-def _assert_same_bits(one: Path, other: Path) -> None:
-    first, second = _state(one), _state(other)
-    assert first.keys() == second.keys()
-    for group, tensors in first.items():
-        assert tensors.keys() == second[group].keys()
-        for key, value in tensors.items():
-            assert torch.equal(value, second[group][key]), f"{group} {key}"
-
-
-def _arguments(config: TrainConfig[Any], name: str) -> list[str]:
-    model = [part for key, value in MODEL[name].items() for part in (f"--model.{key.replace('_', '-')}", str(value))]
-    return [
-        *("train", name, "--store", str(config.store), "--out", str(config.out), "--kimg", str(config.kimg)),
-        *("--batch-size", str(config.batch_size), "--snapshot-kimg", str(config.snapshot_kimg), *model),
-    ]
+every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
 @every_variant
@@ -108,45 +36,63 @@ def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(name: str, precision:
     train(name, configure(name, "whole", precision=precision))
     train(name, configure(name, "parts", kimg=0.04, precision=precision))
     train(name, configure(name, "parts", precision=precision))
-    _assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
+    assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
 
 
-def test_resume_in_fresh_processes_after_sigterm(configure: Configure, tmp_path: Path) -> None:
+def test_resume_in_fresh_processes_after_sigterm(configure: Configure) -> None:
     """Stopped from outside, exit 75, and the same command goes on to the same bits."""
-    command = [sys.executable, "-m", "pipelines"]
     config = configure("accel", "stopped", kimg=0.4, snapshot_kimg=100)
-    process = subprocess.Popen([*command, *_arguments(config, "accel")], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (config.out / "metrics.jsonl").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, complaint = process.communicate(timeout=120)
-    if process.returncode != 0:  # a fast machine may have finished
-        assert process.returncode == 75, complaint
-        assert "error: " in complaint
-        assert "  fix: " in complaint
-        assert "Traceback" not in complaint
-        subprocess.run([*command, *_arguments(config, "accel")], check=True, timeout=240, capture_output=True)
+    process = start_command(arguments(config, "accel"))
+    while not (config.out / "metrics.jsonl").is_file() and process.is_alive():
+        time.sleep(0.02)
+    process.terminate()
+    process.join(120)
+    if process.exitcode != 0:  # a fast machine may have finished
+        assert process.exitcode == 75
+        cli.run(arguments(config, "accel"))
     whole = configure("accel", "whole", kimg=0.4, snapshot_kimg=100)
-    subprocess.run([*command, *_arguments(whole, "accel")], check=True, timeout=240, capture_output=True)
-    _assert_same_bits(whole.out, config.out)
+    cli.run(arguments(whole, "accel"))
+    assert_same_bits(whole.out, config.out)
+
+
+_BOTH_RANKS = """
+import itertools, json, math, os, sys
+from pathlib import Path
+from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.variants import VARIANTS
+
+store, folder = map(Path, sys.argv[1:3])
+models = {name: VARIANTS[name].Config(**fields) for name, fields in json.loads(sys.argv[3]).items()}
+for name, model in models.items():
+    train(name, TrainConfig(store, folder / name, model, 0.008, 8))
+for name in ("accel", "r3"):
+    train(name, TrainConfig(store, folder / f"{name}-in-parts", models[name], 0.008, 8, accumulate=2))
+
+accel, updates = VARIANTS["accel"], itertools.count()
+
+def poisonous(config):  # NaN on one rank, at the sixth update
+    loss = accel.loss(config)
+    plain = loss.critic_loss
+    def critic_loss(*args):
+        value, logs = plain(*args)
+        return value * (math.nan if next(updates) == 5 and os.environ["RANK"] == "1" else 1), logs
+    loss.critic_loss = critic_loss
+    return loss
+
+VARIANTS["accel"] = accel._replace(loss=poisonous)
+train("accel", TrainConfig(store, folder / "rolled-back", models["accel"], 0.08, 8, on_nan="rollback"))
+"""
 
 
 @pytest.fixture(scope="module")
 def on_two_ranks(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One step of every variant on two gloo ranks, in folders of their names."""
+    """What two gloo ranks made: a step of every variant in folders of their names, and the runs after it."""
     folder = tmp_path_factory.mktemp("ranks")
     script = folder / "both.py"
-    script.write_text(
-        "from pathlib import Path\n"
-        "from stage2_codegen.train import TrainConfig, train\n"
-        "from stage2_codegen.variants import VARIANTS\n"
-        f"for name, fields in {MODEL!r}.items():\n"
-        "    model = VARIANTS[name].Config(**fields)\n"
-        f"    train(name, TrainConfig(Path({str(store)!r}), Path({str(folder)!r}) / name, model, 0.008, 8))\n"
-    )
+    script.write_text(_BOTH_RANKS)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script)]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script), str(store), str(folder)]
+    launcher += [json.dumps(MODEL)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(launcher, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -165,8 +111,21 @@ def test_two_processes_are_two_ranks_with_the_gradients_of_one(
     """
     config = configure(name, "one", kimg=0.008)
     train(name, config)
-    assert json.loads((on_two_ranks / name / "metrics.jsonl").read_text().splitlines()[-1])["ranks"] == 2
-    one, two = _state(config.out), _state(on_two_ranks / name)
+    assert read_metrics(on_two_ranks / name)[-1]["ranks"] == 2
+    _assert_same_first_step(config.out, on_two_ranks / name)
+
+
+@pytest.mark.parametrize("name", ["accel", "r3"])
+def test_two_ranks_with_their_batches_in_two_parts_have_the_gradients_of_one(
+    name: str, configure: Configure, on_two_ranks: Path
+) -> None:
+    config = configure(name, "one", kimg=0.008)
+    train(name, config)
+    _assert_same_first_step(config.out, on_two_ranks / f"{name}-in-parts")
+
+
+def _assert_same_first_step(one_rank: Path, two_ranks: Path) -> None:
+    one, two = state(one_rank), state(two_ranks)
     for group in ("opt_critic", "opt_G"):
         largest = max(value.abs().max().item() for key, value in one[group].items() if key.endswith(".exp_avg"))
         for key in (key for key in one[group] if key.endswith(".exp_avg")):
@@ -177,10 +136,17 @@ def test_two_processes_are_two_ranks_with_the_gradients_of_one(
             torch.testing.assert_close(two[group][key], one[group][key], rtol=1e-4, atol=1e-4)
 
 
+def test_all_ranks_roll_back_when_one_meets_nan(on_two_ranks: Path) -> None:
+    checkpoint = load_newest(on_two_ranks / "rolled-back" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.state == {"nimg": 80, "step": 10, "rollbacks": 1}
+    assert all(value.isfinite().all() for group in checkpoint.tensors.values() for value in group.values())
+
+
 def test_seed_decides_the_run(configure: Configure) -> None:
     for out, seed in (("a", 0), ("b", 1)):
         train("accel", configure("accel", out, kimg=0.016, seed=seed))
-    a, b = (_state(configure("accel", out).out)["G"] for out in ("a", "b"))
+    a, b = (state(configure("accel", out).out)["G"] for out in ("a", "b"))
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
 
@@ -205,23 +171,15 @@ def test_what_a_variant_cannot_be_is_refused_and_leaves_no_run(
     assert not config.out.exists()
 
 
-def test_nan_is_stopped_before_the_update(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_is_stopped_before_the_update(configure: Configure) -> None:
     """Exit code 8; what was committed before stays the newest state and is finite."""
     config = configure("accel", "nan")
     train("accel", configure("accel", "nan", kimg=0.032))
-    good = _state(config.out)
-    variant = VARIANTS["accel"]
-
-    def poisoned(model: Any) -> Any:
-        loss = variant.loss(model)
-        monkeypatch.setattr(loss, "gp_weight", float("nan"))
-        return loss
-
-    monkeypatch.setitem(VARIANTS, "accel", variant._replace(loss=poisoned))
-    with pytest.raises(DivergedError) as caught:
+    good = state(config.out)
+    with poisoned("accel", updates=range(100)), pytest.raises(DivergedError) as caught:
         train("accel", config)
     assert caught.value.exit_code == 8
-    for group, tensors in _state(config.out).items():
+    for group, tensors in state(config.out).items():
         for key, value in tensors.items():
             assert torch.equal(value, good[group][key])
             assert value.isfinite().all()
@@ -234,19 +192,19 @@ def test_changed_configuration_is_refused_by_name(configure: Configure) -> None:
 
 
 def test_a_command_that_failed_before_it_trained_is_corrected_in_the_same_folder(configure: Configure) -> None:
-    arguments = _arguments(configure("lrm", "run", kimg=0.008), "lrm")
+    command = arguments(configure("lrm", "run", kimg=0.008), "lrm")
     with pytest.raises(InputError, match="no metadata"):
-        cli.run([*arguments, "--model.metadata", "missing"])
-    cli.run(arguments)
+        cli.run([*command, "--model.metadata", "missing"])
+    cli.run(command)
     train("lrm", configure("lrm", "whole", kimg=0.008))
-    _assert_same_bits(configure("lrm", "whole").out, configure("lrm", "run").out)
+    assert_same_bits(configure("lrm", "whole").out, configure("lrm", "run").out)
     with pytest.raises(MismatchError, match=r"model\.metadata"):
-        cli.run([*arguments, "--model.metadata", "missing"])
+        cli.run([*command, "--model.metadata", "missing"])
 
 
 def test_a_store_of_pixels_means_no_run_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _make_autoencoder(tmp_path / "pixels")
+    make_autoencoder(tmp_path / "pixels")
     pixels = Autoencoder.of_pixels()
     described = {"fingerprint": pixels.fingerprint, "autoencoder": pixels.config, "data": ["none"], "image_size": 16}
     writer = LatentWriter(tmp_path / "store", 8, (3, 16, 16), "float16", {**described, "autoencoder_run": "pixels"})
@@ -261,7 +219,7 @@ def test_a_store_of_pixels_means_no_run_of_that_name(tmp_path: Path, monkeypatch
 
 
 def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> None:
-    _make_autoencoder(tmp_path / "other", seed=1)
+    make_autoencoder(tmp_path / "other", seed=1)
     with pytest.raises(MismatchError, match="another autoencoder"):
         train("accel", configure("accel", "run", autoencoder=tmp_path / "other"))
     with pytest.raises(InputError):
@@ -271,7 +229,8 @@ def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> N
 
 def test_senseless_numbers_are_refused_before_there_is_a_run(configure: Configure) -> None:
     changes: list[dict[str, Any]] = [{"kimg": 0}, {"batch_size": 0}, {"snapshot_kimg": -1}, {"seed": -1}]
-    fields = {"n_critic": 0, "z_dim": 0, "lr": -1.0, "critic_lr": -1.0, "beta1": 1.5, "beta2": 1.0}
+    changes += [{"accumulate": 0}, {"accumulate": 3}]
+    fields = {"n_critic": 0, "penalty_every": 0, "z_dim": 0, "lr": -1.0, "critic_lr": -1.0, "beta1": 1.5, "beta2": 1.0}
     for change in [*changes, *({"model": {name: value}} for name, value in fields.items())]:
         config = configure("accel", "run", **change)
         with pytest.raises(UsageError):
@@ -302,7 +261,7 @@ def test_loading_builds_no_critic_and_leaves_the_random_numbers_alone(
     before = torch.get_rng_state()
     pipe = ImageGenerator.load(config.out)
     assert torch.equal(torch.get_rng_state(), before)
-    expected = _state(config.out)["G_ema"]
+    expected = state(config.out)["G_ema"]
     assert all(torch.equal(value, expected[key]) for key, value in pipe.generator.state_dict().items())
 
 
@@ -322,7 +281,38 @@ def test_a_run_of_another_version_is_refused(change: dict[str, Any], configure: 
 def test_metrics_name_what_happened(configure: Configure) -> None:
     config = configure("accel", "run", kimg=0.16)
     train("accel", config)
-    rows = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in read_metrics(config.out) if "loss/g" in row]
     assert [row["nimg"] for row in rows] == [80, 160]
     assert {"step", "wall_sec", "loss/g", "loss/critic", "score/real", "score/fake", "penalty/gp"} <= rows[-1].keys()
     assert 0 <= rows[-1]["time/data_share"] <= 1
+    assert rows[-1]["memory/peak_mb"] > 50  # torch alone takes more
+    health = [row for row in read_metrics(config.out) if "health/pairwise_ratio" in row]
+    assert [row["nimg"] for row in health] == [32, 64, 96, 128, 160]
+    assert all({"health/channel_shift", "health/critic_gap"} <= row.keys() for row in health)
+
+
+def test_a_tracker_has_the_same_numbers_and_writes_into_the_run_alone(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = configure("accel", "run", tracker="tensorboard")
+    train("accel", config)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    (events,) = (config.out / "tracker").rglob("events.*")
+    seen = EventAccumulator(str(events.parent)).Reload()
+    row = next(row for row in read_metrics(config.out) if "loss/g" in row)
+    for key in ("loss/g", "loss/critic", "penalty/gp"):
+        (scalar,) = seen.Scalars(key)
+        assert (scalar.step, scalar.value) == (row["nimg"], pytest.approx(row[key]))
+    assert len(seen.Scalars("health/critic_gap")) == 3
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for tracker, package in (("tensorboard", "'codegan[tracking]'"), ("wandb", "wandb")):
+        with pytest.raises(UsageError) as caught:
+            train("accel", configure("accel", "run", tracker=tracker))
+        assert caught.value.fix == f"pip install {package}"
+    assert not (configure("accel", "run").out).exists()

@@ -1,0 +1,135 @@
+"""Is the training still going anywhere? Three numbers at every snapshot, and advice when one of them is bad.
+
+    pairwise_ratio  mean distance between two generated codes, over that between two real ones
+    channel_shift   the largest deviation of a channel's mean or deviation from the real one's, in real deviations
+    critic_gap      mean score of real minus that of generated codes, in deviations of the scores around their means
+
+Thresholds are where the numbers leave no doubt, not where quality begins to suffer:
+
+    pairwise_ratio < 0.4   Runs that work have 0.7 to 1 after some thousand samples, blurred ones 0.5. Below 0.4 the
+                           samples have under a sixth of the variance of the data.
+    channel_shift > 1.5    Runs that work have 0.5 to 0.9 while they settle. One and a half is a colour cast or a wrong
+                           contrast in every picture, and far beyond the chance of 64 samples.
+    critic_gap > 8         Runs that work have 1 to 5. At 8 a threshold in the middle is four deviations from either
+                           mean, which tells the two apart with one error in 30,000: the critic's answer is always the
+                           same, and little is left to learn from it. Only a gap that has also grown since the last
+                           snapshot counts, for some objectives drive scores to two fixed values and live there.
+
+Every run passes through such states at its start, so a warning comes at the second snapshot in a row, once until the
+number recovers.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data.console import warn
+from stage2_codegen.variants.contract import CodeGenerator, Judged
+
+SAMPLES = 64
+_AT_A_TIME = 16
+_COLLAPSED, _SHIFTED, _PERFECT = 0.4, 1.5, 8.0
+
+
+class Health(NamedTuple):
+    pairwise_ratio: float
+    channel_shift: float
+    critic_gap: float
+
+    def to_metrics(self) -> dict[str, float]:
+        return {f"health/{name}": value for name, value in self._asdict().items()}
+
+
+def measure(fake: Tensor, real: Tensor, scores_fake: Tensor, scores_real: Tensor) -> Health:
+    """Of codes (N, C, H, W) and (M, C, H, W), and of what a critic makes of them, (N, k) and (M, k)."""
+    ratio = _pairwise_distance(fake) / _pairwise_distance(real).clamp(min=1e-6)
+    return Health(ratio.item(), _channel_shift(fake, real).item(), _gap(scores_fake, scores_real).item())
+
+
+def _pairwise_distance(codes: Tensor) -> Tensor:
+    """Mean L2 distance between two of them; 0 for less than two."""
+    distances = torch.pdist(codes.float().flatten(1))
+    return distances.sum() / max(1, len(distances))
+
+
+def _channel_shift(fake: Tensor, real: Tensor) -> Tensor:
+    (std_fake, mean_fake), (std_real, mean_real) = (
+        torch.std_mean(codes.float(), (0, 2, 3), correction=0) for codes in (fake, real)
+    )
+    shift = torch.maximum((mean_fake - mean_real).abs(), (std_fake - std_real).abs())
+    return (shift / std_real.clamp(min=1e-6)).max()
+
+
+def _gap(scores_fake: Tensor, scores_real: Tensor) -> Tensor:
+    """One score a sample: the mean of its columns."""
+    fake, real = scores_fake.float().mean(1), scores_real.float().mean(1)
+    spread = (fake.var(correction=0) + real.var(correction=0)).div(2).sqrt()
+    return (real.mean() - fake.mean()) / spread.clamp(min=1e-6)
+
+
+class Advisor:
+    """What to say of each measurement in a run's order; remembers what it has said."""
+
+    def __init__(self) -> None:
+        self._last_gap = math.inf
+        self._bad_in_a_row = {"collapse": 0, "shift": 0, "critic": 0}
+
+    def __call__(self, health: Health) -> list[tuple[str, str]]:
+        """Each of what was seen and what to try."""
+        bad = {
+            "collapse": health.pairwise_ratio < _COLLAPSED,
+            "shift": health.channel_shift > _SHIFTED,
+            "critic": health.critic_gap > max(_PERFECT, self._last_gap),
+        }
+        self._last_gap = health.critic_gap
+        for kind, is_bad in bad.items():
+            self._bad_in_a_row[kind] = self._bad_in_a_row[kind] + 1 if is_bad else 0
+        return [_advice(kind, health) for kind, count in self._bad_in_a_row.items() if count == 2]
+
+
+class HealthCheck:
+    """Measures the averaged generator and the critic, and warns."""
+
+    def __init__(self, G: CodeGenerator, critic: nn.Module, z: Tensor, real: Tensor) -> None:
+        """`z` (N, z_dim) and real codes (M, C, H, W) stay the same over a run, so that its numbers compare."""
+        self.G, self.critic, self.z, self.real = G, critic, z, real
+        self.advisor = Advisor()
+
+    @torch.no_grad()
+    def __call__(self) -> Health:
+        """One measurement, with its warnings on stderr; networks and random numbers stay as they were."""
+        was_training = self.critic.training
+        self.critic.eval()  # neither its batch statistics nor its singular vectors may move
+        device = self.z.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(0)  # for generators that draw noise besides z
+            judged = [self.G.judged(z) for z in self.z.split(_AT_A_TIME)]
+        fake = torch.cat([codes[-1] if isinstance(codes, tuple) else codes for codes in judged])
+        health = measure(fake, self.real, self._scores(judged), self._scores(list(self.real.split(_AT_A_TIME))))
+        self.critic.train(was_training)
+        for what, fix in self.advisor(health):
+            warn(what, fix)
+        return health
+
+    def _scores(self, batches: list[Judged]) -> Tensor:
+        return torch.cat([self.critic(batch) for batch in batches])
+
+
+def _advice(kind: str, health: Health) -> tuple[str, str]:
+    """What was seen, and what to try."""
+    return {
+        "collapse": (
+            f"samples are nearly equal: {health.pairwise_ratio:.0%} of the distance between real ones",
+            "another --seed, half of --model.lr and --model.critic-lr, --model.augment translation,cutout, more images",
+        ),
+        "shift": (
+            f"a channel of the samples is {health.channel_shift:.1f} deviations off that of real codes",
+            "wait for two more snapshots; if it stays, half of --model.lr, or --model.standardise",
+        ),
+        "critic": (
+            f"the critic tells all samples from real codes ({health.critic_gap:.0f} deviations apart, and growing)",
+            "half of --model.critic-lr, --model.augment translation,cutout, or more images",
+        ),
+    }[kind]

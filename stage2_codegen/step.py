@@ -1,0 +1,155 @@
+"""The adversarial training step, the same for every variant: n_critic updates of the critic, one of the generator.
+
+The step owns what an update needs: networks and their average, optimisers, loss, augmentation, precision, accumulation
+and compilation. Nothing in it waits for the device. All noise is a function of (seed, samples seen), whatever the
+number of processes and parts.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from data.errors import UsageError
+from data.seeds import derive_seed
+from stage1_autoencoder.loop import FiniteGuard, Precision, autocast, ema_beta, set_adam, update_ema
+from stage2_codegen.augment import augmentation
+from stage2_codegen.losses import LossAndLogs
+from stage2_codegen.noise import normal_rows, part_of_batch
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, JudgedBy, Variant, VariantConfig
+
+
+class AdversarialStep:
+    """Networks, optimisers, and what moves them one step on.
+
+    `std` (C,) is the deviation of the codes a channel, for augmentation. With `accumulate` K a batch goes through in K
+    parts, in a K-th of the memory and with the same gradients; only what looks at a whole batch (moments of batch
+    normalisation, power iterations of spectral normalisation) then looks at each part. With `compiled`, the generator
+    is compiled, and the critic where it judges for the generator: torch.compile cannot take the gradients of gradients
+    of the critic's own update.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        model: VariantConfig,
+        code_shape: CodeShape,
+        std: Tensor,
+        accelerator: Accelerator,
+        *,
+        seed: int = 0,
+        precision: Precision = "fp32",
+        accumulate: int = 1,
+        compiled: bool = False,
+    ) -> None:
+        self.variant, self.model, self.code_shape, self.accelerator = variant, model, code_shape, accelerator
+        self.seed, self.precision, self.accumulate = seed, precision, accumulate
+        self.lr_factor = 1.0
+        self.logs: dict[str, Tensor] = {}
+        self.now, self.loss = model, variant.loss(model)
+        device = accelerator.device
+        self.augment = augmentation(model.augment, std.to(device))
+
+        self.G, self.critic = self._initial_networks()
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.networks: dict[str, nn.Module] = {"G": self.G, "critic": self.critic, "G_ema": self.G_ema}
+        for network in self.networks.values():
+            network.to(device).to(memory_format=torch.channels_last)
+        betas = (model.beta1, model.beta2)
+        self.optimizers = {
+            "opt_G": torch.optim.Adam(self.G.parameters(), model.lr, betas, fused=True),
+            "opt_critic": torch.optim.Adam(self.critic.parameters(), model.critic_lr, betas, fused=True),
+        }
+        self.guard = FiniteGuard(self.optimizers.values(), device)
+        self._shared_G, self._shared_critic = accelerator.prepare(JudgedBy(self.G), self.critic)
+        self._draw, self._judge = self._shared_G, self._shared_critic
+        if compiled:
+            check_compiler(device)
+            self._draw, self._judge = torch.compile(self._shared_G), torch.compile(self._shared_critic)
+
+    def _initial_networks(self) -> tuple[CodeGenerator, nn.Module]:
+        torch.manual_seed(derive_seed(self.seed))
+        return self.variant.Generator(self.code_shape, self.model), self.variant.Critic(self.code_shape, self.model)
+
+    def restart(self) -> None:
+        """Back to the initial state."""
+        G, critic = self._initial_networks()
+        self.G.load_state_dict(G.state_dict())
+        self.G_ema.load_state_dict(G.state_dict())
+        self.critic.load_state_dict(critic.state_dict())
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
+
+    def __call__(self, reals: Iterator[Tensor], nimg: int) -> None:
+        """Train on this rank's next `n_critic` batches of codes, `nimg` samples having been shown before.
+
+        `logs` are means over the parts, on this rank, of the last update that computed them.
+        """
+        self._follow_schedule(nimg)
+        self.critic.requires_grad_(True)
+        for i in range(self.model.n_critic):
+            real = next(reals)
+            batch = len(real) * self.accelerator.num_processes
+            objective = partial(self._critic_loss, self._penalty_factor(nimg // batch * self.model.n_critic + i))
+            seed = derive_seed(self.seed, nimg, 1 + i)  # with 0 it would be the stream of the initial weights
+            self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
+            self.guard.update(self.optimizers["opt_critic"])
+        self.critic.requires_grad_(False)
+        seed = derive_seed(self.seed, nimg, 1 + self.model.n_critic)
+        self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)
+        self.guard.update(self.optimizers["opt_G"])
+        update_ema(self.G_ema, self.G, ema_beta(batch, self.now.ema_halflife_kimg, nimg + batch))
+
+    def _follow_schedule(self, nimg: int) -> None:
+        if (scheduled := self.variant.schedule(self.model, nimg / 1000)) != self.now:
+            self.now, self.loss = scheduled, self.variant.loss(scheduled)
+        now = self.now
+        set_adam(self.optimizers["opt_G"], self.lr_factor * now.lr, now.beta1, now.beta2)
+        set_adam(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
+
+    def _penalty_factor(self, update: int) -> float:
+        every = self.now.penalty_every
+        return every if update % every == 0 else 0
+
+    def _critic_loss(self, penalty_factor: float, real: Tensor) -> LossAndLogs:
+        with torch.no_grad():
+            fake = self._fake(len(real))
+        return self.loss.critic_loss(self._shared_critic, self.augment(real), self.augment(fake), penalty_factor)
+
+    def _generator_loss(self, real: Tensor) -> LossAndLogs:
+        fake = self._fake(len(real))
+        return self.loss.generator_loss(self._judge, self.augment(real), self.augment(fake))
+
+    def _fake(self, count: int) -> Judged:
+        return self._draw(normal_rows(count, self.G.z_dim, device=self.accelerator.device))
+
+    def _backward(
+        self, name: str, objective: Callable[[Tensor], LossAndLogs], shared: nn.Module, real: Tensor, seed: int
+    ) -> dict[str, Tensor]:
+        """Gradients of the mean of `objective` over the parts of `real`; ranks share them once, with the last part."""
+        parts, totals = self.accumulate, dict[str, Tensor]()
+        for index, part in enumerate(real.chunk(parts)):
+            torch.manual_seed(seed)
+            shares = nullcontext() if index == parts - 1 else self.accelerator.no_sync(shared)
+            with part_of_batch(index, parts), shares:
+                with autocast(self.accelerator, self.precision):
+                    loss, logs = objective(part)
+                self.accelerator.backward(loss / parts)
+            for key, value in {name: loss.detach(), **logs}.items():
+                totals[key] = totals[key] + value / parts if key in totals else value / parts
+        return totals
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise `UsageError` when torch.compile cannot make code for this device here."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # its own kinds for a missing C++ compiler, Triton, Python headers, ...
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"--compile: cannot compile here ({reason})", "install a C++ compiler, or leave it out"
+        ) from error

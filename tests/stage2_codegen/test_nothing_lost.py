@@ -1,0 +1,175 @@
+"""Killed, out of space or at NaN, a run loses at most what it did since its last snapshot, and never its way."""
+
+import errno
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.checkpoints import load_newest
+from data.errors import DivergedError, SpaceError
+from data.runs import read_metrics
+from stage2_codegen.train import TrainConfig, train
+from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
+
+Configure = Callable[..., TrainConfig[Any]]
+KILLS = int(os.environ.get("CODEGAN_KILLS", "3"))
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock and the machine."""
+    unsteady = ("wall_sec", "time/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(unsteady)} for row in read_metrics(run)]
+
+
+@pytest.mark.timeout(300 + 10 * KILLS)
+def test_a_run_killed_at_any_instant_ends_as_one_that_was_not(configure: Configure) -> None:
+    """kill -9 at random instants of a process that trains, then the same command: same weights, same log."""
+    whole, config = (configure("accel", out, kimg=0.16, snapshot_kimg=0.016) for out in ("whole", "killed"))
+    began = time.monotonic()
+    process = start_command(arguments(whole, "accel"))
+    process.join()
+    assert process.exitcode == 0
+    instants = [random.Random(0).uniform(0, time.monotonic() - began) for _ in range(KILLS)]
+    for instant in instants:
+        process = start_command(arguments(config, "accel"))
+        process.join(instant)
+        process.kill()
+        process.join()
+    train("accel", config)
+    assert_same_bits(whole.out, config.out)
+    assert log_of(whole.out) == log_of(config.out)
+
+
+def test_a_full_disk_while_saving_keeps_the_state_before(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure("accel", "run")
+    train("accel", configure("accel", "run", kimg=0.032))
+    before = state(config.out)
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "opt_G.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(SpaceError) as caught:
+            train("accel", config)
+    assert caught.value.exit_code == 7
+    after = state(config.out)
+    assert all(torch.equal(value, after[group][key]) for group in before for key, value in before[group].items())
+    train("accel", config)
+    train("accel", configure("accel", "whole"))
+    assert_same_bits(configure("accel", "whole").out, config.out)
+
+
+_ON_A_SMALL_DISK = """
+import dataclasses, os, shutil, sys
+from pathlib import Path
+from data.checkpoints import load_newest, load_weights
+from data.errors import SpaceError
+from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.variants import VARIANTS
+
+store, disk = map(Path, sys.argv[1:])
+run, filler = disk / "run", disk / "filler"
+config = TrainConfig(store, run, VARIANTS["accel"].Config(width=16, z_dim=8), kimg=0.016, batch_size=8)
+train("accel", config)
+longer = dataclasses.replace(config, kimg=0.032)
+for room in (0, 20_000, 400_000):  # for nothing, for a line of the log, for a part of a checkpoint
+    descriptor = os.open(filler, os.O_CREAT | os.O_WRONLY)
+    os.posix_fallocate(descriptor, 0, shutil.disk_usage(disk).free - room)
+    os.close(descriptor)
+    try:
+        train("accel", longer)
+    except SpaceError as error:
+        assert error.exit_code == 7
+    else:
+        raise AssertionError("the disk was not full")
+    assert load_newest(run / "checkpoints").state["nimg"] == 16
+    assert load_weights(run / "weights").state["nimg"] == 16
+    filler.unlink()
+train("accel", longer)
+assert load_newest(run / "checkpoints").state["nimg"] == 32
+"""
+
+
+def test_a_disk_that_is_really_full_keeps_the_state_before(store: Path, tmp_path: Path) -> None:
+    """On a file system of 16 MB, in a mount namespace that ends with the process."""
+    (tmp_path / "disk").mkdir()
+    mounted = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = 'mount -t tmpfs -o size=16m tmpfs "$1"'
+    try:
+        subprocess.run([*mounted, mount, "sh", tmp_path / "disk"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting is not allowed here")
+    script = f'{mount} && exec {sys.executable} -c "$2" "$3" "$1"'
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*mounted, script, "sh", tmp_path / "disk", _ON_A_SMALL_DISK, store],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_nan_rolls_back_to_the_checkpoint_and_the_log_says_so(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log has nothing of the steps that were taken back."""
+    config = configure("accel", "run", kimg=0.096, on_nan="rollback")
+    with poisoned("accel", updates=[5]):  # the sixth step, after the checkpoint at the fourth
+        train("accel", config)
+    said = capsys.readouterr().err
+    assert "warning: NaN or infinity before image 64; back to image 32 with half the learning rates (1 of" in said
+    checkpoint = load_newest(config.out / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.state == {"nimg": 96, "step": 12, "rollbacks": 1}
+    assert [row["nimg"] for row in read_metrics(config.out)] == [32, 32, 64, 80, 96, 96]
+    assert [row["nimg"] for row in read_metrics(config.out) if row.get("rollbacks") == 1] == [32]
+
+
+def test_rates_stay_halved_after_a_resume(configure: Configure) -> None:
+    config = configure("accel", "whole", kimg=0.096, on_nan="rollback")
+    with poisoned("accel", updates=[5]):
+        train("accel", config)
+    with poisoned("accel", updates=[5]):
+        train("accel", configure("accel", "parts", kimg=0.064, on_nan="rollback"))
+    train("accel", configure("accel", "parts", kimg=0.096))  # on_nan may change
+    assert_same_bits(config.out, configure("accel", "parts").out)
+    train("accel", configure("accel", "healthy", kimg=0.096))
+    healthy, halved = state(configure("accel", "healthy").out)["G"], state(config.out)["G"]
+    assert any(not torch.equal(value, halved[key]) for key, value in healthy.items())
+
+
+def test_without_a_checkpoint_a_run_rolls_back_to_its_start(configure: Configure) -> None:
+    """As one that began with half the rates, for accel has no other schedule."""
+    with poisoned("accel", updates=[1]):
+        train("accel", configure("accel", "rolled", on_nan="rollback"))
+    rates = {key: value / 2 for key, value in {"lr": 2e-4, "critic_lr": 2e-4}.items()}
+    train("accel", configure("accel", "slow", model=rates))
+    assert_same_bits(configure("accel", "rolled").out, configure("accel", "slow").out)
+
+
+def test_a_run_rolls_back_three_times_at_most(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure("accel", "run", kimg=0.064, on_nan="rollback")
+    with poisoned("accel", updates=range(5, 1000)), pytest.raises(DivergedError) as caught:
+        train("accel", config)
+    assert caught.value.exit_code == 8
+    assert capsys.readouterr().err.count("warning: NaN") == 3
+    with poisoned("accel", updates=range(1000)), pytest.raises(DivergedError):
+        train("accel", config)  # the count is in the checkpoint
+    assert "warning: NaN" not in capsys.readouterr().err
+    train("accel", config)
+    checkpoint = load_newest(config.out / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.state == {"nimg": 64, "step": 8, "rollbacks": 3}

@@ -1,0 +1,90 @@
+"""What tests of training share: tiny configurations, the state of a run, and runs in processes of their own."""
+
+import itertools
+import multiprocessing
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from data.checkpoints import load_newest, save_weights
+from pipelines import cli
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.train import TrainConfig
+from stage2_codegen.variants import VARIANTS
+from tests.tiny_variants import TINY
+
+MODEL = {name: {**fields, "ema_halflife_kimg": 0.05} for name, fields in TINY.items()}
+
+
+def make_autoencoder(folder: Path, seed: int = 0) -> Autoencoder:
+    """An untrained one, as the run of it in `folder`."""
+    torch.manual_seed(seed)
+    autoencoder = Autoencoder(factor=2, code_channels=4, width=4)
+    described = {"kind": "autoencoder", "autoencoder": autoencoder.config}
+    save_weights(folder / "weights", {"autoencoder": autoencoder.state_dict()}, described)
+    return autoencoder
+
+
+def state(run: Path) -> dict[str, dict[str, Tensor]]:
+    checkpoint = load_newest(run / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint.tensors
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    first, second = state(one), state(other)
+    assert first.keys() == second.keys()
+    for group, tensors in first.items():
+        assert tensors.keys() == second[group].keys()
+        for key, value in tensors.items():
+            assert torch.equal(value, second[group][key]), f"{group} {key}"
+
+
+def arguments(config: TrainConfig[Any], name: str) -> list[str]:
+    """The command line of a configuration of `MODEL`."""
+    model = [part for key, value in MODEL[name].items() for part in (f"--model.{key.replace('_', '-')}", str(value))]
+    return [
+        *("train", name, "--store", str(config.store), "--out", str(config.out), "--kimg", str(config.kimg)),
+        *("--batch-size", str(config.batch_size), "--snapshot-kimg", str(config.snapshot_kimg), *model),
+    ]
+
+
+@contextmanager
+def poisoned(name: str, updates: Collection[int]) -> Iterator[None]:
+    """Inside, these critic updates of a variant, counted from 0 over all runs, have NaN for a loss."""
+    variant, count = VARIANTS[name], itertools.count()
+
+    def poisonous(config: Any) -> Any:
+        loss: Any = variant.loss(config)
+        plain = loss.critic_loss
+
+        def critic_loss(*args: Any) -> Any:
+            value, logs = plain(*args)
+            return (value * torch.nan if next(count) in updates else value), logs
+
+        loss.critic_loss = critic_loss
+        return loss
+
+    VARIANTS[name] = variant._replace(loss=poisonous)
+    try:
+        yield
+    finally:
+        VARIANTS[name] = variant
+
+
+def start_command(arguments: list[str]) -> ForkServerProcess:
+    """`codegan ARGUMENTS` in a process of its own, forked from one that has loaded torch, which takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    slow = ["torch._dynamo", "torch.distributed.tensor"]  # what the first optimiser and Accelerate import
+    context.set_forkserver_preload(["pipelines.cli", "stage2_codegen.train", *slow])
+    process = context.Process(target=cli.main)
+    with mock.patch.object(sys, "argv", ["codegan", *arguments]):  # a child starts with its parent's
+        process.start()
+    return process
