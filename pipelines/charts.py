@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 type Points = NDArray[np.float64]  # (n, 2): x, y
 
-WIDTH, HEIGHT = 440, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 24, 38  # margins around the plot
+WIDTH, HEIGHT = 360, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 22, 34  # margins around the plot
 MAX_POINTS = 800  # drawn a line; a screen shows no more
 SMOOTHED_FROM = 100  # values below which a line is legible as it is
 
@@ -19,13 +19,27 @@ SMOOTHED_FROM = 100  # values below which a line is legible as it is
 class Line(NamedTuple):
     name: str  # empty when the chart has one line
     points: Sequence[tuple[float, float]]
+    colour: int = 0  # of 8
+    dashed: bool = False
+
+    @property
+    def kind(self) -> str:
+        return f"line-{self.colour}{' dashed' if self.dashed else ''}"
 
 
-def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> str:
+class Mark(NamedTuple):
+    """Something that happened at one x, drawn as a vertical line."""
+
+    x: float
+    kind: str  # resume, rollback or warning
+    text: str
+
+
+def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str, marks: Sequence[Mark] = ()) -> str:
     """A <figure>: the lines over x from 0 on, with their last values and notes on what was left out of them."""
-    series = [(line.name, _finite(line.points)) for line in lines]
+    series = [(line, _finite(line.points)) for line in lines]
     dropped = sum(len(line.points) for line in lines) - sum(len(points) for _, points in series)
-    series = [(name, points) for name, points in series if len(points)]
+    series = [(line, points) for line, points in series if len(points)]
     notes = [f"{dropped} values are not finite."] if dropped else []
     if not series:
         return _figure(title, "", "", notes)
@@ -37,16 +51,17 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str) -> st
     window = _window(max(len(points) for _, points in series))
     if window > 1:
         notes.append(f"Faint: logged values. Strong: mean of {window} neighbours.")
-    drawn = "".join(_draw(points, index, x_range, y_range, window) for index, (_, points) in enumerate(series))
-    spoken = ", ".join(f"{name} {len(points)} values, last {points[-1, 1]:.4g}".strip() for name, points in series)
+    drawn = "".join(_mark(mark, x_range) for mark in marks)
+    drawn += "".join(_draw(points, line.kind, x_range, y_range, window) for line, points in series)
+    spoken = ", ".join(f"{line.name} {len(points)} values, last {points[-1, 1]:.4g}".strip() for line, points in series)
     svg = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {spoken}")}">'
         f"{_axes(x_range, y_range, x_label, unit)}"
         f'<svg x="{LEFT}" y="{TOP}" width="{_plot_width()}" height="{_plot_height()}">{drawn}</svg></svg>'
     )
     legend = " ".join(
-        f'<span class="key line-{index}">{escape(name)} <b>{points[-1, 1]:.4g}</b></span>'
-        for index, (name, points) in enumerate(series)
+        f'<span class="{"key " * bool(line.name)}{line.kind}">{escape(line.name)} <b>{points[-1, 1]:.4g}</b></span>'
+        for line, points in series
     )
     return _figure(title, legend, svg, notes)
 
@@ -116,21 +131,26 @@ def _place(values: NDArray[np.float64], bounds: tuple[float, float], length: int
     return (values - bounds[0]) / (bounds[1] - bounds[0]) * length
 
 
-def _draw(points: Points, index: int, x_range: tuple[float, float], y_range: tuple[float, float], window: int) -> str:
-    pale = ' pale"' if window > 1 else '"'
-    parts = [(f'class="line-{index}{pale}', points)]
+def _mark(mark: Mark, x_range: tuple[float, float]) -> str:
+    """A thin line, and a wide one that cannot be seen for the pointer to find."""
+    x = f"{_place(np.array(mark.x), x_range, _plot_width()):.1f}"
+    lines = "".join(f'<line{kind} x1="{x}" x2="{x}" y1="0" y2="{_plot_height()}"/>' for kind in ("", ' class="hover"'))
+    return f'<g class="mark {mark.kind}"><title>{escape(mark.text)}</title>{lines}</g>'
+
+
+def _draw(points: Points, kind: str, x_range: tuple[float, float], y_range: tuple[float, float], window: int) -> str:
+    parts = [(f"{kind} pale" if window > 1 else kind, points)]
     if window > 1:
-        means = smooth(points[:, 1], window)
-        parts.append((f'class="line-{index}"', np.column_stack([points[:, 0], means])))
-    return "".join(_polyline(attribute, thin(part), x_range, y_range) for attribute, part in parts)
+        parts.append((kind, np.column_stack([points[:, 0], smooth(points[:, 1], window)])))
+    return "".join(_polyline(part_kind, thin(part), x_range, y_range) for part_kind, part in parts)
 
 
-def _polyline(attribute: str, points: Points, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
+def _polyline(kind: str, points: Points, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
     xs = _place(points[:, 0], x_range, _plot_width())
     ys = _plot_height() - _place(points[:, 1], y_range, _plot_height())
     if len(points) == 1:
-        return f'<circle {attribute} cx="{xs[0]:.1f}" cy="{ys[0]:.1f}" r="2"/>'
-    return f'<polyline {attribute} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))}"/>'
+        return f'<circle class="{kind}" cx="{xs[0]:.1f}" cy="{ys[0]:.1f}" r="2"/>'
+    return f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))}"/>'
 
 
 def _axes(x_range: tuple[float, float], y_range: tuple[float, float], x_label: str, unit: str) -> str:

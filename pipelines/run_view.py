@@ -1,17 +1,52 @@
-"""A finished or unfinished run as it lies on the disk, and the commands that made it and go on from it."""
+"""A finished or unfinished run as it lies on the disk, what it refers to, and the commands that go on from it."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from data.errors import InputError
-from data.runs import read_metrics
+import numpy as np
+from PIL import Image
+
+from data.checkpoints import load_weights
+from data.decoding import Unreadable, decode, one_line
+from data.errors import CodeganError, InputError
+from data.images import fit, open_images
+from data.latents import LatentStore
+from data.places import data_flags, shown
+from data.runs import read_metrics, to_json
+from data.sources import list_entries
 from data.storage import read_json
+from pipelines.sample import load_generator
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.images import ImageGenerator
+from stage2_codegen.train import TrainConfig
+from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
 _NOT_FLAGS = ("kind", "variant", "store_checksum", "versions")
+_ORIGINALS = 64
+
+
+class Missing(Exception):
+    """Something that a run does not have, and the command that makes it; the rest of the run is worth a look."""
+
+    def __init__(self, sentence: str, command: str) -> None:
+        super().__init__(sentence)
+        self.sentence, self.command = sentence, command
+
+
+@contextmanager
+def needing(what: str, advice: str, command: str) -> Iterator[None]:
+    """Turn whatever goes wrong into `Missing`: what a run refers to may be damaged, moved or of another version."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.what if isinstance(error, CodeganError) else one_line(error)
+        raise Missing(f"{what} ({reason}). {advice}", command) from error
 
 
 @dataclass(frozen=True)
@@ -35,6 +70,10 @@ class RunView:
         return cls(folder, config, metrics, read_json(weights) if weights.is_file() else {})
 
     @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
     def is_generator(self) -> bool:
         return bool(self.config["kind"] == "generator")
 
@@ -51,31 +90,119 @@ class RunView:
         """DATA as it was given, or [] when the run does not know it."""
         return list((self.weights if self.is_generator else self.config).get("data", []))
 
+    @property
+    def data_name(self) -> str:
+        return ", ".join(map(shown, self.data))
+
     def optional_json(self, name: str) -> Any:
         path = self.folder / name
         return read_json(path) if path.is_file() else None
+
+    def need_weights(self) -> None:
+        """Raises `Missing` before the first snapshot."""
+        if not self.weights:
+            sentence = "There are no weights yet; training writes them at every snapshot. This command goes on with it:"
+            raise Missing(sentence, reproducing_command(self.config))
+
+    @cached_property
+    def generator(self) -> ImageGenerator:
+        """Raises `Missing`, as all below do."""
+        self.need_weights()
+        with needing("The run's generator cannot be loaded", "This command looks for damage:", self._check_command):
+            return load_generator(self.folder)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        self.need_weights()
+        with needing("The run's autoencoder cannot be loaded", "This command looks for damage:", self._check_command):
+            weights = load_weights(self.folder / "weights")
+            return Autoencoder.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], self.folder)
+
+    @cached_property
+    def store(self) -> LatentStore:
+        path = self.weights.get("store", self.config.get("store"))
+        with needing(f"The store {path} can no longer be read", "This command makes it:", self._encode_command):
+            return LatentStore.open(path)
+
+    @cached_property
+    def originals(self) -> list[tuple[str, Image.Image]]:
+        """Name and picture of up to 64 originals spread evenly over the data, fitted to the run's size."""
+        size = int(self.weights.get("image_size") or self.config.get("size") or 256)
+        if not self.data:
+            self.need_weights()  # which name the data
+        again = shlex.join(["codegan", "report", "--run", str(self.folder)])
+        with needing(f"The data set {self.data_name} can no longer be opened", "Run this where it can:", again):
+            return _originals(self.data, size)
+
+    @property
+    def _check_command(self) -> str:
+        return shlex.join(["codegan", "check", str(self.folder)])
+
+    @property
+    def _encode_command(self) -> str:
+        known = self.weights or {"autoencoder_run": "AUTOENCODER", "store": self.config.get("store"), "image_size": 256}
+        words = ["codegan", "encode", *data_flags(self.data or ["DATA"], ())]
+        words += ["--autoencoder", str(known.get("autoencoder_run")), "--out", str(known.get("store"))]
+        return shlex.join([*words, "--size", str(known.get("image_size"))])
+
+
+def _originals(names: list[str], size: int) -> list[tuple[str, Image.Image]]:
+    """Only those that are shown are decoded: opening a set as training does reads all of it."""
+    if names[0].startswith("scenes:"):
+        scenes = open_images(names, size=size)
+        return [(scenes.keys[index], fit(scenes.pil(index), size)) for index in spread(len(scenes), _ORIGINALS)]
+    entries, pictures = list_entries(names).entries, []
+    for index in spread(len(entries), _ORIGINALS):
+        with suppress(Unreadable):
+            pictures.append((entries[index].key, fit(decode(entries[index].read())[0], size)))
+    if not pictures:
+        raise InputError("it holds no pictures", "give it its pictures back")
+    return pictures
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` of the numbers below `total`, evenly spaced, the first and the last among them."""
+    return [int(index) for index in np.unique(np.linspace(0, max(0, total - 1), count).round())] if total else []
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry with its dotted name."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def reproducing_command(config: Mapping[str, Any]) -> str:
     """The command line whose resolved configuration is this config.json."""
     words = ["codegan", KINDS[config["kind"]], *([config["variant"]] if "variant" in config else [])]
-    words += _flags({name: value for name, value in config.items() if name not in _NOT_FLAGS})
-    return shlex.join(words)
+    given = {name: value for name, value in config.items() if name not in _NOT_FLAGS}
+    return shlex.join([*words, *_flags(given, _defaults(config))])
 
 
-def _flags(config: Mapping[str, Any], prefix: str = "--") -> list[str]:
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of train has without flags; a variant that this version does not know has no defaults."""
+    known = VARIANTS.get(config.get("variant", ""))
+    model = {"model": to_json(known.Config())} if known else {}
+    return {field.name: field.default for field in fields(TrainConfig)} | model
+
+
+def _flags(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "--") -> list[str]:
     words: list[str] = []
     for name, value in config.items():
-        flag = prefix + name.replace("_", "-")
+        flag, default = name.replace("_", "-"), defaults.get(name)
         if isinstance(value, dict):
-            words += _flags(value, f"{flag}.")
+            words += _flags(value, default if isinstance(default, dict) else {}, f"{prefix}{flag}.")
+        elif isinstance(value, bool):  # a switch, which there is only for what is not the default
+            words += [] if value == default else [f"{prefix}{'' if value else 'no-'}{flag}"]
         elif value is not None:
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+            words += [prefix + flag, *map(str, value if isinstance(value, list) else [value])]
     return words
 
 
 def score_command(run: RunView) -> list[str]:
-    return ["codegan", "score", "--run", str(run.folder), "--data", *(run.data or ["DATA"])]
+    return ["codegan", "score", "--run", str(run.folder), *data_flags(run.data or ["DATA"], ())]
 
 
 def next_command(run: RunView) -> list[str]:
@@ -83,8 +210,8 @@ def next_command(run: RunView) -> list[str]:
     if not run.weights:
         return shlex.split(reproducing_command(run.config))
     if not run.is_generator:
-        data = run.data or ["DATA"]
-        return ["codegan", "encode", "--data", *data, "--autoencoder", str(run.folder), "--out", "stores/latents"]
+        flags = data_flags(run.data or ["DATA"], ())
+        return ["codegan", "encode", *flags, "--autoencoder", str(run.folder), "--out", "stores/latents"]
     if not (run.folder / "scores.json").is_file():
         return score_command(run)
     return ["codegan", "sample", "--run", str(run.folder), "--out", "samples", "--num", "64"]

@@ -1,0 +1,112 @@
+"""Report pages as tests read them, and a small run that was really trained."""
+
+import base64
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.checkpoints import save_weights
+from data.storage import write_json
+from pipelines.report import ReportConfig, report
+from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.variants.accel import Config as AccelConfig
+
+VOID = {"meta", "img", "input", "link", "br"}
+SCORES = {
+    "fid": {
+        "value": 12.34567,
+        "autoencoder_floor": 4.5,
+        "real_floor": None,
+        "num_generated": 5000,
+        "num_real": 4000,
+        "num_half": 2000,
+    },
+    "num": 5000,
+    "features": "inception",
+    "reference": "photos.zip",
+}
+
+
+class Page(HTMLParser):
+    """Tags, their attributes and text of a page; fails on tags that are not closed in order."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.bytes = (run / "report.html").read_bytes()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(self.bytes.decode())
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def classes(self, tag: str) -> list[str]:
+        return [attributes.get("class", "") for attributes in self.all(tag)]
+
+    @property
+    def sections(self) -> list[str]:
+        return [attributes["id"] for attributes in self.all("section")]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """Every picture, decoded in full."""
+        images: list[Image.Image] = []
+        for attributes in self.all("img"):
+            kind, content = attributes["src"].removeprefix("data:image/").split(";base64,")
+            image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
+            image.load()
+            assert image.format == kind.upper()
+            assert image.size == (int(attributes["width"]), int(attributes["height"]))
+            images.append(image)
+        return images
+
+
+def make_page(*runs: Path) -> Page:
+    report(ReportConfig(runs))
+    return Page(runs[0])
+
+
+def train_run(folder: Path) -> Path:
+    """A generator trained twice for a moment on six pictures, so that it was resumed once; scored, with neighbours."""
+    data, autoencoder_run, store, run = (folder / name for name in ("data", "autoencoder", "store", "run"))
+    data.mkdir(parents=True)
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(data / f"{index}.png")
+    (data / "broken.png").write_bytes(b"no picture")
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(factor=4, code_channels=3, width=4)
+    described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": 0}
+    save_weights(autoencoder_run / "weights", {"autoencoder": autoencoder.state_dict()}, described)
+    encode(EncodeConfig(data=(str(data),), autoencoder=autoencoder_run, out=store, size=(64,), max_skip=0.5))
+    model = AccelConfig(width=4, z_dim=8, n_critic=1)
+    for kimg in (0.024, 0.048):
+        train("accel", TrainConfig(store=store, out=run, model=model, kimg=kimg, batch_size=2, snapshot_kimg=0.02))
+    write_json(run / "scores.json", SCORES)
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(run / "neighbours.png")
+    write_json(run / "neighbours.json", {"closer_than_5_percent_of_real": 0.25, "generated_to_real": {"50": 1.5}})
+    return run
