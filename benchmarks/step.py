@@ -1,5 +1,7 @@
 """One training step of a variant on random codes: what the speed benchmarks time."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,11 +20,20 @@ class Step:
     Any shape will do: the pixel networks that a paper starts from are larger than what `build_networks` gives.
     """
 
-    def __init__(self, name: str, shape: CodeShape, batch: int, bf16: bool = False, **model: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        shape: CodeShape,
+        batch: int,
+        bf16: bool = False,
+        engine: Mapping[str, Any] = MappingProxyType({}),
+        **model: Any,
+    ) -> None:
+        """`engine` goes to `AdversarialStep`, `model` to the variant's configuration."""
         config = VARIANTS[name].Config(**{**model, "n_critic": 1})
         accelerator, std = make_accelerator(), torch.ones(shape[0])
         precision: Precision = "bf16" if bf16 else "fp32"
-        self.inner = AdversarialStep(VARIANTS[name], config, shape, std, accelerator, precision=precision)
+        self.inner = AdversarialStep(VARIANTS[name], config, shape, std, accelerator, precision=precision, **engine)
         self.batch, self.shape, self.device = batch, shape, accelerator.device
         self.nimg = 0
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import tyro
 
-from data.errors import CodeganError, SpaceError, UsageError
+from data.errors import CodeganError, SpaceError, UsageError, WorkerError
+from pipelines.launch import launch, messages
 
 
 class Verb(NamedTuple):
@@ -27,18 +28,21 @@ class Verb(NamedTuple):
     config: str  # a frozen dataclass in that module
     run: str  # a function of it
     summary: str
+    shared: bool = False  # among processes, by --processes
 
 
 VERBS = {
     "demo": Verb("pipelines.demo", "DemoConfig", "demo", "both stages, samples, scores and a report; needs no input"),
     "inspect": Verb("pipelines.inspect", "InspectConfig", "inspect", "what is in a data set"),
-    "train-ae": Verb("stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder"),
-    "encode": Verb("stage1_autoencoder.encode", "EncodeConfig", "encode", "encode images into a latent store"),
+    "train-ae": Verb("stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder", shared=True),
+    "encode": Verb(
+        "stage1_autoencoder.encode", "EncodeConfig", "encode", "encode images into a latent store", shared=True
+    ),
     "metadata": Verb("pipelines.metadata", "MetadataConfig", "metadata", "describe a store's images by VGG-16 vectors"),
-    "train": Verb("stage2_codegen.train", "TrainConfig", "train", "train a code generator on a store"),
+    "train": Verb("stage2_codegen.train", "TrainConfig", "train", "train a code generator on a store", shared=True),
     "models": Verb("pipelines.models", "ModelsConfig", "models", "size and cost of every variant"),
     "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
-    "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images"),
+    "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images", shared=True),
     "report": Verb("pipelines.report", "ReportConfig", "report", "one HTML page about a run"),
     "check": Verb("pipelines.check", "CheckConfig", "check", "verify every byte of a store or a run"),
 }
@@ -50,33 +54,51 @@ Train an image generator from scratch on your own pictures.
 {verbs}
 
 `codegan VERB --help` shows a verb's flags and an example; `codegan train --help` lists the variants.
+{shared}: --processes N shares the work among N processes, one for each GPU.
 --traceback after any verb shows where an error came from. Exit codes: 0 done, 2 usage, 3 input, 4 mismatch, 5 corrupt,
 6 unsafe, 7 no space, 8 diverged, 9 locked, 10 worker failed, 75 preempted (resumable), 130 interrupted.
 
 Start with: codegan demo --out runs/demo"""
 
+PROCESSES = "--processes N shares the work among N processes of this machine; N should be the number of GPUs."
+
 
 def main() -> NoReturn:
-    """Run the verb in sys.argv and exit with its documented code."""
+    """Run the verb in sys.argv, in this process or in several, and exit with its documented code."""
+    complaints = messages()
     arguments = sys.argv[1:]
     show_traceback = "--traceback" in arguments
-    arguments = [argument for argument in arguments if argument != "--traceback"]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+
+    def fail(error: CodeganError) -> NoReturn:
+        if show_traceback:
+            traceback.print_exc(file=complaints)
+        print(error, file=complaints, flush=True)
+        _exit(error.exit_code)
+
     try:
-        run(arguments)
+        processes, arguments = _split_processes(arguments)
+        if processes > 1:
+            launch([*_this_program(), *arguments], processes)
+        else:
+            run([argument for argument in arguments if argument != "--traceback"])
     except CodeganError as error:
-        _fail(error, error.exit_code, show_traceback)
+        fail(error)
     except MemoryError:
-        _fail(SpaceError("out of memory", "lower --batch-size"), SpaceError.exit_code, show_traceback)
+        fail(SpaceError("out of memory", "lower --batch-size"))
     except KeyboardInterrupt:
-        print("interrupted; what was saved is kept, and the same command goes on from there", file=sys.stderr)
+        told = "interrupted; what was saved is kept, and the same command goes on from there"
+        print(told, file=complaints, flush=True)
         _exit(130)
     except BrokenPipeError:
         _exit(0)
     except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        _fail(SpaceError("out of device memory", "lower --batch-size"), SpaceError.exit_code, show_traceback)
+        if _is_out_of_memory(error):
+            fail(SpaceError("out of device memory", "lower --batch-size"))
+        if _is_lost_connection(error):
+            what = f"rank {os.environ.get('RANK', '0')} lost the other processes, or waited too long for them"
+            fail(WorkerError(what, "see why another one ended; the same command goes on from what was saved"))
+        raise
     _exit(0)
 
 
@@ -84,11 +106,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
-def _fail(error: CodeganError, code: int, show_traceback: bool) -> NoReturn:
-    if show_traceback:
-        traceback.print_exc()
-    print(error, file=sys.stderr)
-    _exit(code)
+def _is_lost_connection(error: Exception) -> bool:
+    """What torch raises when a collective operation fails; gloo's errors have no class of their own."""
+    return "DistError" in (base.__name__ for base in type(error).__mro__) or "/gloo/" in str(error)
 
 
 def _exit(code: int) -> NoReturn:
@@ -96,11 +116,36 @@ def _exit(code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def _split_processes(arguments: list[str]) -> tuple[int, list[str]]:
+    """The number after --processes, or 1, and the arguments without it; raises `UsageError` where there is none."""
+    at = next((at for at, word in enumerate(arguments) if word.partition("=")[0] == "--processes"), None)
+    if at is None:
+        return 1, arguments
+    _, equals, value = arguments[at].partition("=")
+    after = arguments[at + 1 :]
+    if not equals:
+        value, after = "".join(after[:1]), after[1:]
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(
+            f"--processes {value}: is not a number of processes", "give the number of GPUs, or leave it out"
+        )
+    rest = [*arguments[:at], *after]
+    if any(word in VERBS and not VERBS[word].shared for word in rest[:1]):
+        raise UsageError(f"{rest[0]}: runs in one process", "leave out --processes")
+    return int(value), rest
+
+
+def _this_program() -> list[str]:
+    """How this program was started, without its arguments: by its name or with -m."""
+    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+
+
 def run(arguments: list[str]) -> None:
     """Parse the arguments and run their verb; raises `CodeganError` for anything a user can mend."""
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())))
+        lines = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+        print(HELP.format(verbs=lines, shared=", ".join(name for name, verb in VERBS.items() if verb.shared)))
         return
     if arguments[0] == "--version":
         print(importlib.metadata.version("codegan"))
@@ -114,7 +159,8 @@ def run(arguments: list[str]) -> None:
     if name == "train":
         _train(function, config, rest)
     else:
-        function(_parse(config, f"codegan {name}", rest))
+        about = inspect.cleandoc(config.__doc__ or "") + (f"\n{PROCESSES}" if verb.shared else "")
+        function(_parse(config, f"codegan {name}", rest, about))
 
 
 def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> None:
@@ -130,6 +176,7 @@ def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> 
     if variant not in variants:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, "codegan train --help"))
     about = inspect.cleandoc(config.__doc__ or "").replace("VARIANT", variant)
+    about = f"{about}\n{PROCESSES}"
     function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest, about))
 
 
@@ -138,11 +185,8 @@ def _did_you_mean(word: str, known: Any, help_command: str) -> str:
     return f"did you mean {close[0]}? {help_command} lists all" if close else f"{help_command} lists all"
 
 
-def _parse(config: Any, program: str, arguments: list[str], about: str | None = None) -> Any:
-    """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines.
-
-    `about` stands in the help instead of the dataclass's docstring.
-    """
+def _parse(config: Any, program: str, arguments: list[str], about: str) -> Any:
+    """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

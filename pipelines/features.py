@@ -1,24 +1,21 @@
 """Networks that turn images into the vectors a score compares.
 
-| name         | scores                           | network                                                     |
-|--------------|----------------------------------|-------------------------------------------------------------|
-| `inception`  | `fid`, `kid`                     | the Inception-v3 of published FID numbers, 2048 features    |
-| `squeezenet` | `fd-squeezenet`, `kd-squeezenet` | torchvision's SqueezeNet 1.0, last fire module, 512 pooled  |
-| `offline`    | `fd-offline`, `kd-offline`       | four fixed random convolutions, 259, needs no download      |
+| name         | scores                                            | network                                        |
+|--------------|---------------------------------------------------|------------------------------------------------|
+| `inception`  | `fid`, `kid`, `is`                                | Inception-v3 of published numbers, 2048        |
+| `squeezenet` | `fd-squeezenet`, `kd-squeezenet`, `is-squeezenet` | torchvision's SqueezeNet 1.0, last module, 512 |
+| `offline`    | `fd-offline`, `kd-offline`                        | four fixed random convolutions, 259            |
 
-Every image is resized by clean-fid (Parmar, Zhang, Zhu 2022: antialiased bicubic on floats, one image at a time), and
-this is the only module that imports it. Scores of different networks cannot be compared, hence their names.
+Every image is resized on its own, as clean-fid does it (Parmar, Zhang, Zhu 2022), and this is the only module that
+imports clean-fid. `clean` is antialiased bicubic on floats; `legacy_pytorch` is the bilinear interpolation without
+antialiasing of older numbers, whose inputs were in [-1, 1] where `clean` has (x - 128) / 128. Scores of different
+networks or resizings cannot be compared, hence their names.
 """
 
 import hashlib
-import http.client
-import io
-import os
-import urllib.request
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,18 +27,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
+from data.errors import InputError, MismatchError, UsageError
 from data.prefetch import prefetch
-from data.storage import write_bytes
 from data.torch_files import read_state_dict
+from pipelines.inception import INCEPTION_SHA256, Inception
 
 FeatureName = Literal["inception", "squeezenet", "offline"]
-_DISTANCES = {"fid": "fd", "kid": "kd"}
+Resize = Literal["clean", "legacy_pytorch"]
+_OTHER_NAMES = {"fid": "fd", "kid": "kd"}
 
-INCEPTION_FILE = "inception-2015-12-05.pt"
-INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
-INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-_MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
+_RESIZING_THREADS = min(8, torch.get_num_threads())
 
 
 @dataclass(frozen=True)
@@ -51,22 +46,54 @@ class Features:
     name: FeatureName
     dim: int
     side: int  # pixels the network sees
-    network: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim)
+    network: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim), or class probabilities beside
     device: torch.device
     weights_sha256: str | None = None
+    resize: Resize = "clean"
+    maps: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """Of `sifid` variants: images in their own size, (n, 3, H, W) in [0, 255], to (n, channels, h, w)."""
 
     def score_name(self, metric: str) -> str:
-        """The name under which `fid` or `kid` on these features is reported; only Inception's may be called so."""
-        return metric if self.name == "inception" else f"{_DISTANCES[metric]}-{self.name}"
+        """The name under which a metric on these features is reported; only Inception's may be called fid, kid, is."""
+        if self.name == "inception" and metric in ("fid", "kid", "is"):
+            return metric
+        return f"{_OTHER_NAMES.get(metric, metric)}-{self.name}"
+
+    def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.look(self.prepare(images_u8))[:, : self.dim]
+
+    def prepare(self, images_u8: NDArray[np.uint8]) -> Tensor:
+        """Images as the network sees them, on the CPU: work for a thread that runs ahead."""
+        resize = _clean_resizer(self.side) if self.resize == "clean" else _legacy_resizer(self.side)
+        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1), threads=_RESIZING_THREADS)))
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
     @torch.inference_mode()
-    def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
-        resize = make_resizer("PIL", False, "bicubic", (self.side, self.side))
-        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1))))
-        batch = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(self.device)
+    def look(self, prepared: Tensor) -> NDArray[np.float32]:
+        """Features, and class probabilities where the network has them, (n, dim + classes)."""
         with repeatable():
-            features: NDArray[np.float32] = self.network(batch).float().cpu().numpy()
+            features: NDArray[np.float32] = self.network(prepared.to(self.device)).float().cpu().numpy()
         return features
+
+
+type _Resizer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def _clean_resizer(side: int) -> _Resizer:
+    resize: _Resizer = make_resizer("PIL", False, "bicubic", (side, side))
+    return resize
+
+
+def _legacy_resizer(side: int) -> _Resizer:
+    """clean-fid's own, written out because that switches off all warnings of the process."""
+
+    def resize(image_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+        resized = functional.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
+        pixels: NDArray[np.float32] = resized[0].permute(1, 2, 0).clamp(0, 255).numpy()
+        return pixels
+
+    return resize
 
 
 def repeatable() -> AbstractContextManager[None]:
@@ -74,7 +101,7 @@ def repeatable() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def load_features(name: FeatureName, weights: Path | None, device: torch.device) -> Features:
+def load_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize = "clean") -> Features:
     """The feature network `name`, with `weights` from a file; only `inception` can find its own (cache, download).
 
     Raises `InputError` for weights that are not there, `UnsafeError` for a file that may hold code, `CorruptError` or
@@ -83,93 +110,44 @@ def load_features(name: FeatureName, weights: Path | None, device: torch.device)
     if weights is not None and not weights.is_file():
         raise InputError(f"{weights}: is not a file", "give the file of the weights to --feature-weights")
     if name == "inception":
-        return _load_inception(weights, device)
+        return _load_inception(weights, device, resize)
     if name == "squeezenet":
-        return _load_squeezenet(weights, device)
+        return _load_squeezenet(weights, device, resize)
     if weights is not None:
         raise UsageError(f"{weights}: the offline features take no weights", "leave out --feature-weights")
-    return Features("offline", _OFFLINE_DIM, 128, _OfflineNetwork().to(device), device)
+    network = _OfflineNetwork().to(device)
+    return Features("offline", _OFFLINE_DIM, 128, network, device, None, resize, {"sifid-offline": network.early_maps})
 
 
-def _load_inception(weights: Path | None, device: torch.device) -> Features:
-    content = _inception_bytes(weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but the file is what it is
-        layers = torch.jit.load(io.BytesIO(content), map_location=device).eval().layers
+def _load_inception(weights: Path | None, device: torch.device, resize: Resize) -> Features:
+    inception = Inception(weights, device)
+    middle, scale = (128.0, 128.0) if resize == "clean" else (127.5, 127.5)
 
     def network(images: Tensor) -> Tensor:
-        """As clean-fid's InceptionV3W calls it: (n, 3, 299, 299) in [0, 255] -> (n, 2048)."""
-        pooled: Tensor = layers((images - 128) / 128)
-        return pooled.view(len(images), 2048)
+        return inception((images - middle) / scale)
 
-    return Features("inception", 2048, 299, network, device, INCEPTION_SHA256)
-
-
-def _inception_bytes(weights: Path | None) -> bytes:
-    """The verified file: a TorchScript file is code, so no other is ever loaded."""
-    if weights is not None:
-        content = weights.read_bytes()
-        if not _is_inception(content):
-            raise UnsafeError(
-                f"{weights}: is not NVIDIA's {INCEPTION_FILE}, and a TorchScript file can run code",
-                f"download {INCEPTION_URL}, SHA-256 {INCEPTION_SHA256}",
-            )
-        return content
-    cached = _cache_folder() / INCEPTION_FILE
-    if not cached.is_file():
-        _download_inception(cached)
-    content = cached.read_bytes()
-    if not _is_inception(content):
-        raise CorruptError(f"{cached}: its SHA-256 is wrong", "delete the file; it is downloaded again")
-    return content
+    maps = {
+        "sifid-64": lambda images: inception.before_pooling(images / 127.5 - 1, 1),
+        "sifid-192": lambda images: inception.before_pooling(images / 127.5 - 1, 2),
+    }
+    return Features("inception", 2048, 299, network, device, INCEPTION_SHA256, resize, maps)
 
 
-def _is_inception(content: bytes) -> bool:
-    return hashlib.sha256(content).hexdigest() == INCEPTION_SHA256
-
-
-def _cache_folder() -> Path:
-    if "CODEGAN_CACHE" in os.environ:
-        return Path(os.environ["CODEGAN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegan"
-
-
-def _download_inception(target: Path) -> None:
-    print(f"downloading {INCEPTION_URL}", flush=True)
-    try:
-        with urllib.request.urlopen(INCEPTION_URL, timeout=60) as response:
-            content = response.read(_MAX_DOWNLOAD)
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(
-            f"{target}: is not there, and {INCEPTION_URL} cannot be read ({error})",
-            f"copy {INCEPTION_FILE} here and name it with --feature-weights, or use --features offline",
-        ) from error
-    if not _is_inception(content):
-        raise CorruptError(
-            f"{INCEPTION_URL}: what came back has the wrong SHA-256, nothing was kept",
-            "try again, or name a good copy with --feature-weights",
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(target, content)
-    except OSError as error:
-        raise UsageError(f"{target}: {error.strerror}", "set CODEGAN_CACHE to a folder you can write to") from error
-
-
-def _load_squeezenet(weights: Path | None, device: torch.device) -> Features:
+def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize) -> Features:
     if weights is None:
         raise UsageError(
             "--features squeezenet: needs ImageNet weights",
             "give a file of torchvision's squeezenet1_0 with --feature-weights, or use --features offline",
         )
     layers = load_convolutions("squeezenet1_0", weights, device)
+    classifier = _load_part("squeezenet1_0", "classifier", weights, device)
 
     def network(images: Tensor) -> Tensor:
         maps: Tensor = layers(imagenet_units(images))
-        return maps.mean(dim=(2, 3))
+        return torch.cat([maps.mean(dim=(2, 3)), classifier(maps).flatten(1).softmax(dim=1)], dim=1)
 
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Features("squeezenet", 512, 224, network, device, digest)
+    return Features("squeezenet", 512, 224, network, device, digest, resize)
 
 
 def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, device: torch.device) -> nn.Sequential:
@@ -178,10 +156,16 @@ def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, de
     Raises `UnsafeError` for a file that may hold code, `CorruptError` or `MismatchError` for one that is damaged or
     another network's.
     """
-    prefix = "features."
+    return _load_part(name, "features", weights, device)
+
+
+def _load_part(
+    name: str, part: Literal["features", "classifier"], weights: Path, device: torch.device
+) -> nn.Sequential:
+    prefix = f"{part}."
     tensors = {k.removeprefix(prefix): v for k, v in read_state_dict(weights).items() if k.startswith(prefix)}
     with torch.device("meta"):  # no random initialisation, which would draw from the global generator
-        layers: nn.Sequential = torchvision.models.get_model(name, weights=None).features
+        layers: nn.Sequential = getattr(torchvision.models.get_model(name, weights=None), part)
     try:
         layers.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
@@ -227,10 +211,19 @@ class _OfflineNetwork(nn.Module):
             channels = width
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = images / 127.5 - 1
-        statistics = [maps.mean(dim=(2, 3))]
-        for index, kernel in enumerate(self.buffers()):
-            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _SLOPE)
+        statistics = [(images / 127.5 - 1).mean(dim=(2, 3))]
+        for maps in self._maps(images):
             deviation = maps.std(dim=(2, 3), correction=0) + _FLAT
             statistics += [maps.mean(dim=(2, 3)) / deviation, deviation.log()]
         return torch.cat(statistics, dim=1)
+
+    def early_maps(self, images: Tensor) -> Tensor:
+        """Of the second layer, 24 channels at half the size."""
+        _, maps, *_ = self._maps(images)
+        return maps
+
+    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+        maps = images / 127.5 - 1
+        for index, kernel in enumerate(self.buffers()):
+            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _SLOPE)
+            yield maps

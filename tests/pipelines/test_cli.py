@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.errors import UsageError
+from pipelines import cli
 from pipelines.cli import VERBS, main, run
 
 ASCII = {"PYTHONIOENCODING": "ascii"}  # what tyro then draws frames with
@@ -58,6 +60,12 @@ def test_train_lists_its_variants_and_their_fields(
         (["train-ae", "--out", "x"], 2, "--help"),
         (["train", "accel", "--store", "missing", "--out", "y"], 3, "codegan encode"),
         (["train-ae", "--data", "missing", "--out", "x"], 3, ""),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--processes"], 2, "number of GPUs"),
+        (["train", "accel", "--processes=two", "--store", "x", "--out", "y"], 2, "number of GPUs"),
+        (["encode", "--data", "scenes:4", "--out", "s", "--processes", "0"], 2, "number of GPUs"),
+        (["sample", "--run", "missing", "--out", "s", "--processes", "2"], 2, "leave out"),
+        (["--processes", "2", "sample", "--run", "missing", "--out", "s"], 2, "leave out"),
+        (["train", "--processes", "1", "acel"], 2, "did you mean accel"),
         (["train-ae", "--data", "scenes:x", "--out", "x"], 2, ""),
         (["train-ae", "--data", "scenes:9", "--out", "x", "--factor", "4", "--size", "130"], 2, "128"),
         (["train-ae", "--data", "scenes:9", "--out", "x", "--factor", "3"], 2, "2, 4, 8, 16"),
@@ -111,6 +119,47 @@ def test_a_wrong_command_line_is_two_plain_lines_in_a_pipe(
     assert fix == f"  fix: {program} --help"
     assert "--help" not in what
     assert not re.search(r"-{3,}|[─│╭╮╰╯\x1b]|  ", what)
+
+
+@pytest.mark.parametrize("verb", ["train-ae", "encode", "train accel"])
+def test_verbs_that_several_processes_share_say_so(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(monkeypatch, *verb.split(), "--help") == 0
+    assert "--processes N" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:5"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+        torch.distributed.DistNetworkError("failed to recv, got 0 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_rank_that_lost_the_others_says_so_in_two_lines(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lose(arguments: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "run", lose)
+    monkeypatch.setenv("RANK", "3")
+    assert _exit_code(monkeypatch, "train") == 10
+    what, fix = capsys.readouterr().err.splitlines()
+    assert what.startswith("error: rank 3 lost the other processes")
+    assert fix.startswith("  fix: ")
+
+
+def test_any_other_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(arguments: list[str]) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(cli, "run", break_down)
+    monkeypatch.setattr(sys, "argv", ["codegan", "train"])
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        main()
 
 
 def test_traceback_is_shown_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

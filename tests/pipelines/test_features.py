@@ -1,5 +1,6 @@
 """Feature networks are what they say they are, tell good images from bad ones, and load no code from a file."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -17,13 +18,14 @@ import torch
 import torchvision
 from cleanfid import fid as cleanfid
 from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
-from pipelines import features as features_module
+from pipelines import inception as inception_module
 from pipelines.features import Features, load_features
 from pipelines.metrics import frechet_distance, kernel_distance
 
@@ -115,11 +117,15 @@ def test_offline_features_take_no_weights(tmp_path: Path) -> None:
 
 
 class TinyInception(nn.Module):
-    """Has the one part of NVIDIA's file that is used: `layers`, (n, 3, 299, 299) -> 2048 pooled features."""
+    """Has the parts of NVIDIA's file that are used: `layers`, with two max-poolings, and `output`, with a bias."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 2048, 16, 64), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 4), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 1), nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 2048, 1, 4), nn.AdaptiveAvgPool2d(1),
+        )  # fmt: skip
+        self.output = nn.Linear(2048, 1008)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
@@ -127,7 +133,7 @@ class TinyInception(nn.Module):
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / features_module.INCEPTION_FILE
+    path = tmp_path_factory.mktemp("weights") / inception_module.INCEPTION_FILE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(TinyInception()).save(str(path))
@@ -138,14 +144,14 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trusted(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The stand-in file, taken for NVIDIA's."""
     digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
-    monkeypatch.setattr(features_module, "INCEPTION_SHA256", digest)
+    monkeypatch.setattr(inception_module, "INCEPTION_SHA256", digest)
     return inception_file
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CODEGAN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / features_module.INCEPTION_FILE
+    return tmp_path / "cache" / inception_module.INCEPTION_FILE
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:FutureWarning")  # clean-fid's own call
@@ -160,6 +166,31 @@ def test_inception_features_are_those_of_clean_fid(trusted: Path, tmp_path: Path
     inception = load_features("inception", trusted, CPU)
     np.testing.assert_allclose(inception(images), theirs, rtol=1e-4, atol=1e-5)
     assert (inception.score_name("fid"), inception.score_name("kid")) == ("fid", "kid")
+
+
+def test_legacy_resizing_is_clean_fid_s_and_differs_from_clean(offline: Features) -> None:
+    images = textures(2, size=300)  # clean-fid makes 299 of them, and only the antialiased one averages
+    with warnings.catch_warnings():  # clean-fid switches all warnings off
+        theirs = build_resizer("legacy_pytorch")
+        expected = np.stack([theirs(image.transpose(1, 2, 0)) for image in images]).transpose(0, 3, 1, 2)
+    legacy = dataclasses.replace(offline, side=299, resize="legacy_pytorch")
+    np.testing.assert_allclose(legacy.prepare(images), expected, atol=1e-3)
+    small = textures(2, size=256)
+    legacy = dataclasses.replace(offline, resize="legacy_pytorch")
+    assert (legacy.prepare(small) - offline.prepare(small)).abs().max() > 5
+
+
+def test_class_probabilities_are_those_of_the_last_layer_without_its_bias(trusted: Path) -> None:
+    inception = load_features("inception", trusted, CPU)
+    images = textures(3, size=299)
+    rows = inception.look(inception.prepare(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        weight = torch.jit.load(str(trusted)).output.weight.detach()
+    logits = torch.from_numpy(rows[:, :2048]) @ weight.T
+    expected = (logits - logits.logsumexp(dim=1, keepdim=True)).exp()
+    assert rows.shape == (3, 2048 + 1008)
+    np.testing.assert_allclose(rows[:, 2048:], expected, rtol=1e-4)
 
 
 def test_no_torchscript_file_is_loaded_but_the_known_one(
@@ -186,8 +217,8 @@ def test_inception_is_downloaded_once_into_the_cache(
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     for _ in range(2):
         assert load_features("inception", None, CPU).dim == 2048
-    assert opened == [features_module.INCEPTION_URL]
-    assert [path.name for path in cache.parent.iterdir()] == [features_module.INCEPTION_FILE]
+    assert opened == [inception_module.INCEPTION_URL]
+    assert [path.name for path in cache.parent.iterdir()] == [inception_module.INCEPTION_FILE]
 
 
 def test_a_wrong_download_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +233,7 @@ def test_without_a_network_the_error_says_what_to_do(cache: Path, monkeypatch: p
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    with pytest.raises(InputError, match=features_module.INCEPTION_URL) as raised:
+    with pytest.raises(InputError, match=inception_module.INCEPTION_URL) as raised:
         load_features("inception", None, CPU)
     assert str(cache) in raised.value.what
     assert "--feature-weights" in raised.value.fix
@@ -231,8 +262,10 @@ def test_squeezenet_features_are_the_pooled_last_fire_module(
     inputs = normalize(torch.from_numpy(images).float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
         expected = reference.features[:13](inputs).mean(dim=(2, 3))
+        probabilities = reference(inputs).softmax(dim=1)
     assert squeezenet.dim == expected.shape[1] == 512
     np.testing.assert_allclose(squeezenet(images), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(squeezenet.look(squeezenet.prepare(images))[:, 512:], probabilities, rtol=1e-4)
 
 
 def test_real_squeezenet_weights_tell_photographs_from_their_blur() -> None:

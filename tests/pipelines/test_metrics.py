@@ -1,12 +1,13 @@
-"""Distances agree with closed forms, naive loops and clean-fid."""
+"""What is computed from features agrees with closed forms, naive loops, clean-fid, torch-fidelity and prdc."""
 
 import numpy as np
 import pytest
+import torch
 from cleanfid import fid as cleanfid
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
 
-from pipelines.metrics import frechet_distance, kernel_distance
+from pipelines.metrics import ball_counts, frechet_distance, inception_score, kernel_distance, kernel_distances, nearest
 
 type Rows = NDArray[np.float64]
 
@@ -94,3 +95,89 @@ def test_distances_do_not_touch_the_global_random_state() -> None:
     assert kernel_distance(a, a[:30]) == kernel_distance(a, a[:30])
     frechet_distance(a, a[:30])
     np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_kernel_distances_of_subsets_are_those_of_their_rows() -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(19, 4)), rng.normal(size=(23, 4))
+    in_a, in_b = rng.integers(0, 2, (5, 19)), rng.integers(0, 2, (5, 23))
+    in_a[:, :2] = in_b[:, :2] = 1
+    found = kernel_distances(a, b, in_a.astype(float), in_b.astype(float))
+    expected = [naive_mmd(a[i == 1], b[j == 1]) for i, j in zip(in_a, in_b, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def balls_by_loops(points: Rows, centres: Rows, k: int) -> tuple[list[int], list[bool]]:
+    def apart(x: Rows, y: Rows) -> float:
+        return float(np.sqrt(sum((u - v) ** 2 for u, v in zip(x, y, strict=True))))
+
+    radii = [sorted(apart(x, y) for j, y in enumerate(centres) if j != i)[k - 1] for i, x in enumerate(centres)]
+    inside = [
+        [apart(point, centre) <= radius for centre, radius in zip(centres, radii, strict=True)] for point in points
+    ]
+    return [sum(row) for row in inside], [any(column) for column in zip(*inside, strict=True)]
+
+
+@pytest.mark.parametrize("rows", [5, 1024])
+@pytest.mark.parametrize("k", [1, 3])
+def test_ball_counts_equal_loops(rows: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.metrics._ROWS", rows)
+    rng = np.random.default_rng(7)
+    points, centres = rng.normal(0.7, 1, size=(23, 3)), rng.normal(size=(18, 3))
+    counts, holds = ball_counts(points, centres, k)
+    expected = balls_by_loops(points, centres, k)
+    assert counts.tolist() == expected[0]
+    assert holds.tolist() == expected[1]
+
+
+def test_precision_recall_density_and_coverage_are_those_of_the_libraries() -> None:
+    prdc = pytest.importorskip("prdc")
+    fidelity = pytest.importorskip("torch_fidelity.metric_prc")
+    rng = np.random.default_rng(8)
+    real, fake = rng.normal(size=(90, 6)), rng.normal(0.4, 0.8, size=(70, 6))
+    theirs = prdc.compute_prdc(real_features=real, fake_features=fake, nearest_k=5)
+    counts, covered = ball_counts(fake, real, 5)
+    assert (counts > 0).mean() == pytest.approx(theirs["precision"])
+    assert (ball_counts(real, fake, 5)[0] > 0).mean() == pytest.approx(theirs["recall"])
+    assert counts.mean() / 5 == pytest.approx(theirs["density"])
+    assert covered.mean() == pytest.approx(theirs["coverage"])
+    pair = fidelity.prc_features_to_metric(
+        torch.from_numpy(fake), torch.from_numpy(real), prc_neighborhood=3, prc_batch_size=32, save_cpu_ram=False,
+        verbose=False,
+    )  # fmt: skip
+    ours = (ball_counts(fake, real, 3)[0] > 0).mean(), (ball_counts(real, fake, 3)[0] > 0).mean()
+    assert ours == pytest.approx((pair["precision"], pair["recall"]))
+
+
+def test_nearest_leaves_an_image_out_of_its_own_neighbours() -> None:
+    rows = np.array([[0.0], [1.0], [1.0], [5.0]])
+    distances, which = nearest(rows, rows, 2, leave_out_itself=True)
+    assert distances.tolist() == [[1, 1], [0, 1], [0, 1], [4, 4]]
+    assert which[1, 0] == 2
+    assert nearest(rows, rows[:1], 3)[0].shape == (4, 1)  # there is only one
+
+
+def softmax(logits: Rows) -> Rows:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_inception_score_equals_loops_and_its_bounds() -> None:
+    probabilities = softmax(np.random.default_rng(9).normal(0, 2, size=(43, 7)))
+    scores = []
+    for split in range(4):
+        part = probabilities[43 * split // 4 : 43 * (split + 1) // 4]
+        mean = [sum(row[c] for row in part) / len(part) for c in range(7)]
+        divergences = [sum(p * np.log(p / m) for p, m in zip(row, mean, strict=True)) for row in part]
+        scores.append(np.exp(sum(divergences) / len(part)))
+    assert inception_score(probabilities, 4) == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-12)
+    assert inception_score(np.full((20, 5), 0.2)) == pytest.approx((1, 0))  # says nothing
+    assert inception_score(np.tile(np.eye(5), (10, 1)), 10) == pytest.approx((5, 0))  # sure of it, and all five
+
+
+def test_inception_score_is_torch_fidelity_s() -> None:
+    fidelity = pytest.importorskip("torch_fidelity.metric_isc")
+    logits = np.random.default_rng(10).normal(0, 3, size=(60, 12))
+    theirs = fidelity.isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=False)
+    found = inception_score(softmax(logits))
+    assert found == pytest.approx((theirs["inception_score_mean"], theirs["inception_score_std"]), rel=1e-9)

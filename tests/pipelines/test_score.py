@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from torch import Tensor, nn
 
 from data.errors import CorruptError, DivergedError, InputError, UsageError
 from data.images import open_images, save_png, to_uint8
+from pipelines import coverage, score_sets
 from pipelines import score as score_module
-from pipelines.features import FeatureName, Features, load_features
+from pipelines.feature_cache import FeatureCache
+from pipelines.features import FeatureName, Features, Resize, load_features
 from pipelines.metrics import frechet_distance, kernel_distance
-from pipelines.score import ScoreConfig, score
+from pipelines.score import score
+from pipelines.score_config import ScoreConfig
+from pipelines.score_sets import real_features, score_generator
+from stage1_autoencoder.loop import make_accelerator
 
 type Images = NDArray[np.uint8]
 
@@ -31,6 +37,7 @@ class FakeAutoencoder(nn.Module):
         super().__init__()
         self.levels = nn.Parameter(torch.tensor(levels))
         self.device = self.levels.device
+        self.fingerprint = f"rounds to {levels}"
 
     def encode(self, images: Tensor) -> Tensor:
         return (images * self.levels).round() / self.levels
@@ -56,7 +63,7 @@ class FakeGenerator:
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
     made = FakeGenerator()
-    monkeypatch.setattr(score_module, "load_generator", lambda run: made)
+    monkeypatch.setattr(score_sets, "load_generator", lambda run: made)
     return made
 
 
@@ -86,13 +93,17 @@ def test_a_run_is_scored_against_all_real_images_beside_both_floors(
         assert entry["autoencoder_floor"] == pytest.approx(distance(offline(quantised), real), rel=1e-3, abs=1e-5)
         assert entry["real_floor"] < entry["value"]
         assert (entry["num_generated"], entry["num_real"], entry["num_half"]) == (30, 24, 12)
+        assert entry["interval"][0] < entry["value"] < entry["interval"][1]
     assert "fid" not in result
     assert "kid" not in result
-    assert generator.seeds == list(range(30))
-    assert json.loads((tmp_path / "scores.json").read_text()) == result
+    assert generator.seeds[:30] == list(range(30))
+    assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
     assert (result["num"], result["features"], result["reference"]) == (30, "offline", SCENES[0])
     printed = capsys.readouterr().out
-    assert f"wrote {tmp_path / 'scores.json'}\nnext: codegan report --run {tmp_path}" in printed
+    for name in ("scores.json", "neighbours.png", "neighbours.json"):
+        assert f"wrote {tmp_path / name}\n" in printed
+        assert (tmp_path / name).is_file()
+    assert printed.endswith(f"next: codegan report --run {tmp_path}\n")
     assert "kd-offline is the one to trust" in printed
 
 
@@ -102,14 +113,15 @@ def test_scores_depend_on_the_inputs_and_the_seed_alone(generator: FakeGenerator
     np.random.seed(2)
     other_batches = score(configuration(run=tmp_path, num=16, batch_size=5))
     for name in ("fd-offline", "kd-offline"):
-        assert first[name] == pytest.approx(other_batches[name], rel=1e-3, abs=1e-5)
+        for number in ("value", "autoencoder_floor", "real_floor"):
+            assert first[name][number] == pytest.approx(other_batches[name][number], rel=1e-3, abs=1e-5)
     assert first["kd-offline"]["value"] != score(configuration(run=tmp_path, num=16, seed=100))["kd-offline"]["value"]
 
 
 def test_num_limits_both_sides_and_defaults_to_at_least_2048_generated(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_module, "_MIN_DEFAULT", 40)
+    monkeypatch.setattr(score_sets, "_MIN_DEFAULT", 40)
     assert score(configuration(run=tmp_path, num=8))["kd-offline"]["num_real"] == 8
     entry = score(configuration(run=tmp_path))["kd-offline"]
     assert (entry["num_generated"], entry["num_real"]) == (40, 24)
@@ -130,15 +142,129 @@ def test_two_sets_of_images_need_no_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "new/scores.json").read_text())["size"] == 16
 
 
-def test_only_inception_scores_are_called_fid(
+def colour_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> Features:
+    """A network that sees mean colours and two classes, under any name."""
+
+    def network(images: Tensor) -> Tensor:
+        colours = images.mean(dim=(2, 3))
+        return torch.cat([colours, (colours[:, :2] / 10).softmax(dim=1)], dim=1)
+
+    return Features(name, 3, 32, network, device, None, resize, {"sifid-192": lambda images: images})
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_module, "load_features", colour_features)
+
+
+@pytest.mark.usefixtures("colours", "generator")
+def test_only_inception_scores_are_called_fid_and_below_2048_images_only_by_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = configuration(run=tmp_path, num=16, features="inception")
+    result = score(few)
+    assert "kid" in result
+    assert "fid" not in result
+    assert "fid: needs 2,048 images of each kind, there are 16 and 16; it is left out" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="needs 2,048") as raised:
+        score(replace(few, metrics=("fid", "kid")))
+    assert "--force-fid" in raised.value.fix
+    forced = score(replace(few, metrics=("fid", "kid"), force_fid=True))
+    assert list(forced)[:2] == ["kid", "fid"]
+
+
+@pytest.mark.usefixtures("colours", "generator")
+def test_every_metric_of_features_has_its_value_its_interval_and_its_floors(tmp_path: Path) -> None:
+    metrics = ("is", "precision-recall", "density-coverage")
+    result = score(configuration(run=tmp_path, num=24, features="squeezenet", metrics=metrics))
+    names = [f"{name}-squeezenet" for name in ("is", "precision", "recall", "density", "coverage")]
+    assert list(result)[:5] == names
+    for name in names:
+        entry = result[name]
+        low, high = entry["interval"]
+        assert low <= entry["value"] <= high
+        assert {"autoencoder_floor", "real_floor", "num_generated", "num_real"} < entry.keys()
+    assert 0 <= result["precision-squeezenet"]["value"] <= result["precision-squeezenet"]["autoencoder_floor"] <= 1
+    assert result["is-squeezenet"]["splits"] == 10
+
+
+@pytest.mark.usefixtures("generator")
+def test_a_scaled_down_protocol_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(score_module, "load_features", colour_features)
+    result = score(configuration(run=tmp_path, num=12, features="inception", protocol="giu"))
+    assert {"is", "kid"} < result.keys()
+    assert result["is"]["num_real"] == 24  # all of them, whatever --num
+    assert result["protocol_departures"] == ["at 12 instead of 50,000", "without fid"]
+    assert "protocol giu at 12 instead of 50,000, without fid" in capsys.readouterr().out
+    single = score(configuration(run=tmp_path, data=("scenes:1",), features="inception", protocol="single-image"))
+    assert single["protocol_departures"] == []
+    assert single["sifid-192"]["num_generated"] == 10
+
+
+def test_mode_coverage_is_reported_by_factor_with_the_accuracy_behind_it(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def inception(name: FeatureName, weights: Path | None, device: torch.device) -> Features:
-        return Features("inception", 3, 32, lambda images: images.mean(dim=(2, 3)), device)
+    monkeypatch.setattr(coverage, "_TRAINING", 64)
+    monkeypatch.setattr(coverage, "_HELD_OUT", 16)
+    result = score(configuration(run=tmp_path, num=24, metrics=("modes",)))
+    assert 0 <= result["modes"]["value"] <= 1
+    sky = result["modes"]["factors"]["sky"]
+    assert {"total_variation", "real_floor", "autoencoder_floor", "accuracy", "values", "values_covered"} == sky.keys()
+    assert not (tmp_path / "neighbours.png").exists()  # no features were needed
+    with pytest.raises(UsageError, match="no known factors"):
+        score(configuration(data=("photos/",), run=tmp_path, metrics=("modes",)))
 
-    monkeypatch.setattr(score_module, "load_features", inception)
-    result = score(configuration(run=tmp_path, num=16, features="inception"))
-    assert {"fid", "kid"} < result.keys()
+
+def test_features_of_real_images_are_computed_once_and_again_for_other_data(
+    generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    original = Features.look
+
+    def look(self: Features, prepared: Tensor) -> Any:
+        looked.append(len(prepared))
+        return original(self, prepared)
+
+    monkeypatch.setattr(Features, "look", look)
+    images = open_images(("scenes:8",), size=SIZE)
+    folder = Path(folder_of(tmp_path / "data", [images.image(i) for i in range(8)]))
+    one = configuration(data=(str(folder),), run=tmp_path / "run", num=8, cache=tmp_path / "cache", metrics=("kid",))
+    first = score(one)
+    assert sum(looked) == 24  # real, decoded and generated
+    assert score(one)["kd-offline"] == first["kd-offline"]
+    assert sum(looked) == 24 + 8
+    score(replace(one, resize="legacy_pytorch"))
+    assert sum(looked) == 32 + 24
+    save_png(folder / "000003.png", np.zeros((3, SIZE, SIZE), np.uint8))
+    changed = score(one)
+    assert sum(looked) == 56 + 24
+    assert changed["kd-offline"]["value"] != first["kd-offline"]["value"]
+    for file in (tmp_path / "cache").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-3])
+    assert score(one)["kd-offline"] == changed["kd-offline"]
+    assert sum(looked) == 80 + 24
+    assert score(replace(one, cache=None, no_cache=True))["kd-offline"] == changed["kd-offline"]
+    assert sum(looked) == 104 + 24
+
+
+def test_a_trainer_gets_the_numbers_of_the_verb(generator: FakeGenerator, tmp_path: Path) -> None:
+    accelerator = make_accelerator()
+    offline = load_features("offline", None, accelerator.device)
+    real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator, 10, 0, FeatureCache(None))
+    live: Any = generator
+    values = score_generator(live, offline, real, 16, accelerator, 10)
+    result = score(configuration(run=tmp_path, num=16))
+    assert values == {name: pytest.approx(result[name]["value"], rel=1e-6) for name in ("kd-offline", "fd-offline")}
+
+
+def test_given_images_of_mixed_sizes_are_fitted_to_their_median_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = folder_of(tmp_path / "given", [np.full((3, side, side + 8), side, np.uint8) for side in (16, 24, 24, 40)])
+    assert score(configuration(images=given, data=("scenes:4",), metrics=("kid",)))["size"] == 24
+    assert "16 to 40 pixels on the shorter side; all are cropped and fitted to 24 x 24" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,6 +276,9 @@ def test_only_inception_scores_are_called_fid(
         {"images": "images", "num": 3},
         {"images": "images", "batch_size": 0},
         {"images": "images", "seed": -1},
+        {"images": "images", "metrics": ("is",)},
+        {"images": "images", "metrics": ("sifid",), "features": "squeezenet"},
+        {"images": "images", "cache": "cache", "no_cache": True},
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changes: dict[str, Any]) -> None:
@@ -166,13 +295,13 @@ def test_sets_too_small_to_compare_are_refused(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_errors_not_scores(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(name: FeatureName, weights: Path | None, device: torch.device) -> Features:
+    def broken(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> Features:
         return Features(name, 3, 32, lambda images: images.mean(dim=(2, 3)) * float("nan"), device)
 
     generator.autoencoder = FakeAutoencoder(levels=float("nan"))
     with pytest.raises(DivergedError, match="autoencoder"):
-        score(configuration(run=tmp_path, num=8))
+        score(configuration(run=tmp_path, num=8, no_cache=True))
     monkeypatch.setattr(score_module, "load_features", broken)
     with pytest.raises(CorruptError, match="not finite"):
-        score(configuration(run=tmp_path, num=8))
+        score(configuration(run=tmp_path, num=8, no_cache=True))
     assert not (tmp_path / "scores.json").exists()

@@ -1,0 +1,50 @@
+"""How the papers scored their generators.
+
+| protocol       | generated | against                | metrics | side           | source                          |
+|----------------|-----------|------------------------|---------|----------------|---------------------------------|
+| `accel`        | 50,000    | the training images    | fid     | 256, 512, 1024 | Liu, Yao, Ren, section 4.4      |
+| `giu`          | 50,000    | the training images    | is, fid | 32, 64         | Tian et al., sections 1 and 5   |
+| `fastgan`      | 5,000     | the whole training set | fid     | 256, 1024      | Liu et al. 2021, section 4      |
+| `gca`          | 50,000    | the training images    | fid     | 64             | Peng et al., section 4          |
+| `single-image` | 10        | the one training image | sifid   | its own        | Peng et al., section 4, fig. 6  |
+
+`giu` and `fastgan` also choose: the best of ten snapshots of one training, and the best of five trainings. That is a
+matter of which runs are scored, and the best of several is no estimate of any of them.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+MetricName = Literal["fid", "kid", "is", "precision-recall", "density-coverage", "lpips-diversity", "modes", "sifid"]
+ProtocolName = Literal["accel", "giu", "fastgan", "gca", "single-image"]
+
+
+class Protocol(NamedTuple):
+    num: int  # images to generate
+    metrics: tuple[MetricName, ...]
+    sides: tuple[int, ...]  # that the paper has scores of, in pixels; any when empty
+    source: str
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "accel": Protocol(50_000, ("fid",), (256, 512, 1024), "Liu, Yao, Ren, section 4.4"),
+    "giu": Protocol(50_000, ("is", "fid"), (32, 64), "Tian et al., sections 1 and 5"),
+    "fastgan": Protocol(5_000, ("fid",), (256, 1024), "Liu et al. 2021, section 4"),
+    "gca": Protocol(50_000, ("fid",), (64,), "Peng et al., section 4"),
+    "single-image": Protocol(10, ("sifid",), (), "Peng et al., figure 6"),
+}
+
+
+def departures(name: ProtocolName, num: int, size: int | None, metrics: Sequence[str], features: str) -> list[str]:
+    """In what a measurement is not the paper's, a phrase each; empty when it is."""
+    protocol = PROTOCOLS[name]
+    found = []
+    if num != protocol.num:
+        found.append(f"at {num:,} instead of {protocol.num:,}")
+    if protocol.sides and size not in protocol.sides:
+        found.append(f"at {size} px instead of {' or '.join(map(str, protocol.sides))}")
+    if missing := [metric for metric in protocol.metrics if metric not in metrics]:
+        found.append(f"without {', '.join(missing)}")
+    if features != "inception":
+        found.append(f"on {features} features")
+    return found

@@ -1,0 +1,59 @@
+"""Nearest images are the nearest, and copies of training images are noticed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.feature_pass import Source
+from pipelines.neighbours import find_neighbours, summary, write_neighbours
+
+RNG = np.random.default_rng(0)
+REAL = RNG.normal(size=(60, 8)).astype(np.float32)
+
+
+def grey(level: int) -> Source:
+    return Source("", 1000, lambda positions: np.full((len(positions), 3, 32, 32), level, np.uint8))
+
+
+def test_distances_and_positions_equal_a_double_loop() -> None:
+    fake = RNG.normal(size=(20, 8)).astype(np.float32)
+    found = find_neighbours(fake, REAL, None)
+    for i, row in enumerate(fake):
+        apart = [float(np.linalg.norm(row.astype(float) - other)) for other in REAL]
+        order = np.argsort(apart)[:3]
+        assert found.which[i].tolist() == order.tolist()
+        np.testing.assert_allclose(found.distances[i], np.array(apart)[order], rtol=1e-6)
+    others = [
+        min(np.linalg.norm(x.astype(float) - y) for j, y in enumerate(REAL) if j != i) for i, x in enumerate(REAL)
+    ]
+    np.testing.assert_allclose(found.among_real, others, rtol=1e-6)
+
+
+def test_fresh_samples_are_as_far_as_real_ones_are_apart_and_copies_are_near() -> None:
+    fresh, copies = RNG.normal(size=(200, 8)), REAL[RNG.integers(60, size=50)] + RNG.normal(0, 0.01, (50, 8))
+    found = find_neighbours(fresh.astype(np.float32), REAL, None)
+    assert not summary(found)["nearer_than_real"]
+    pairs = [a < b for a in found.distances[:, 0] for b in found.among_real]
+    assert summary(found)["probability_nearer"] == sum(pairs) / len(pairs)
+    memory = summary(find_neighbours(copies.astype(np.float32), REAL, REAL + np.float32(0.01)))
+    assert memory["nearer_than_real"]
+    assert memory["closer_than_5_percent_of_real"] == 1
+    assert memory["reconstructed_to_real"]["50"] < memory["real_to_real"]["0"]
+
+
+def test_the_sheet_shows_the_nearest_first_each_beside_three_training_images(tmp_path: Path) -> None:
+    fake: NDArray[np.float32] = np.concatenate([REAL[:2] + 3, REAL[5:6], REAL[:12] + 1]).astype(np.float32)
+    found = find_neighbours(fake, REAL, None)
+    sheet, numbers = write_neighbours(tmp_path, found, grey(10), grey(200))
+    rows = json.loads(numbers.read_text())["sheet"]
+    assert len(rows) == 10
+    assert rows[0]["generated"] == 2  # the copy
+    assert rows[0]["real"][0] == 5
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[:2] == (10 * (32 + 14 + 2) - 2, 4 * 34 - 2)
+    assert pixels[5, 5, 0] == 10  # generated on the left
+    assert pixels[5, 34 + 5, 0] == pixels[5, 3 * 34 + 5, 0] == 200
