@@ -44,7 +44,7 @@ def main() -> None:
         "store, memory": of_reader(LatentReader(store, seed=0, mode="memory"), options.batch),
         "store, stream": of_reader(LatentReader(store, seed=0, mode="stream"), options.batch),
         "webdataset of .npy": of_webdataset(tars, options.batch),
-        "zarr, item by item": of_zarr(store.path, options.batch),
+        "zarr, item by item": of_zarr(options.out / "store", options.batch),
     }
     actions = {name: repeat(way, options.batches) for name, way in ways.items()}
     times = interleaved(actions, options.rounds)

@@ -1,6 +1,6 @@
 """What is computed from the features of two sets of images, each (n, dim), one row an image.
 
-All are deterministic functions of the sets. They agree with clean-fid, torch-fidelity and prdc where those are well
+All are deterministic functions of the sets. They agree with clean-fid and prdc where those are well
 posed (tests), and were written out because clean-fid's Frechet distance takes the square root of a product of
 covariances, singular as soon as there are fewer images than features and then off or negative, because its kernel
 distance draws from the global random state, and because the others hold all n^2 distances in memory.

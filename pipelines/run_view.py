@@ -120,7 +120,7 @@ class RunView:
 
     @cached_property
     def store(self) -> LatentStore:
-        path = self.weights.get("store", self.config.get("store"))
+        path = str(self.weights.get("store", self.config.get("store")))
         with needing(f"The store {path} can no longer be read", "This command makes it:", self._encode_command):
             return LatentStore.open(path)
 
