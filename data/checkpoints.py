@@ -8,6 +8,7 @@ has them.
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from data.storage import commit_folder, read_json, remove_partials, verify_folde
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
+KEPT = 2  # training states of a run
+BEST = "best"  # below the weights: those that scored best
 
 
 class Checkpoint(NamedTuple):
@@ -57,7 +60,7 @@ def save_state(
     networks: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     progress: Progress,
-    keep: int = 2,
+    keep: int = KEPT,
 ) -> Path:
     """Commit a training state as `folder`/NIMG, then delete all but the newest `keep`."""
     path = folder / f"{progress.nimg:012d}"
@@ -110,12 +113,30 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[str, Any]) -> None:
-    """Commit what inference needs: one safetensors file per network and `config.json`."""
+def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[str, Any], best: bool = False) -> None:
+    """Commit what inference needs: one safetensors file per network and `config.json`.
+
+    With `best` they become `folder`/best as well, which else stays what it was.
+    """
     with commit_folder(folder) as partial:
         for name, entries in tensors.items():
             _save_tensors(partial / f"{name}.safetensors", entries)
         write_json(partial / "config.json", config)
+        if best:
+            files = list(partial.iterdir())
+            with commit_folder(partial / BEST) as copy:
+                for file in files:
+                    _link(file, copy / file.name)
+        elif (folder / BEST).is_dir():
+            shutil.copytree(folder / BEST, partial / BEST, copy_function=_link)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Committed files are replaced and never changed, so two folders may share one."""
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system can
+        shutil.copy2(source, target)
 
 
 def load_weights(folder: Path) -> Checkpoint:

@@ -29,6 +29,7 @@ class Verb(NamedTuple):
     run: str  # a function of it
     summary: str
     shared: bool = False  # among processes, by --processes
+    of_variant: bool = False  # `codegan VERB VARIANT ...`
 
 
 VERBS = {
@@ -39,7 +40,15 @@ VERBS = {
         "stage1_autoencoder.encode", "EncodeConfig", "encode", "encode images into a latent store", shared=True
     ),
     "metadata": Verb("pipelines.metadata", "MetadataConfig", "metadata", "describe a store's images by VGG-16 vectors"),
-    "train": Verb("stage2_codegen.train", "TrainConfig", "train", "train a code generator on a store", shared=True),
+    "plan": Verb("pipelines.plan", "PlanConfig", "plan", "what training would take, by trying it", of_variant=True),
+    "train": Verb(
+        "pipelines.train",
+        "TrainConfig",
+        "train",
+        "train a code generator on a store",
+        shared=True,
+        of_variant=True,
+    ),
     "models": Verb("pipelines.models", "ModelsConfig", "models", "size and cost of every variant"),
     "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
     "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images", shared=True),
@@ -156,28 +165,28 @@ def run(arguments: list[str]) -> None:
     verb = VERBS[name]
     module = importlib.import_module(verb.module)
     function, config = getattr(module, verb.run), getattr(module, verb.config)
-    if name == "train":
-        _train(function, config, rest)
+    about = inspect.cleandoc(config.__doc__ or "") + (f"\n{PROCESSES}" if verb.shared else "")
+    if verb.of_variant:
+        _run_of_variant(name, function, config, rest, about)
     else:
-        about = inspect.cleandoc(config.__doc__ or "") + (f"\n{PROCESSES}" if verb.shared else "")
         function(_parse(config, f"codegan {name}", rest, about))
 
 
-def _train(function: Callable[..., None], config: Any, arguments: list[str]) -> None:
+def _run_of_variant(verb: str, function: Callable[..., None], config: Any, arguments: list[str], about: str) -> None:
     variants = importlib.import_module("stage2_codegen.variants").VARIANTS
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: codegan train VARIANT --store STORE --out RUN ...\n")
-        print("Example: codegan train accel --store stores/photos256 --out runs/photos --kimg 200\n\nvariants:")
+        print(f"usage: codegan {verb} VARIANT ...\n\n{about.replace('VARIANT', next(iter(variants)))}\n\nvariants:")
         for key, variant in variants.items():
             print(f"  {key:<10}{(variant.Config.__doc__ or '').splitlines()[0]}")
-        print("\n`codegan train VARIANT --help` shows all flags, those of the variant as --model.NAME")
+        print(f"\n`codegan {verb} VARIANT --help` shows all flags, those of the variant as --model.NAME")
         return
+    if arguments[0].startswith("-"):  # the variant may also stand last
+        arguments = [arguments[-1], *arguments[:-1]]
     variant, *rest = arguments
     if variant not in variants:
-        raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, "codegan train --help"))
-    about = inspect.cleandoc(config.__doc__ or "").replace("VARIANT", variant)
-    about = f"{about}\n{PROCESSES}"
-    function(variant, _parse(config[variants[variant].Config], f"codegan train {variant}", rest, about))
+        raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, f"codegan {verb} --help"))
+    program, of_variant = f"codegan {verb} {variant}", config[variants[variant].Config]
+    function(variant, _parse(of_variant, program, rest, about.replace("VARIANT", variant)))
 
 
 def _did_you_mean(word: str, known: Any, help_command: str) -> str:

@@ -11,7 +11,7 @@ from pipelines.score_config import ScoreConfig
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.train import TrainAEConfig, train
-from stage2_codegen.train import TrainConfig
+from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train as train_generator
 from stage2_codegen.variants import accel
 

@@ -23,7 +23,7 @@ from data.storage import read_json
 from pipelines.sample import load_generator
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
-from stage2_codegen.train import TrainConfig
+from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run

@@ -28,18 +28,20 @@ class SampleConfig:
     """Seed of the first image; image i has seed + i and depends on nothing else."""
     batch_size: int = 16
     """Images drawn between two writes; does not change them."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
 
 
-def load_generator(run: str | Path) -> ImageGenerator:
-    """The generator of a `train` run: `pipe(seeds=[0, 1])` -> uint8 (2, 3, H, W)."""
-    return ImageGenerator.load(run)
+def load_generator(run: str | Path, best: bool = False) -> ImageGenerator:
+    """The generator of a `train` run, the newest or the best scored: `pipe(seeds=[0, 1])` -> uint8 (2, 3, H, W)."""
+    return ImageGenerator.load(run, best)
 
 
 def sample(config: SampleConfig) -> None:
     """Write the images, then a grid of the first ones."""
     if config.num < 1 or config.batch_size < 1 or config.seed < 0:
         raise UsageError("--num and --batch-size: must be positive, --seed not negative", "codegan sample --help")
-    generator = load_generator(config.run)
+    generator = load_generator(config.run, config.best)
     grid = []
     with ProgressReport("sample", config.num, "img") as report:
         for start in range(0, config.num, config.batch_size):

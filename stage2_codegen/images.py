@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.checkpoints import load_weights, put_weights
-from data.errors import MismatchError
+from data.checkpoints import BEST, load_weights, put_weights
+from data.errors import InputError, MismatchError
 from data.images import to_uint8
 from data.seeds import derive_seed
 from stage1_autoencoder.networks import Autoencoder
@@ -27,12 +27,16 @@ class ImageGenerator:
         self.image_size = image_size  # pixels a side
 
     @classmethod
-    def load(cls, run: str | Path) -> Self:
+    def load(cls, run: str | Path, best: bool = False) -> Self:
         """The averaged generator of a `train` run, with the decoder its codes belong to; on a GPU if there is one.
 
-        Raises `InputError` without weights, `CorruptError` on damage, `MismatchError` for another kind of run.
+        `best`: as it was when it scored best, if it was trained with `--score-kimg`. Raises `InputError` without
+        weights, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
-        weights = load_weights(Path(run) / "weights")
+        folder = Path(run) / "weights"
+        if best and not (folder / BEST).is_dir():
+            raise InputError(f"{run}: no snapshot of it was scored", "leave out --best, or train with --score-kimg")
+        weights = load_weights(folder / BEST if best else folder)
         config = weights.state
         if config.get("kind") != "generator":
             raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")

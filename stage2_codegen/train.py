@@ -6,135 +6,59 @@ resumed run is bit for bit an uninterrupted one.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
 
-from data.checkpoints import Progress, load_state, save_state, save_weights
+from data.checkpoints import BEST, Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, warn
-from data.errors import MismatchError, UsageError
 from data.images import image_grid, save_png
 from data.latents import LatentStore
-from data.places import PlaceArg
-from data.prefetch import prefetch
-from data.reader import LatentReader
 from data.runs import MetricsLog, open_run, to_json
-from data.storage import lock
+from data.storage import lock, read_json
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
-    Precision,
     StepClock,
     StopSignal,
-    Tracker,
     any_rank,
     crossed,
     diverged,
-    local_share,
-    make_accelerator,
     peak_memory_mb,
     tracked,
 )
-from stage1_autoencoder.networks import PIXELS, Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck
 from stage2_codegen.images import ImageGenerator
+from stage2_codegen.setup import TrainConfig, codes_between, prepare
 from stage2_codegen.step import AdversarialStep
-from stage2_codegen.variants import VARIANTS, check_code_shape
-from stage2_codegen.variants.contract import VariantConfig, check_config
+from stage2_codegen.variants.contract import VariantConfig
 
-MAY_CHANGE = ("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker")
+MAY_CHANGE = (
+    *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
+    *("score_kimg", "score_num", "score_features", "feature_weights"),
+)
 MAX_ROLLBACKS = 3
-_GRID_SEEDS = range(16)
+GRID_SEEDS = range(16)
 
 
-@dataclass(frozen=True)
-class TrainConfig[Model: VariantConfig]:
-    """Train a code generator on a latent store.
+type Scorer = Callable[[ImageGenerator], dict[str, float]]  # collective; of several distances the first decides
+type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator], Scorer]
 
-    Example: codegan train VARIANT --store stores/photos256 --out runs/photos --kimg 200
+
+def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> None:
+    """Train variant `name` until `kimg`, resuming what is in `out`; writes weights, sample grids and metrics.
+
+    `make_scorer` is asked for the measure that `score_kimg` wants: scores are nothing this stage knows of.
     """
-
-    store: PlaceArg
-    """A store made by `codegan encode`."""
-    out: Path
-    """Run folder; the same command resumes it."""
-    model: Model
-    """The variant's own fields."""
-    kimg: float = 200.0
-    """Length of training, thousands of samples shown to the generator."""
-    batch_size: int = 16
-    """Samples a step, over all processes."""
-    seed: int = 0
-    """Decides the initial weights, the order of the samples and all noise."""
-    precision: Precision = "fp32"
-    """bf16 is faster where the hardware has it; weights and gradient penalties stay fp32."""
-    accumulate: int = 1
-    """Parts a batch goes through in, to need less memory; batch normalisation then sees one part at a time."""
-    compile: bool = False
-    """Compile the networks with torch.compile: minutes at the start, faster steps on most GPUs."""
-    on_nan: Literal["stop", "rollback"] = "stop"
-    """At NaN end with exit code 8, or go back to the last checkpoint with half the learning rates, up to 3 times."""
-    tracker: Tracker = "none"
-    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
-    snapshot_kimg: float = 10.0
-    """Checkpoint and sample grid every so many thousand samples."""
-    autoencoder: Path | None = None
-    """Run folder of the autoencoder, when it has moved since encoding."""
-
-
-def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
-    """The autoencoder whose latents these are; another one would decode them to noise."""
-    run = moved_to or store.metadata["autoencoder_run"]
-    # a store records an absolute path or that word, which then is no folder of the place where one trains
-    autoencoder = Autoencoder.of_pixels() if run == PIXELS else Autoencoder.load(run)
-    if autoencoder.fingerprint != store.fingerprint:
-        raise MismatchError(
-            f"{store.path}: was encoded by another autoencoder than {run}",
-            "give the right one with --autoencoder, or encode again",
-        )
-    return autoencoder
-
-
-def _check(config: TrainConfig[VariantConfig]) -> None:
-    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0 or config.accumulate < 1:
-        raise UsageError(
-            "--kimg, --batch-size, --snapshot-kimg and --accumulate: must be positive", "see `codegan train --help`"
-        )
-    if config.seed < 0:
-        raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
-    check_config(config.model)
-
-
-def train(name: str, config: TrainConfig[VariantConfig]) -> None:
-    """Train variant `name` until `kimg`, resuming what is in `out`; writes weights, sample grids and metrics."""
-    _check(config)
-    variant, model = VARIANTS[name], config.model
-    store = LatentStore.open(config.store)
-    check_code_shape(store.code_shape)
-    autoencoder = _load_autoencoder(store, config.autoencoder)
-    accelerator = make_accelerator(config.tracker, config.out)
-    share = local_share(config.batch_size, accelerator, config.accumulate)
+    setup = prepare(name, config)  # what is impossible is refused before there is a folder
+    store, autoencoder, scale, step = setup.store, setup.autoencoder, setup.scale, setup.step
+    accelerator = step.accelerator
     main, device = accelerator.is_main_process, accelerator.device
-    scale = CodeScale.of(store, model.standardise)
-
-    # --- networks and loss, the same on every rank; impossible ones are refused before there is a folder ---
-    step = AdversarialStep(
-        variant,
-        model,
-        store.code_shape,
-        scale.std_of_codes(store),
-        accelerator,
-        seed=config.seed,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        compiled=config.compile,
-    )
+    score = make_scorer(config, store, accelerator) if make_scorer and config.score_kimg else None
     with ExitStack() as stack:
         if main:
             stack.enter_context(lock(config.out))
@@ -144,7 +68,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
 
         # --- where it stands ---
         progress = _restore(step, store, config.out)
-        resumed_at = progress.nimg
+        saved_at = progress.nimg
         autoencoder.to(device)
         previews = ImageGenerator(step.G_ema, scale, autoencoder, store.image_size)
         health = _health_check(step, previews, store) if main else None
@@ -158,38 +82,41 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
             accelerator.log(values, step=progress.nimg)
 
         def save() -> None:
-            if health and progress.nimg > resumed_at:  # before the state, so that a resumed run has the row or makes it
+            nonlocal saved_at
+            nimg, best = progress.nimg, False
+            if health and nimg > saved_at:  # before the state, so that a resumed run has the row or makes it
                 record(health().to_metrics())
+            described = _describe(name, config, store, scale, nimg)
+            if score and (crossed(nimg, nimg - saved_at, config.score_nimg) or nimg >= config.total_nimg > saved_at):
+                described["scores"] = values = score(previews)
+                if main:
+                    best = next(iter(values.values())) < _best_score(config.out)
+                    record({f"eval/{key}": value for key, value in values.items()})
             if main:
                 save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
                 weights = {"generator": step.G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
-                save_weights(config.out / "weights", weights, _describe(name, config, store, scale, progress.nimg))
-                save_png(config.out / "samples" / f"{progress.nimg:09d}.png", image_grid(previews(_GRID_SEEDS)))
+                save_weights(config.out / "weights", weights, described, best)
+                save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(GRID_SEEDS)))
+            saved_at = nimg
             accelerator.wait_for_everyone()
 
         # --- the loop; its clock is samples shown to the generator ---
-        batch = config.batch_size
-        total = math.ceil(config.kimg * 1000 / batch) * batch
-        snapshot_nimg = max(1, round(config.snapshot_kimg * 1000))
+        batch, total = config.batch_size, config.total_nimg
         stop = stack.enter_context(StopSignal())
         report = stack.enter_context(ProgressReport(f"train {name}", total, "img", main))
-        clock, reader = StepClock(), LatentReader(store, config.seed, device)
-
-        def codes_from(nimg: int) -> Iterator[Tensor]:
-            for latents in clock.waiting(_latents(config, reader, nimg, total, share)):
-                yield scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
-
-        reals = codes_from(progress.nimg)
+        clock = StepClock()
+        reals = codes_between(progress.nimg, total, setup, clock)
         while progress.nimg < total:
             step(reals, progress.nimg)
             nimg, number = progress.nimg + batch, progress.step + 1
             progress = progress._replace(nimg=nimg, step=number)
             at_log = number % LOG_EVERY_STEPS == 0 or nimg >= total
-            at_snapshot = crossed(nimg, batch, snapshot_nimg)
+            at_snapshot = crossed(nimg, batch, config.snapshot_nimg)
             leave = any_rank(accelerator, stop.received is not None)
             if (at_log or at_snapshot or leave) and any_rank(accelerator, step.guard.found()):
                 progress = _roll_back(step, store, config, progress)
-                clock, reals = StepClock(), codes_from(progress.nimg)
+                clock = StepClock()
+                reals = codes_between(progress.nimg, total, setup, clock)
                 if main:
                     log = MetricsLog(config.out, progress.nimg)
                     record({"rollbacks": progress.rollbacks})
@@ -210,13 +137,18 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
         finish([config.out / "weights", config.out / "samples"], sample)
 
 
+def start_anew(step: AdversarialStep, store: LatentStore) -> None:
+    """Put into the step what a run starts from."""
+    step.restart()
+    step.variant.condition(step.G, store, step.model)
+    step.G_ema.load_state_dict(step.G.state_dict())
+
+
 def _restore(step: AdversarialStep, store: LatentStore, out: Path) -> Progress:
     """Put the newest checkpoint of a run into the step, or what a run starts from."""
     progress = load_state(out / "checkpoints", step.networks, step.optimizers)
     if progress.nimg == 0:
-        step.restart()
-        step.variant.condition(step.G, store, step.model)
-        step.G_ema.load_state_dict(step.G.state_dict())
+        start_anew(step, store)
     step.lr_factor = 0.5**progress.rollbacks
     return progress
 
@@ -247,24 +179,17 @@ def _roll_back(
     return progress
 
 
+def _best_score(out: Path) -> float:
+    """The score of the best weights so far; infinity without any."""
+    described = out / "weights" / BEST / "config.json"
+    return next(iter(read_json(described)["scores"].values())) if described.is_file() else math.inf
+
+
 def _health_check(step: AdversarialStep, previews: ImageGenerator, store: LatentStore) -> HealthCheck:
     count = min(HEALTH_SAMPLES, len(store))
     latents = torch.from_numpy(store.read([i * len(store) // count for i in range(count)]))
     real = previews.scale.to_codes(latents.to(step.accelerator.device)).contiguous(memory_format=torch.channels_last)
     return HealthCheck(step.G_ema, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
-
-
-def _latents(
-    config: TrainConfig[VariantConfig], reader: LatentReader, nimg: int, total: int, share: slice
-) -> Iterator[Tensor]:
-    """This rank's raw latents, one batch for each critic update from image `nimg` on, on its device."""
-    batch, n_critic = config.batch_size, config.model.n_critic
-
-    def load(start: int) -> Tensor:
-        return reader.batch(start + share.start, share.stop - share.start)
-
-    starts = range(nimg * n_critic, total * n_critic, batch)
-    return prefetch(load, starts, ahead=2, threads=1)
 
 
 def _describe(

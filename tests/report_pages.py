@@ -14,7 +14,8 @@ from data.storage import write_json
 from pipelines.report import ReportConfig, report
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from stage2_codegen.variants.accel import Config as AccelConfig
 
 VOID = {"meta", "img", "input", "link", "br"}

@@ -22,7 +22,7 @@ from pipelines.report import ReportConfig, report
 from pipelines.run_view import reproducing_command
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import TrainAEConfig
-from stage2_codegen.train import TrainConfig
+from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.accel import Config as AccelConfig
 from stage2_codegen.variants.contract import VariantConfig

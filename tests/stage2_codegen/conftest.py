@@ -11,7 +11,7 @@ import torch
 from data.images import to_float
 from data.latent_writer import LatentWriter
 from data.scenes import Scenes
-from stage2_codegen.train import TrainConfig
+from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, make_autoencoder
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 
 to_codes = CodeScale.to_codes

@@ -16,7 +16,8 @@ import torch
 from data.checkpoints import load_newest
 from data.errors import DivergedError, SpaceError
 from data.runs import read_metrics
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
 
 Configure = Callable[..., TrainConfig[Any]]
@@ -76,7 +77,8 @@ import dataclasses, os, shutil, sys
 from pathlib import Path
 from data.checkpoints import load_newest, load_weights
 from data.errors import SpaceError
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 
 store, disk = map(Path, sys.argv[1:])

@@ -22,7 +22,8 @@ from data.runs import read_metrics
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, arguments, assert_same_bits, make_autoencoder, poisoned, start_command, state
 
@@ -58,7 +59,8 @@ def test_resume_in_fresh_processes_after_sigterm(configure: Configure) -> None:
 _BOTH_RANKS = """
 import itertools, json, math, os, sys
 from pathlib import Path
-from stage2_codegen.train import TrainConfig, train
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 
 store, folder = map(Path, sys.argv[1:3])

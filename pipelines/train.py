@@ -1,0 +1,39 @@
+"""`codegan train`: the trainer of stage two, and the scores of its snapshots, of which it knows nothing itself."""
+
+from collections.abc import Callable
+
+from accelerate import Accelerator
+
+from data.images import open_images
+from data.latents import LatentStore
+from stage1_autoencoder.loop import scan_share
+from stage2_codegen import train as stage2
+from stage2_codegen.images import ImageGenerator
+from stage2_codegen.setup import TrainConfig
+from stage2_codegen.variants.contract import VariantConfig
+
+__all__ = ["TrainConfig", "train"]
+
+
+def train(name: str, config: TrainConfig[VariantConfig]) -> None:
+    """Train variant `name`, scoring it on the way where `score_kimg` says so."""
+    stage2.train(name, config, snapshot_scores)
+
+
+def snapshot_scores(
+    config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator
+) -> Callable[[ImageGenerator], dict[str, float]]:
+    """A measure of generators against the images the store was made of, on the same seeds and images every time.
+
+    The kernel distance comes first. All processes call both functions. Raises like `codegan score`, for weights and
+    data that cannot be used.
+    """
+    from pipelines.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
+    from pipelines.features import load_features
+    from pipelines.inception import cache_folder
+    from pipelines.score_sets import real_features, score_generator
+
+    features = load_features(config.score_features, config.feature_weights, accelerator.device)
+    images = open_images(store.metadata["data"], store.image_size, max_skip=1, share=scan_share(accelerator))
+    real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
+    return lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator)

@@ -1,0 +1,154 @@
+"""What training starts from: its configuration, the store, the networks, and the codes they are shown."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.errors import MismatchError, UsageError
+from data.latents import LatentStore
+from data.places import PlaceArg
+from data.prefetch import prefetch
+from data.reader import LatentReader
+from stage1_autoencoder.loop import Precision, StepClock, Tracker, local_share, make_accelerator
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.step import AdversarialStep
+from stage2_codegen.variants import VARIANTS, check_code_shape
+from stage2_codegen.variants.contract import VariantConfig, check_config
+
+
+@dataclass(frozen=True)
+class TrainConfig[Model: VariantConfig]:
+    """Train a code generator on a latent store.
+
+    Example: codegan train VARIANT --store stores/photos256 --out runs/photos --kimg 200
+    """
+
+    store: PlaceArg
+    """A store made by `codegan encode`."""
+    out: Path
+    """Run folder; the same command resumes it."""
+    model: Model
+    """The variant's own fields."""
+    kimg: float = 200.0
+    """Length of training, thousands of samples shown to the generator."""
+    batch_size: int = 16
+    """Samples a step, over all processes."""
+    seed: int = 0
+    """Decides the initial weights, the order of the samples and all noise."""
+    precision: Precision = "fp32"
+    """bf16 is faster where the hardware has it; weights and gradient penalties stay fp32."""
+    accumulate: int = 1
+    """Parts a batch goes through in, to need less memory; batch normalisation then sees one part at a time."""
+    compile: bool = False
+    """Compile the networks with torch.compile: minutes at the start, faster steps on most GPUs."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """At NaN end with exit code 8, or go back to the last checkpoint with half the learning rates, up to 3 times."""
+    tracker: Tracker = "none"
+    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
+    snapshot_kimg: float = 10.0
+    """Checkpoint and sample grid every so many thousand samples."""
+    score_kimg: float = 0.0
+    """Score at a snapshot every so many thousand samples and keep the best weights as well; 0 never does."""
+    score_num: int = 2048
+    """Images drawn for a score, always from the same seeds, and real ones at most."""
+    score_features: Literal["inception", "squeezenet", "offline"] = "inception"
+    """Network that sees them, as in `codegan score`; the best has the least kernel distance."""
+    feature_weights: Path | None = None
+    """Its weights, as in `codegan score`."""
+    autoencoder: Path | None = None
+    """Run folder of the autoencoder, when it has moved since encoding."""
+
+    @property
+    def total_nimg(self) -> int:
+        """Samples that whole batches show to the generator until it has seen `kimg`."""
+        return math.ceil(self.kimg * 1000 / self.batch_size) * self.batch_size
+
+    @property
+    def snapshot_nimg(self) -> int:
+        return max(1, round(self.snapshot_kimg * 1000))
+
+    @property
+    def score_nimg(self) -> int:
+        return max(1, round(self.score_kimg * 1000))
+
+
+class Setup(NamedTuple):
+    """What training works with, before there is a run."""
+
+    config: TrainConfig[VariantConfig]
+    store: LatentStore
+    autoencoder: Autoencoder
+    scale: CodeScale
+    step: AdversarialStep
+    reader: LatentReader
+    share: slice  # this rank's rows of a batch
+
+
+def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
+    """The autoencoder whose latents these are; another one would decode them to noise."""
+    recorded = store.metadata["autoencoder_run"]
+    autoencoder = Autoencoder.load(moved_to) if moved_to else Autoencoder.recorded(recorded)
+    if autoencoder.fingerprint != store.fingerprint:
+        raise MismatchError(
+            f"{store.path}: was encoded by another autoencoder than {moved_to or recorded}",
+            "give the right one with --autoencoder, or encode again",
+        )
+    return autoencoder
+
+
+def _check(config: TrainConfig[VariantConfig]) -> None:
+    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0 or config.accumulate < 1:
+        raise UsageError(
+            "--kimg, --batch-size, --snapshot-kimg and --accumulate: must be positive", "see `codegan train --help`"
+        )
+    if config.score_kimg < 0 or config.score_num < 4:
+        raise UsageError("--score-kimg: is negative, or --score-num less than 4", "see `codegan train --help`")
+    if config.seed < 0:
+        raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
+    check_config(config.model)
+
+
+def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
+    """Open the store and build the networks, the same on every rank; writes nothing.
+
+    Raises `UsageError` for what cannot be, `InputError` and `CorruptError` for the store or its autoencoder,
+    `MismatchError` when these two do not belong together.
+    """
+    _check(config)
+    store = LatentStore.open(config.store)
+    check_code_shape(store.code_shape)
+    autoencoder = _load_autoencoder(store, config.autoencoder)
+    accelerator = make_accelerator(config.tracker, config.out)
+    share = local_share(config.batch_size, accelerator, config.accumulate)
+    scale = CodeScale.of(store, config.model.standardise)
+    step = AdversarialStep(
+        VARIANTS[name],
+        config.model,
+        store.code_shape,
+        scale.std_of_codes(store),
+        accelerator,
+        seed=config.seed,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        compiled=config.compile,
+    )
+    reader = LatentReader(store, config.seed, accelerator.device)
+    return Setup(config, store, autoencoder, scale, step, reader, share)
+
+
+def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iterator[Tensor]:
+    """This rank's codes for images `nimg` to `total`, one batch for each critic update, on its device."""
+    share, n_critic = setup.share, setup.config.model.n_critic
+
+    def load(start: int) -> Tensor:
+        return setup.reader.batch(start + share.start, share.stop - share.start)
+
+    starts = range(nimg * n_critic, total * n_critic, setup.config.batch_size)
+    for latents in clock.waiting(prefetch(load, starts, ahead=2, threads=1)):
+        yield setup.scale.to_codes(latents).contiguous(memory_format=torch.channels_last)

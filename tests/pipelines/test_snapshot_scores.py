@@ -1,0 +1,75 @@
+"""Scores while training: they are those of `codegan score`'s functions, and the best weights are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.checkpoints import load_weights
+from data.errors import InputError, UsageError
+from data.images import open_images
+from data.runs import read_metrics
+from pipelines.features import load_features
+from pipelines.metrics import frechet_distance, kernel_distance
+from pipelines.sample import load_generator
+from pipelines.train import TrainConfig, train
+from stage1_autoencoder.encode import EncodeConfig, encode
+from stage2_codegen.train import train as train_unscored
+from stage2_codegen.variants import VARIANTS
+from tests.training_runs import MODEL, assert_same_bits, make_autoencoder
+
+SCENES = ("scenes:12@32",)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    make_autoencoder(tmp_path / "ae")
+    encode(EncodeConfig(data=SCENES, autoencoder=tmp_path / "ae", out=tmp_path / "store", size=(32,)))
+    return TrainConfig(
+        store=tmp_path / "store", out=tmp_path / "run", model=VARIANTS["accel"].Config(**MODEL["accel"]), batch_size=8,
+        kimg=0.04, snapshot_kimg=0.008, score_kimg=0.016, score_num=8, score_features="offline",
+    )  # fmt: skip
+
+
+def test_snapshots_are_scored_and_the_best_is_kept(config: TrainConfig) -> None:
+    train("accel", config)
+    rows = {row["nimg"]: row for row in read_metrics(config.out) if "eval/kd-offline" in row}
+    assert sorted(rows) == [16, 32, 40]  # every 16, and the end
+
+    weights = load_weights(config.out / "weights" / "best").state
+    assert weights["scores"] == {
+        key.removeprefix("eval/"): rows[weights["nimg"]][key] for key in rows[40] if "eval/" in key
+    }
+    assert weights["scores"]["kd-offline"] == min(row["eval/kd-offline"] for row in rows.values())
+
+    look = load_features("offline", None, torch.device("cpu"))
+    reference = open_images(SCENES, 32)
+    chosen = np.sort(np.random.default_rng([0, 0]).permutation(12)[:8])
+    real = look(np.stack([reference.image(int(i)) for i in chosen]))
+    fake = look(load_generator(config.out, best=True)(seeds=range(8)))
+    expected = {"kd-offline": kernel_distance(fake, real), "fd-offline": frechet_distance(fake, real)}
+    assert weights["scores"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_scoring_changes_no_bit_of_the_training_and_resumes(config: TrainConfig) -> None:
+    train("accel", replace(config, kimg=0.016))
+    first = json.loads((config.out / "weights" / "best" / "config.json").read_text())
+    assert first["nimg"] == 16
+    train("accel", config)
+    plain = replace(config, out=config.out.with_name("plain"), score_kimg=0.0)
+    train_unscored("accel", plain)
+    assert_same_bits(config.out, plain.out)
+    assert not (plain.out / "weights" / "best").exists()
+    with pytest.raises(InputError, match="no snapshot of it was scored"):
+        load_generator(plain.out, best=True)
+
+
+def test_what_cannot_be_scored_is_refused_before_there_is_a_run(config: TrainConfig) -> None:
+    with pytest.raises(UsageError, match="score-num"):
+        train("accel", replace(config, score_num=1))
+    with pytest.raises(UsageError, match="needs ImageNet weights"):
+        train("accel", replace(config, score_features="squeezenet"))
+    assert not config.out.exists()
