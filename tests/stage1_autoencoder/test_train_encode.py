@@ -1,6 +1,7 @@
 """Stage one as a user runs it: interrupted, resumed, repeated and fed with what it must refuse."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ from pipelines import cli
 from stage1_autoencoder import train as training
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig, split, train
+from stage1_autoencoder.train import TrainAEConfig, lr_shares, split, train
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 BATCH, STEPS = 2, 6
@@ -45,6 +46,8 @@ def configure(out: Path, steps: int = STEPS) -> TrainAEConfig:
         kimg=steps * BATCH / 1000,
         warmup_kimg=2 * BATCH / 1000,  # both optimisers have state when the run is cut
         lr_ramp_kimg=0.004,
+        code_noise=0.1,
+        jitter=0.1,
         snapshot_kimg=1.0,
         threads=1,
     )
@@ -85,9 +88,11 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the tests that compare with it
     folder = tmp_path_factory.mktemp("ae") / "run"
     train(configure(folder))
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -144,6 +149,37 @@ def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
             cli.main()
         assert stopped.value.code == code
     assert_same_state(run, config.out)
+
+
+def test_learning_rates_rise_once_and_fall_to_zero_over_the_last_kimg(tmp_path: Path) -> None:
+    config = replace(configure(tmp_path), lr_ramp_kimg=0.008, lr_decay_kimg=0.01)
+    shares = [lr_shares(config, nimg, total=20) for nimg in range(0, 20, BATCH)]
+    assert [rise for rise, _ in shares] == [0.25, 0.5, 0.75, *[1.0] * 7]
+    assert [fall for _, fall in shares] == [*[1.0] * 6, 0.8, 0.6, 0.4, 0.2]
+    plain = replace(config, lr_ramp_kimg=0.0, lr_decay_kimg=0.0)
+    assert {lr_shares(plain, nimg, total=20) for nimg in range(0, 20, BATCH)} == {(1.0, 1.0)}
+
+
+def test_fine_tuning_begins_with_the_weights_given_and_tells_the_gain(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(configure(tmp_path / "tuned"), init=run, lr=1e-9)
+    train(config)
+    printed = capsys.readouterr().out
+    assert f"before, by {run}: reconstruction of 1 held-out images" in printed
+    before, after = Autoencoder.load(run).state_dict(), Autoencoder.load(config.out).state_dict()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
+    measured = json.loads((config.out / "reconstructions.json").read_text())
+    assert measured["rows_before"] == json.loads((run / "reconstructions.json").read_text())["rows"]
+    np.testing.assert_allclose(measured["rows"][0]["mse"], measured["rows_before"][0]["mse"], rtol=1e-3)
+
+
+def test_fine_tuning_into_another_form_is_refused_naming_the_right_one(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError) as refused:
+        train(replace(configure(tmp_path / "tuned"), init=run, width=8))
+    assert refused.value.fix == "give --factor 4 --code-channels 3 --width 4"
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_held_out_images_are_never_trained_on() -> None:
