@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
+from stage1_autoencoder.evaluate import PAPER_MSE
 
-PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}  # Liu, Yao, Ren, table 1, factor 4, faces
 CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --model.ema-halflife-kimg 2 --snapshot-kimg 2"
 
 

@@ -48,7 +48,7 @@ def demo(config: DemoConfig) -> None:
         out=ae_run,
         code_channels=8,  # half of the usual 16: less detail to decode, but so much less to learn in minutes
         size=SIZE,
-        width=24,
+        width=32,
         discriminator_width=16,
         kimg=ae_kimg,
         warmup_kimg=0.75 * ae_kimg,

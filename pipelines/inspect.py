@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data.console import ProgressReport, finish
 from data.errors import UsageError
-from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
+from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.places import data_flags
 from data.storage import write_json
 
@@ -37,7 +37,7 @@ class InspectConfig:
     size: tuple[int, ...] = (128, 256, 512, 1024)
     """Sides to count images by, and to measure reconstructions at, pixels."""
     autoencoder: Path | None = None
-    """Run folder of `codegan train-ae`: also measure how well it reconstructs these images."""
+    """Run folder of `codegan train-ae`, or default: also measure how well it reconstructs these images."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
     """Web servers that DATA, and their redirects, may be read from."""
 
@@ -55,13 +55,17 @@ def inspect(config: InspectConfig) -> None:
         save_png(config.out / "contact.png", contact_sheet(images))
         write_skipped(config.out / "skipped.jsonl", images.skipped)
         wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
+    data = data_flags(config.data, config.allow_host)
+    following = ["train-ae", *data, "--out", "runs/ae"]
     if config.autoencoder:
-        summary["reconstructions"], written = _reconstruct(images, config.autoencoder, sizes, config.out)
+        summary["reconstructions"], tuning, written = _reconstruct(images, config.autoencoder, sizes, config.out)
         wrote += written
+        encode = ["encode", *data, "--autoencoder", str(config.autoencoder), "--out", "stores/latents"]
+        following = ["train-ae", *data, *tuning, "--out", "runs/ae-tuned"] if tuning else encode
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
-    finish(wrote, ["codegan", "train-ae", *data_flags(config.data, config.allow_host), "--out", "runs/ae"])
+    finish(wrote, ["codegan", *following])
 
 
 def _open(data: Sequence[str], allow_hosts: Sequence[str]) -> ImageSet:
@@ -132,22 +136,31 @@ def contact_sheet(images: ImageSet) -> NDArray[np.uint8]:
     return image_grid([to_array(fit(images.pil(int(index)), CONTACT_SIZE)) for index in chosen])
 
 
-def _reconstruct(images: ImageSet, run: Path, sizes: Sequence[int], out: Path | None) -> tuple[list[Any], list[Path]]:
-    """The reconstruction table, printed; with `out` also originals above their reconstructions as a picture."""
-    import torch
+def _reconstruct(
+    images: ImageSet, run: Path, sizes: Sequence[int], out: Path | None
+) -> tuple[list[Any], list[str], list[Path]]:
+    """The reconstruction table, printed; flags for `train-ae` where fine-tuning is worth it; and the files written.
 
-    from stage1_autoencoder.evaluate import format_table, reconstruction_table
+    With `out` also originals above their reconstructions as a picture.
+    """
+    from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table, worst_excess
     from stage1_autoencoder.networks import Autoencoder
 
     autoencoder = Autoencoder.load(run)
     rows = reconstruction_table(autoencoder, images, sizes)
-    print(f"reconstruction by {run}\n{format_table(rows)}\n")
+    print(f"reconstruction by {run}\n{format_table(rows)}")
+    excess = worst_excess(rows) if autoencoder.factor == 4 else None  # the paper has no full row for others
+    tuning = []
+    if excess and excess > 1:
+        print(f"up to {excess:.1f} times the error the paper's generators were trained with: worth fine-tuning\n")
+        form = [word for key, value in autoencoder.config.items() for word in (f"--{key.replace('_', '-')}", value)]
+        tuning = ["--init", str(run), *map(str, form)]
+    elif excess:
+        print("no more than the error the paper's generators were trained with: fine-tuning is not needed\n")
     if out is None or not rows:
-        return list(rows), []
+        return list(rows), tuning, []
     size = max((row["size"] for row in rows if row["size"] <= _COMPARED_SIZE), default=rows[0]["size"])
     large_enough = np.flatnonzero(images.sizes.min(axis=1) >= size)[:_COMPARED]
     originals = np.stack([to_array(fit(images.pil(int(index)), size)) for index in large_enough])
-    with torch.inference_mode():
-        decoded = to_uint8(autoencoder.decode(autoencoder.encode(to_float(torch.from_numpy(originals))))).numpy()
-    save_png(out / "reconstructions.png", image_grid(np.concatenate([originals, decoded]), columns=len(originals)))
-    return list(rows), [out / "reconstructions.png"]
+    save_png(out / "reconstructions.png", comparison(autoencoder, originals))
+    return list(rows), tuning, [out / "reconstructions.png"]

@@ -1,4 +1,4 @@
-"""Training crops: position in the shuffled sequence -> one square uint8 crop, and nothing else decides it."""
+"""Training crops and the noise on their latents: a position in the shuffled sequence and the seed decide all of it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ class RandomCrops:
     """Square crops of random place and scale, resized to `size`, mirrored half of the time.
 
     The side of a crop is log-uniform between `size` (native detail, what the encoder meets at large sizes) and the
-    image's shorter side (whole views).
+    image's shorter side (whole views). With `jitter` J each colour channel is stretched about mid-grey by a factor
+    uniform in 1 - J ... 1 + J and shifted by up to J of half the range: light, contrast and tint at once.
     """
 
-    def __init__(self, images: ImageSet, indices: NDArray[np.int64], size: int, seed: int) -> None:
-        self._images, self._indices, self._size, self._seed = images, indices, size, seed
+    def __init__(self, images: ImageSet, indices: NDArray[np.int64], size: int, seed: int, jitter: float = 0.0) -> None:
+        self._images, self._indices, self._size, self._seed, self._jitter = images, indices, size, seed, jitter
         self._order = SampleOrder(len(indices), seed, shard_rows=len(indices))
 
     def batch(self, start: int, count: int) -> NDArray[np.uint8]:
@@ -35,4 +36,29 @@ class RandomCrops:
             (self._size, self._size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
         )
         pixels = to_array(crop)
-        return pixels[:, :, ::-1] if random.uniform() < 0.5 else pixels
+        pixels = pixels[:, :, ::-1] if random.uniform() < 0.5 else pixels
+        return _jittered(pixels, random.uniform(-self._jitter, self._jitter, (2, 3, 1, 1))) if self._jitter else pixels
+
+
+def _jittered(pixels: NDArray[np.uint8], change: NDArray[np.float64]) -> NDArray[np.uint8]:
+    stretch, shift = change
+    return ((pixels - 127.5) * (1 + stretch) + 127.5 * (1 + shift)).round().clip(0, 255).astype(np.uint8)
+
+
+class CodeNoise:
+    """Gaussian noise for the latents of crops, of a deviation that is uniform in 0 ... `largest` for each.
+
+    Small deviations keep the decoder exact on what the encoder makes, large ones teach it what a generator will make.
+    """
+
+    def __init__(self, code_shape: tuple[int, int, int], largest: float, seed: int) -> None:
+        self._code_shape, self._largest, self._seed = code_shape, largest, seed
+
+    def batch(self, start: int, count: int) -> NDArray[np.float32]:
+        """For the crops at positions start ... start + count - 1, (count, C, h, w)."""
+        return np.stack([self._noise(position) for position in range(start, start + count)])
+
+    def _noise(self, position: int) -> NDArray[np.float32]:
+        random = np.random.default_rng(derive_seed(self._seed, position, 1))  # a crop's ends at the position
+        deviation = self._largest * random.random(dtype=np.float32)
+        return deviation * random.standard_normal(self._code_shape, np.float32)

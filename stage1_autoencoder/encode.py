@@ -21,9 +21,10 @@ from data.latents import DType, LatentStore
 from data.places import Place, PlaceArg, shown
 from data.seals import SEAL, find_stores
 from data.storage import lock
+from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.fill import Encoding, fill
 from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
-from stage1_autoencoder.networks import PIXELS, Autoencoder, check_multiple, stands_for_pixels
+from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair
 
 
@@ -31,13 +32,14 @@ from stage1_autoencoder.repair import Sources, repair
 class EncodeConfig:
     """Encode a data set into a latent store, once, at any size the autoencoder's factor divides.
 
-    Example: codegan encode --data photos/ --autoencoder runs/ae --out stores/photos256 --size 256
+    Example: codegan encode --data photos/ --out stores/photos256 --size 256
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
     """A folder, a .zip, .tar shards, or scenes:N."""
     autoencoder: Path | None = None
-    """Run folder of `codegan train-ae`; or pixels, to store the pixels themselves, unless a run here has that name."""
+    """Run folder of `codegan train-ae`. Unless a run here has that name: default, the one that comes with codegan and
+    is taken when this is left out; default:F for another factor F; or pixels, to store the pixels themselves."""
     out: PlaceArg
     """The store to make, or the folder for one store a size; the same command goes on with an interrupted one.
     s3://BUCKET/STORE works too."""
@@ -70,9 +72,10 @@ def encode(config: EncodeConfig) -> None:
         sources = Sources(config.data, config.autoencoder, config.allow_host, config.threads)
         repair(config.out, sources, make_accelerator())
         return
-    if not config.data or config.autoencoder is None:
-        raise UsageError("--data and --autoencoder: are needed", "give both; only --repair finds them in the store")
-    autoencoder = Autoencoder.load(config.autoencoder)
+    if not config.data:
+        raise UsageError("--data: is needed", "give it; only --repair finds it in the store")
+    origin = config.autoencoder or Path(DEFAULT)
+    autoencoder = Autoencoder.load(origin)
     check_multiple(config.size, autoencoder.factor)
     accelerator = make_accelerator()
     main = accelerator.is_main_process
@@ -98,7 +101,7 @@ def encode(config: EncodeConfig) -> None:
         if main:
             labels = None if images.labels is None else np.repeat(images.labels, encoding.copies)
             keys = np.repeat(images.keys, encoding.copies).tolist()
-            run = PIXELS if stands_for_pixels(config.autoencoder) else str(config.autoencoder.resolve())
+            run = str(origin if is_built_in(origin) else origin.resolve())
             for writer in writers.values():
                 writer.seal(keys, labels, autoencoder_run=run, batch_size=config.batch_size)
     if main:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.images import ImageSet, fit, to_array, to_float
+from data.images import ImageSet, fit, image_grid, to_array, to_float, to_uint8
 from data.prefetch import prefetch
 from stage1_autoencoder.networks import Autoencoder
 
+# Liu, Yao, Ren, table 1, factor 4, on faces, by side in pixels
+PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}
 MSE_OF_RANGE_2 = 4.0  # peak-to-peak squared of [-1, 1]
 
 
@@ -33,6 +35,13 @@ def reconstruction_error(autoencoder: Autoencoder, images_u8: NDArray[np.uint8])
     device = autoencoder.device
     images = to_float(torch.from_numpy(images_u8).to(device))
     return (autoencoder(images) - images).square().mean().item()
+
+
+@torch.inference_mode()
+def comparison(autoencoder: Autoencoder, images_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, 3, H, W) -> one picture (3, ...): originals above their reconstructions."""
+    decoded = to_uint8(autoencoder(to_float(torch.from_numpy(images_u8).to(autoencoder.device)))).cpu().numpy()
+    return image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8))
 
 
 def reconstruction_table(
@@ -59,6 +68,11 @@ def reconstruction_table(
         mse = float(np.mean([reconstruction_error(autoencoder, batch) for batch in prefetch(load, fitting)]))
         rows.append({"size": size, "count": len(fitting), "mse": mse, "psnr": psnr(mse)})
     return rows
+
+
+def worst_excess(rows: Sequence[Reconstruction]) -> float | None:
+    """The largest ratio of an error to the paper's at that size, None where no size is one of the paper's."""
+    return max((row["mse"] / PAPER_MSE[row["size"]] for row in rows if row["size"] in PAPER_MSE), default=None)
 
 
 def format_table(rows: Sequence[Reconstruction]) -> str:

@@ -2,8 +2,9 @@
 Synthesis", section 3.1 and figure 3a).
 
 The paper gives the shape of the networks (strided encoder ending in tanh, mirrored decoder, a convolutional
-discriminator, no normalisation anywhere) but no widths or kernels; those are ours. Everything is convolutional, so
-weights trained on 128 x 128 crops serve any size that is a multiple of the factor.
+discriminator, no normalisation anywhere) but no widths or kernels; those are ours. Nothing is computed at full size:
+the first and last halving merely rearrange pixels, which leaves the time to see more pictures (docs/experiments.md).
+Everything is convolutional, so weights trained on 128 x 128 crops serve any size that is a multiple of the factor.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from data.checkpoints import fingerprint, load_weights, put_weights
 from data.errors import MismatchError, UsageError
+from stage1_autoencoder.default import is_default, load_default
 
 SLOPE = 0.2  # of every leaky ReLU here
 FACTORS = (2, 4, 8, 16)
@@ -46,8 +48,8 @@ class ResidualBlock(nn.Module):
 
 
 def widths(factor: int, width: int) -> list[int]:
-    """Channels at full size and after each halving: w, 2w, 4w, 4w, ..."""
-    return [min(width << level, 4 * width) for level in range(int(math.log2(factor)) + 1)]
+    """Channels after each halving: w, 3w, 3w, ..."""
+    return [width] + [3 * width] * (int(math.log2(factor)) - 1)
 
 
 def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,7 @@ class Encoder(nn.Module):
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
         super().__init__()
         channels = widths(factor, width)
-        layers: list[nn.Module] = [conv(3, channels[0], 3), nn.LeakyReLU(SLOPE)]
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), conv(12, channels[0], 3), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
         layers += [ResidualBlock(channels[-1]), ResidualBlock(channels[-1])]
@@ -99,7 +101,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(N, code_channels, h, w) -> (N, 3, f h, f w) in (-1, 1); the mirror of `Encoder`.
 
-    Nearest upsampling leaves no checkerboard; the linear path starts as the transpose of the encoder's.
+    The linear path starts as the transpose of the encoder's.
     """
 
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
@@ -108,8 +110,8 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = [conv(code_channels, channels[0], 3)]
         layers += [ResidualBlock(channels[0]), ResidualBlock(channels[0]), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
-            layers += [nn.Upsample(scale_factor=2), conv(inputs, outputs, 3), nn.LeakyReLU(SLOPE)]
-        self.layers = nn.Sequential(*layers, conv(channels[-1], 3, 3, gain=0.1))
+            layers += [conv(inputs, 4 * outputs, 3), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE)]
+        self.layers = nn.Sequential(*layers, conv(channels[-1], 12, 3, gain=0.1), nn.PixelShuffle(2))
         self.patch = nn.ConvTranspose2d(code_channels, 3, factor, stride=factor, bias=False)
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
@@ -174,26 +176,40 @@ class Autoencoder(nn.Module):
         """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
         return self.decoder(latents)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.decode(self.encode(images))
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Reconstructions; with `noise`, of the shape of the latents, those of latents the encoder did not make."""
+        latents = self.encode(images)
+        # Not clamped to [-1, 1]: at the ends noise would then be halved, a reward for codes that saturate.
+        return self.decode(latents if noise is None else latents + noise)
 
     @classmethod
-    def of_pixels(cls) -> Self:
-        """No autoencoder: images are their own latents."""
-        return cls(factor=1, code_channels=3).eval()
+    def built_in(cls, name: str) -> Self:
+        """The one that "default" or "default:F" stands for; with "pixels" none, images are their own latents.
+
+        Raises what `load_default` does.
+        """
+        if name == PIXELS:
+            return cls(factor=1, code_channels=3).eval()
+        weights = load_default(name)
+        return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], name)
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
-        """The autoencoder of a `train-ae` run folder, ready for inference; the identity where `stands_for_pixels`.
+        """The autoencoder of a `train-ae` run folder, ready for inference, or a built-in one where `is_built_in`.
 
         Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
-        if stands_for_pixels(run):
-            return cls.of_pixels()
+        if is_built_in(run):
+            return cls.built_in(str(run))
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
             raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")
         return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run)
+
+    @classmethod
+    def recorded(cls, run: str) -> Self:
+        """The one a store was made by: a built-in name, though a folder here be called so, or a run's absolute path."""
+        return cls.built_in(run) if run == PIXELS or is_default(run) else cls.load(run)
 
     @classmethod
     def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any], origin: str | Path) -> Self:
@@ -203,9 +219,9 @@ class Autoencoder(nn.Module):
         return autoencoder.eval().requires_grad_(False)
 
 
-def stands_for_pixels(run: str | Path) -> bool:
-    """Whether `run` is the word "pixels", no autoencoder, and not a run folder that has this name."""
-    return str(run) == PIXELS and not (Path(run) / "weights").exists()
+def is_built_in(run: str | Path) -> bool:
+    """Whether `run` is a name that `Autoencoder.built_in` knows, and not a run folder that has this name."""
+    return (str(run) == PIXELS or is_default(str(run))) and not (Path(run) / "weights").exists()
 
 
 def check_multiple(sides: tuple[int, ...] | torch.Size, factor: int) -> None:

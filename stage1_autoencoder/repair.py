@@ -20,7 +20,7 @@ from data.seals import SEAL, TWIN, find_damage, find_stores, write_seal
 from data.storage import lock
 from stage1_autoencoder.fill import Encoding, fill
 from stage1_autoencoder.loop import on_main, scan_share
-from stage1_autoencoder.networks import PIXELS, Autoencoder
+from stage1_autoencoder.networks import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,10 @@ def _open_images(store: Place, seal: dict[str, Any], sources: Sources, accelerat
 
 
 def _load_autoencoder(store: Place, seal: dict[str, Any], run: Path | None) -> Autoencoder:
-    origin = run or seal["autoencoder_run"]
-    autoencoder = Autoencoder.of_pixels() if origin == PIXELS else Autoencoder.load(origin)
+    autoencoder = Autoencoder.load(run) if run else Autoencoder.recorded(seal["autoencoder_run"])
     if autoencoder.fingerprint != seal["fingerprint"]:
         raise MismatchError(
-            f"{store}: was encoded by another autoencoder than {origin}",
+            f"{store}: was encoded by another autoencoder than {run or seal['autoencoder_run']}",
             "give the right one with --autoencoder, or encode again into another folder",
         )
     return autoencoder

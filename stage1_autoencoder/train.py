@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from data.checkpoints import Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, scan_progress
-from data.errors import InputError, UsageError
-from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, to_float, to_uint8, write_skipped
+from data.errors import InputError, MismatchError, UsageError
+from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.places import data_flags, shown
 from data.prefetch import prefetch
 from data.runs import MetricsLog, open_run, to_json
 from data.seeds import derive_seed
 from data.storage import lock, write_json
-from stage1_autoencoder.crops import RandomCrops
-from stage1_autoencoder.evaluate import format_table, reconstruction_table
+from stage1_autoencoder.crops import CodeNoise, RandomCrops
+from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
     FiniteGuard,
@@ -51,7 +51,7 @@ from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reco
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple
 
 EVALUATED_SIZES = (128, 256, 512, 1024)
-MAY_CHANGE = ("out", "kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
+MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class TrainAEConfig:
     size: int = 128
     """Side of the training crops, pixels."""
     width: int = 64
-    """Channels at full resolution; twice and four times as many further down."""
+    """Channels at half resolution; three times as many further down."""
+    init: Path | None = None
+    """Fine-tune this autoencoder, a run folder of `codegan train-ae` or default, instead of beginning anew."""
     kimg: float = 200.0
     """Length of training, thousands of crops."""
     batch_size: int = 16
@@ -89,6 +91,13 @@ class TrainAEConfig:
     """Learning rate of Adam for the autoencoder; half of it for the discriminator."""
     lr_ramp_kimg: float = 2.0
     """Thousands of crops over which the learning rate rises from 0: without it, codes saturate at once."""
+    lr_decay_kimg: float = 0.0
+    """Thousands of crops at the end of training over which both learning rates fall to 0."""
+    code_noise: float = 0.0
+    """Gaussian noise on the latents that the decoder learns from, so that it also decodes what a generator makes: its
+    deviation is uniform between 0 and this for each crop."""
+    jitter: float = 0.0
+    """Colours of crops vary by up to this: 0.1 is a tenth of the contrast and of half the range."""
     ema_halflife_kimg: float = 2.0
     """Half-life of the averaged weights, thousands of crops."""
     discriminator_width: int = 64
@@ -123,13 +132,29 @@ def _check(config: TrainAEConfig) -> None:
         raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
+    if min(config.code_noise, config.jitter, config.lr_ramp_kimg, config.lr_decay_kimg) < 0:
+        raise UsageError(
+            "--code-noise, --jitter, --lr-ramp-kimg and --lr-decay-kimg: cannot be negative", "give 0 to do without"
+        )
     if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
         raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train-ae --help`")
+
+
+def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
+    """The autoencoder to fine-tune; raises `MismatchError` when it has another form."""
+    if config.init is None:
+        return None
+    initial = Autoencoder.load(config.init)
+    if initial.config != {name: getattr(config, name) for name in initial.config}:
+        form = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in initial.config.items())
+        raise MismatchError(f"--init {config.init}: has another form than is asked for", f"give {form}")
+    return initial
 
 
 def train(config: TrainAEConfig) -> None:
     """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
     _check(config)
+    initial = _load_initial(config)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
@@ -153,6 +178,8 @@ def train(config: TrainAEConfig) -> None:
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed))
         autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
+        if initial:
+            autoencoder.load_state_dict(initial.state_dict())
         discriminator = Discriminator(config.discriminator_width)
         ema = copy.deepcopy(autoencoder).requires_grad_(False)
         networks: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": discriminator, "ema": ema}
@@ -166,7 +193,8 @@ def train(config: TrainAEConfig) -> None:
         nimg, step, _ = load_state(config.out / "checkpoints", networks, optimizers)
         ae, critic = accelerator.prepare(autoencoder, discriminator)
 
-        preview = _preview(images, held_out, config.size) if main else None
+        shown_indices = held_out[:: max(1, len(held_out) // 8)][:8]
+        preview = np.stack([to_array(fit(images.pil(int(i)), config.size)) for i in shown_indices])
 
         def save() -> None:
             if guard.found():
@@ -175,14 +203,16 @@ def train(config: TrainAEConfig) -> None:
                 save_state(config.out / "checkpoints", networks, optimizers, Progress(nimg, step))
                 described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
                 save_weights(config.out / "weights", {"autoencoder": ema.state_dict()}, described)
-                _save_preview(config.out / "samples" / f"{nimg:09d}.png", ema, preview)
+                save_png(config.out / "samples" / f"{nimg:09d}.png", comparison(ema, preview))
             accelerator.wait_for_everyone()
 
         # --- the loop; its clock is images seen ---
         batch, rows = config.batch_size, share.stop - share.start
         total = math.ceil(config.kimg * 1000 / batch) * batch
         warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, max(1, round(config.snapshot_kimg * 1000))
-        crops = RandomCrops(images, train_indices, config.size, config.seed)
+        crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
+        side = config.size // config.factor
+        noises = CodeNoise((config.code_channels, side, side), config.code_noise, config.seed)
         starts = range(nimg + share.start, total, batch)
         batches = prefetch(lambda start: crops.batch(start, rows), starts, 2 * config.threads, config.threads)
         log = MetricsLog(config.out, nimg) if main else None
@@ -193,11 +223,14 @@ def train(config: TrainAEConfig) -> None:
             real = to_float(torch.from_numpy(images_u8).to(device)).contiguous(memory_format=torch.channels_last)
             adversarial = config.adversarial_weight > 0 and nimg >= warmup_nimg
             logs: dict[str, Tensor] = {}
-            set_lr(optimizers["opt_autoencoder"], config.lr * min(1.0, (nimg + batch) / (config.lr_ramp_kimg * 1000)))
+            rise, fall = lr_shares(config, nimg, total)
+            set_lr(optimizers["opt_autoencoder"], config.lr * min(rise, fall))
+            set_lr(optimizers["opt_discriminator"], config.lr / 2 * fall)
+            noise = torch.from_numpy(noises.batch(nimg + share.start, rows)).to(device) if config.code_noise else None
 
             discriminator.requires_grad_(False)
             with autocast(accelerator, config.precision):
-                fake = ae(real)
+                fake = ae(real, noise)
                 loss = logs["loss/l1"] = reconstruction_loss(fake.float(), real)
                 if adversarial:
                     logs["loss/adversarial"] = adversarial_loss(critic(fake).float())
@@ -233,28 +266,30 @@ def train(config: TrainAEConfig) -> None:
         stop.raise_if_early(config.out, nimg, total)
 
         if main:
-            _finish(config, images, held_out, ema)
+            _finish(config, images, held_out, initial, ema)
 
 
-def _preview(images: ImageSet, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """Up to 8 of `indices`, evenly spread, (n, 3, size, size)."""
-    chosen = indices[:: max(1, len(indices) // 8)][:8]
-    return np.stack([to_array(fit(images.pil(int(i)), size)) for i in chosen])
+def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, float]:
+    """Of the learning rate, for the step that begins at `nimg`: the rise at the start and the fall at the end."""
+    ramp, decay = (max(kimg * 1000, config.batch_size) for kimg in (config.lr_ramp_kimg, config.lr_decay_kimg))
+    return min(1.0, (nimg + config.batch_size) / ramp), min(1.0, (total - nimg) / decay)
 
 
-@torch.inference_mode()
-def _save_preview(path: Path, autoencoder: Autoencoder, images_u8: NDArray[np.uint8] | None) -> None:
-    """Originals above their reconstructions."""
-    assert images_u8 is not None
-    device = autoencoder.device
-    decoded = to_uint8(autoencoder(to_float(torch.from_numpy(images_u8).to(device)))).cpu().numpy()
-    save_png(path, image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8)))
-
-
-def _finish(config: TrainAEConfig, images: ImageSet, held_out: NDArray[np.int64], ema: Autoencoder) -> None:
-    sizes = sorted({config.size, *EVALUATED_SIZES})
-    rows = reconstruction_table(ema, images, sizes, [int(i) for i in held_out])
-    write_json(config.out / "reconstructions.json", {"data": images.name, "held_out": len(held_out), "rows": rows})
-    print(f"reconstruction of {len(held_out)} held-out images\n{format_table(rows)}")
+def _finish(
+    config: TrainAEConfig,
+    images: ImageSet,
+    held_out: NDArray[np.int64],
+    initial: Autoencoder | None,
+    ema: Autoencoder,
+) -> None:
+    measured = {"data": images.name, "held_out": len(held_out)}
+    for name, autoencoder in (("rows_before", initial), ("rows", ema)):
+        if autoencoder:
+            sizes = sorted({config.size, *EVALUATED_SIZES})
+            rows = reconstruction_table(autoencoder.to(ema.device), images, sizes, held_out.tolist())
+            measured[name] = rows
+            what = "reconstruction" if autoencoder is ema else f"before, by {config.init}: reconstruction"
+            print(f"{what} of {len(held_out)} held-out images\n{format_table(rows)}")
+    write_json(config.out / "reconstructions.json", measured)
     encode = ["codegan", "encode", *data_flags(config.data, config.allow_host), "--autoencoder", str(config.out)]
     finish([config.out / "weights", config.out / "reconstructions.json"], [*encode, "--out", "stores/latents"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+_SHIPPED = (".py", ".css", ".js", ".json", ".safetensors")
 PACKAGES = ("data", "stage1_autoencoder", "stage2_codegen", "pipelines")
 
 
@@ -28,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_every_module_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    expected = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".css", ".js")}
+    expected = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in _SHIPPED}
     assert expected <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.images import ImageSet, open_images
 from data.sampling import SampleOrder
-from stage1_autoencoder.crops import RandomCrops
+from stage1_autoencoder.crops import CodeNoise, RandomCrops
 
 HEIGHT, WIDTH, SIZE = 96, 160, 32
 
@@ -88,3 +88,32 @@ def test_smaller_and_narrower_pictures_are_enlarged(tmp_path: Path) -> None:
     batch = crops(open_images(tmp_path)).batch(0, 8)
     assert batch.shape == (8, 3, SIZE, SIZE)
     assert (batch == np.array([1, 2, 3], np.uint8)[None, :, None, None]).all()
+
+
+def test_jitter_changes_the_colours_of_the_same_crops_and_no_more_than_it_says(ramps: ImageSet) -> None:
+    plain = crops(ramps).batch(0, 40)[:, :2].astype(np.float64)  # blue is flat: it would not show the stretch
+    jittered = RandomCrops(ramps, np.arange(len(ramps)), SIZE, 0, jitter=0.2).batch(0, 40)[:, :2].astype(np.float64)
+    changes = []
+    for before, after in zip(plain.reshape(-1, SIZE**2), jittered.reshape(-1, SIZE**2), strict=True):
+        inside = (after > 0) & (after < 255)
+        stretch, shift = np.polyfit(before[inside] - 127.5, after[inside] - 127.5, 1)
+        np.testing.assert_allclose(
+            after, ((before - 127.5) * stretch + 127.5 + shift).clip(0, 255), atol=1
+        )  # both round
+        changes.append((stretch - 1, shift / 127.5))
+    assert np.abs(changes).max() < 0.21
+    assert (np.std(changes, axis=0) > 0.08).all()  # 0.2 / sqrt(3) when uniform
+
+
+def test_noise_is_gaussian_of_a_deviation_uniform_up_to_the_largest_and_decided_by_the_position() -> None:
+    noises = CodeNoise((4, 16, 16), 0.3, seed=1)
+    batch = noises.batch(0, 300)
+    assert (batch.shape, batch.dtype) == ((300, 4, 16, 16), np.float32)
+    np.testing.assert_array_equal(np.concatenate([noises.batch(0, 7), noises.batch(7, 5)]), batch[:12])
+    assert (CodeNoise((4, 16, 16), 0.3, seed=2).batch(0, 1) != batch[0]).any()
+    deviations = batch.std(axis=(1, 2, 3))
+    assert deviations.max() < 0.32
+    np.testing.assert_allclose(np.quantile(deviations, [0.25, 0.5, 0.75]), [0.075, 0.15, 0.225], atol=0.03)
+    standard = (batch / deviations[:, None, None, None]).ravel()
+    assert abs(standard.mean()) < 0.01
+    np.testing.assert_allclose((np.abs(standard) < 1).mean(), 0.683, atol=0.005)

@@ -43,7 +43,7 @@ def test_shapes_of_square_and_other_images(factor: int) -> None:
         assert torch.equal(decoded, autoencoder(images))
 
 
-def test_default_maps_have_the_sizes_the_paper_implies() -> None:
+def test_nothing_of_the_default_is_computed_at_full_size() -> None:
     autoencoder, discriminator = Autoencoder().requires_grad_(False), Discriminator().requires_grad_(False)
     images = random_images(1, 3, 128, 128)
     shapes, x = [], images
@@ -52,13 +52,13 @@ def test_default_maps_have_the_sizes_the_paper_implies() -> None:
         x = layer(x)
         shapes += [tuple(x.shape[1:])] if isinstance(layer, nn.Conv2d) else []
     assert autoencoder.encoder.patch(images).shape == x.shape
-    assert shapes == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (16, 32, 32)]
+    assert shapes == [(64, 64, 64), (192, 32, 32), (16, 32, 32)]
     assert autoencoder.decode(x).shape == images.shape
     assert discriminator(images).shape == (1, 1, 15, 15)
 
 
 def test_only_convolutions_have_weights() -> None:
-    allowed = (nn.Conv2d, nn.ConvTranspose2d, nn.LeakyReLU, nn.Upsample)
+    allowed = (nn.Conv2d, nn.ConvTranspose2d, nn.LeakyReLU, nn.PixelShuffle, nn.PixelUnshuffle)
     for network in (Autoencoder(8, width=2), Discriminator(2)):
         leaves = [m for m in network.modules() if not list(m.children())]
         assert all(isinstance(leaf, allowed) for leaf in leaves)

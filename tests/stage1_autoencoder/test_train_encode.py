@@ -160,6 +160,14 @@ def test_learning_rates_rise_once_and_fall_to_zero_over_the_last_kimg(tmp_path: 
     assert {lr_shares(plain, nimg, total=20) for nimg in range(0, 20, BATCH)} == {(1.0, 1.0)}
 
 
+@pytest.mark.parametrize("name", ["code_noise", "jitter", "lr_ramp_kimg", "lr_decay_kimg"])
+def test_what_cannot_be_negative_is_refused(tmp_path: Path, name: str) -> None:
+    negative: dict[str, Any] = {name: -0.1}
+    with pytest.raises(UsageError, match="cannot be negative"):
+        train(replace(configure(tmp_path / "run"), **negative))
+    assert not (tmp_path / "run").exists()
+
+
 def test_fine_tuning_begins_with_the_weights_given_and_tells_the_gain(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

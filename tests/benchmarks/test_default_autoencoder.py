@@ -1,0 +1,91 @@
+"""The data of the default autoencoder are cut the same everywhere, and its similarity measure is the usual one."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import default_autoencoder as script
+from benchmarks.default_measures import ssim
+from data.images import open_images
+from stage1_autoencoder import default
+from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.train import TrainAEConfig, train
+
+
+def jpegs(count: int, seed: int) -> list[tuple[str, bytes]]:
+    random, files = np.random.default_rng(seed), []
+    for index in range(count):
+        content = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(content, "JPEG")
+        files.append((f"{index:06d}.jpg", content.getvalue()))
+    return files
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sources and one of packages, both small."""
+    monkeypatch.setattr(script, "SCENES", 10)
+    monkeypatch.setattr(script, "SCENES_SIZE", 16)
+    (tmp_path / "data").mkdir()
+    script.write_tar(tmp_path / "data" / "flowers256.tar", jpegs(20, 0))
+    script.write_tar(tmp_path / "data" / "photos1024.tar", jpegs(10, 1))
+    for folder, names in (("skimage/data", script.PACKAGED[:-2]), ("sklearn/datasets/images", script.PACKAGED[-2:])):
+        (tmp_path / "site" / folder).mkdir(parents=True)
+        for index, name in enumerate(names):
+            Image.new("RGB", (16, 16), (17 * index, len(folder), 0)).save(tmp_path / "site" / folder / name)
+    return tmp_path
+
+
+def test_shards_are_the_same_twice_and_keep_held_out_pictures_apart(inputs: Path) -> None:
+    for out in ("one", "two"):
+        script.prepare(inputs / "data", inputs / "site", inputs / out)
+    one, two = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (inputs / "one", inputs / "two"))
+    assert one == two
+    assert sum(path.suffix == ".tar" for path in one) == 8
+    for source, repeats in script.REPEATS.items():
+        pixels = [
+            [images.image(index).tobytes() for index in range(len(images))]
+            for images in (open_images(inputs / "one" / part / f"{source}.tar") for part in ("train", "held-out"))
+        ]
+        assert not set(pixels[0]) & set(pixels[1])
+        assert len(pixels[0]) == repeats * len(set(pixels[0]))
+        assert len(pixels[1]) == max(1, round(0.1 * (len(set(pixels[0])) + len(pixels[1]))))
+
+
+def test_a_run_becomes_the_default(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(default, "WEIGHTS", tmp_path / "weights")
+    script.prepare(inputs / "data", inputs / "site", tmp_path / "out")
+    photo = io.BytesIO()
+    Image.new("RGB", (256, 256), (90, 120, 150)).save(photo, "PNG")
+    script.write_tar(tmp_path / "out/held-out/photos.tar", [("a.png", photo.getvalue())])
+    run = tmp_path / "run"
+    train(TrainAEConfig(("scenes:12@32",), run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
+    script.export(tmp_path / "out", run)
+    assert f"{2 * sum(p.numel() for p in Autoencoder(width=4).parameters()) / 1e6:.2f} MB" in capsys.readouterr().out
+    trained, packaged = Autoencoder.load(run).state_dict(), Autoencoder.load("default").state_dict()
+    for name, tensor in trained.items():
+        torch.testing.assert_close(packaged[name], tensor, rtol=1e-3, atol=1e-6)
+    about = json.loads((tmp_path / "weights/factor4/config.json").read_text())
+    assert (about["nimg"], about["recipe"]["seed"]) == (16, 0)
+    assert str(tmp_path) not in json.dumps(about)
+
+
+def test_similarity_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    random = np.random.default_rng(0)
+    images = np.cumsum(random.normal(size=(2, 3, 40, 50)), axis=-1).clip(-4, 4) / 4
+    others = (images + random.normal(scale=0.2, size=images.shape)).clip(-1, 1)
+    expected = [
+        metrics.structural_similarity(
+            x, y, data_range=2, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        for x, y in zip(images, others, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(torch.from_numpy(images), torch.from_numpy(others)), expected, rtol=1e-6)
