@@ -53,7 +53,8 @@ class ProgressReport:
             self._first, self._began = done, now
         self._last = done
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        extra = "  ".join([f"{rate:.1f} {self._unit}/s", *(f"{k} {v:.4g}" for k, v in (values or {}).items())])
+        pace = [f"{rate:.1f} {self._unit}/s"] if rate > 0 else []
+        extra = "  ".join([*pace, *(f"{k} {v:.4g}" for k, v in (values or {}).items())])
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, extra=extra)
         elif self._plain and (now - self._printed >= _LINE_EVERY_SEC or done >= self._total):
@@ -61,7 +62,7 @@ class ProgressReport:
             left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
             percent = f"{100 * done // max(self._total, 1)}%"
             line = f"{self._label}: {done}/{self._total} {self._unit}  {percent}  {extra}{left}"
-            print(line, file=sys.stderr, flush=True)
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 def _make_bar(unit: str) -> Progress:

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,6 +44,8 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None) -> Acce
     if 0 < gpus < local:
         raise UsageError(f"{local} processes: more than this machine's GPUs ({gpus})", f"give --processes {gpus}")
     # Networks keep their buffers alike themselves; DDP's own broadcast would change them between two forwards.
+    # torch's new name for that exists only in its newest releases
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     group = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(
