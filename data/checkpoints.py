@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
-from data.storage import commit_folder, read_json, remove_partials, verify_folder, write_json
+from data.storage import commit_folder, read_json, verify_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,6 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
     Raises `CorruptError` when there are checkpoints and none is whole.
     """
-    remove_partials(folder)
     candidates = _committed(folder)
     failure: CodeganError | None = None
     for path in candidates:

@@ -72,7 +72,8 @@ class LatentWriter:
     def reopen(cls, path: Place, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
         """A writer of the damaged shards of a sealed store: the journal is made anew from the seal, without them."""
         begun = {name: value for name, value in seal.items() if name not in _DERIVED}
-        if not (path / BEGUN).is_file():
+        if not (path / BEGUN).is_file() or read_json(path / BEGUN) != begun:  # of an encode killed after its seal
+            remove_journal(path)
             write_json(path / BEGUN, begun)
         writer = cls(path, seal["count"], tuple(seal["code_shape"]), seal["dtype"], begun, seal["rows"])
         finished = writer._finished()

@@ -1,8 +1,10 @@
 """Batches of latents for training, in the shuffled order, from wherever the store fits."""
 
 import math
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +113,7 @@ class LatentReader:
 
 def _fitting_mode(store: LatentStore, device: torch.device) -> ReadMode:
     needed = sum(entry["bytes"] for entry in store.metadata["files"].values())
+    copies = 1 if isinstance(store.path, Path) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # none share the rest
     if device.type == "cuda" and needed <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    return "memory" if needed <= _SHARE_OF_MEMORY * psutil.virtual_memory().available else "stream"
+    return "memory" if copies * needed <= _SHARE_OF_MEMORY * psutil.virtual_memory().available else "stream"

@@ -88,7 +88,7 @@ def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
         try:
             seal = read_seal(store, TWIN)
         except CodeganError:
-            if not (store / SEAL).is_file():
+            if (store / BEGUN).is_file() and not (store / SEAL).is_file():
                 raise error from None
             fix = f"restore {SEAL} from a copy, or remove the folder and encode again"
             raise CorruptError(f"{store}: both copies of its seal are damaged", fix) from error

@@ -24,6 +24,7 @@ from data.places import Place, put
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
+_RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
 _BLOCK = 1 << 22
 
 
@@ -108,16 +109,15 @@ def read_json(path: Place) -> Any:
 @contextmanager
 def commit_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes `path`, checksummed, on failure nothing changes."""
-    partial = path.with_name(_PARTIAL + path.name)
+    partial, retired = path.with_name(_PARTIAL + path.name), path.with_name(_RETIRED + path.name)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+        _put_back(retired)
         partial.mkdir()
         try:
             yield partial
             _seal(partial)
-            retired = path.with_name(f"{_PARTIAL}old-{path.name}")
-            shutil.rmtree(retired, ignore_errors=True)  # of a writer that was killed right here
             if path.exists():
                 path.rename(retired)
             partial.rename(path)
@@ -125,6 +125,13 @@ def commit_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(retired, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_back(retired: Path) -> None:
+    """Of a folder that was being replaced: it is still the only copy when its writer was killed between two renames."""
+    if retired.exists() and not (path := retired.with_name(retired.name.removeprefix(_RETIRED))).exists():
+        retired.rename(path)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _seal(folder: Path) -> None:
@@ -174,11 +181,13 @@ def damage(path: Place, size: int, checksum: int, checksum_of: Callable[[Any], i
 
 
 def remove_partials(folder: Place) -> None:
-    """Delete what a killed writer left unfinished in `folder` and below."""
+    """Delete what a killed writer left unfinished in `folder` and below; what it was replacing is put back."""
     if not isinstance(folder, Path):  # there a write is one request, and leaves nothing unfinished
         return
     for leftover in list(folder.rglob(f"{_PARTIAL}*")):
-        if leftover.is_dir():
+        if leftover.name.startswith(_RETIRED):
+            _put_back(leftover)
+        elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

@@ -93,6 +93,8 @@ async def _run(command: list[str], processes: int, passed_on: list[signal.Signal
         with theirs:
             workers.append(await _start(command, rank, shared, theirs.fileno()))
         running.add(asyncio.create_task(_follow(rank, workers[rank], ours, ends)))
+    if passed_on:  # while they were being started
+        _send(workers, passed_on[-1])
     while running and not any(end.code for end in ends):
         _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     if running:

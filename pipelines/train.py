@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from accelerate import Accelerator
 
+from data.errors import MismatchError
 from data.images import open_images
 from data.latents import LatentStore
 from stage1_autoencoder.loop import scan_share
@@ -34,6 +35,17 @@ def snapshot_scores(
     from pipelines.score_sets import real_features, score_generator
 
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
-    images = open_images(store.metadata["data"], store.image_size, max_skip=1, share=scan_share(accelerator))
+    images = open_images(
+        store.metadata["data"],
+        store.image_size,
+        max_skip=1,
+        allow_hosts=config.allow_host,
+        share=scan_share(accelerator),
+    )
+    if images.fingerprint != store.metadata["data_fingerprint"]:
+        raise MismatchError(
+            f"{images.name}: is no longer the data that {store.path} was made of",
+            "give it back its files, or train without --score-kimg and score afterwards",
+        )
     real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
     return lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator)

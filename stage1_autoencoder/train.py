@@ -24,7 +24,7 @@ from data.places import data_flags, shown
 from data.prefetch import prefetch
 from data.runs import MetricsLog, open_run, to_json
 from data.seeds import derive_seed
-from data.storage import lock, write_json
+from data.storage import lock, remove_partials, write_json
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 from stage1_autoencoder.loop import (
@@ -170,6 +170,7 @@ def train(config: TrainAEConfig) -> None:
         if main:
             stack.enter_context(lock(config.out))
             described = to_json(config) | {"data": list(map(shown, config.data))}  # a signature may be renewed
+            remove_partials(config.out)
             open_run(config.out, {"kind": "autoencoder", **described}, MAY_CHANGE)
             write_skipped(config.out / "skipped.jsonl", images.skipped)
             stack.enter_context(tracked(accelerator))

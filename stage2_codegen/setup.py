@@ -61,6 +61,8 @@ class TrainConfig[Model: VariantConfig]:
     """Network that sees them, as in `codegan score`; the best has the least kernel distance."""
     feature_weights: Path | None = None
     """Its weights, as in `codegan score`."""
+    allow_host: tuple[str, ...] = ()
+    """Web servers that the images to score against, and their redirects, may be read from."""
     autoencoder: Path | None = None
     """Run folder of the autoencoder, when it has moved since encoding."""
 

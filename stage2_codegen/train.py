@@ -17,8 +17,8 @@ from data.checkpoints import BEST, Progress, load_state, save_state, save_weight
 from data.console import ProgressReport, finish, warn
 from data.images import image_grid, save_png
 from data.latents import LatentStore
-from data.runs import MetricsLog, open_run, to_json
-from data.storage import lock, read_json
+from data.runs import MetricsLog, open_run, read_metrics, to_json
+from data.storage import lock, read_json, remove_partials
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
     StepClock,
@@ -39,7 +39,7 @@ from stage2_codegen.variants.contract import VariantConfig
 
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
-    *("score_kimg", "score_num", "score_features", "feature_weights"),
+    *("score_kimg", "score_num", "score_features", "feature_weights", "allow_host"),
 )
 MAX_ROLLBACKS = 3
 GRID_SEEDS = range(16)
@@ -63,12 +63,14 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         if main:
             stack.enter_context(lock(config.out))
             described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
+            remove_partials(config.out)
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
         accelerator.wait_for_everyone()
 
         # --- where it stands ---
         progress = _restore(step, store, config.out)
-        saved_at = progress.nimg
+        saved_at, scored_at = progress.nimg, _last_scored(config.out, progress.nimg)
+        accelerator.wait_for_everyone()  # before rank 0 writes what the others read
         autoencoder.to(device)
         previews = ImageGenerator(step.G_ema, scale, autoencoder, store.image_size)
         health = _health_check(step, previews, store) if main else None
@@ -81,28 +83,28 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             log.append(progress.step, progress.nimg, {**values, "ranks": accelerator.num_processes})
             accelerator.log(values, step=progress.nimg)
 
-        def save() -> None:
-            nonlocal saved_at
-            nimg, best = progress.nimg, False
+        def save(may_score: bool = True) -> None:
+            nonlocal saved_at, scored_at
+            nimg, values = progress.nimg, dict[str, float]()
             if health and nimg > saved_at:  # before the state, so that a resumed run has the row or makes it
                 record(health().to_metrics())
-            described = _describe(name, config, store, scale, nimg)
-            if score and (crossed(nimg, nimg - saved_at, config.score_nimg) or nimg >= config.total_nimg > saved_at):
-                described["scores"] = values = score(previews)
-                if main:
-                    best = next(iter(values.values())) < _best_score(config.out)
-                    record({f"eval/{key}": value for key, value in values.items()})
-            if main:
+            if main and nimg > saved_at:
                 save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
+            if score and may_score and _is_due(config, nimg, scored_at):  # after the state: it takes long
+                values, scored_at = score(previews), nimg
+            if main:
+                described = {**_describe(name, config, store, scale, nimg), "scores": values}
                 weights = {"generator": step.G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
-                save_weights(config.out / "weights", weights, described, best)
+                save_weights(config.out / "weights", weights, described, _is_best(config.out, values))
                 save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(GRID_SEEDS)))
+                if values:
+                    record({f"eval/{key}": value for key, value in values.items()})
             saved_at = nimg
             accelerator.wait_for_everyone()
 
         # --- the loop; its clock is samples shown to the generator ---
         batch, total = config.batch_size, config.total_nimg
-        stop = stack.enter_context(StopSignal())
+        stop, leave = stack.enter_context(StopSignal()), False
         report = stack.enter_context(ProgressReport(f"train {name}", total, "img", main))
         clock = StepClock()
         reals = codes_between(progress.nimg, total, setup, clock)
@@ -115,6 +117,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             leave = any_rank(accelerator, stop.received is not None)
             if (at_log or at_snapshot or leave) and any_rank(accelerator, step.guard.found()):
                 progress = _roll_back(step, store, config, progress)
+                saved_at, scored_at = progress.nimg, min(scored_at, progress.nimg)
                 clock = StepClock()
                 reals = codes_between(progress.nimg, total, setup, clock)
                 if main:
@@ -130,7 +133,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 break
             if nimg < total and at_snapshot:
                 save()
-        save()
+        save(may_score=not leave)
         stop.raise_if_early(config.out, progress.nimg, total)
     if main:
         sample = ["codegan", "sample", "--run", str(config.out), "--out", "samples", "--num", "64"]
@@ -179,10 +182,24 @@ def _roll_back(
     return progress
 
 
-def _best_score(out: Path) -> float:
-    """The score of the best weights so far; infinity without any."""
+def _last_scored(out: Path, nimg: int) -> int:
+    """Where the last score was made of those that a run at `nimg` still has; 0 without any."""
+    rows = read_metrics(out, tolerate_cut=True)
+    return max((row["nimg"] for row in rows if row["nimg"] <= nimg and any("eval/" in key for key in row)), default=0)
+
+
+def _is_due(config: TrainConfig[VariantConfig], nimg: int, scored_at: int) -> bool:
+    """Whether a score should be made at `nimg`: a multiple of its interval was passed, or training ends."""
+    return crossed(nimg, nimg - scored_at, config.score_nimg) or nimg >= config.total_nimg > scored_at
+
+
+def _is_best(out: Path, scores: dict[str, float]) -> bool:
+    """Whether the first of these scores is less than that of the best weights so far, on the same features."""
+    if not scores:
+        return False
     described = out / "weights" / BEST / "config.json"
-    return next(iter(read_json(described)["scores"].values())) if described.is_file() else math.inf
+    (name, value), *_ = scores.items()
+    return value < (read_json(described)["scores"].get(name, math.inf) if described.is_file() else math.inf)
 
 
 def _health_check(step: AdversarialStep, previews: ImageGenerator, store: LatentStore) -> HealthCheck:

@@ -102,7 +102,7 @@ def test_a_damaged_newest_is_named_and_passed_over(
     assert checkpoint is not None
     assert checkpoint.state["nimg"] == 10
     assert str(paths[1] / "network.safetensors") in caplog.text
-    assert not (tmp_path / ".partial-000000000030").exists()
+    assert (tmp_path / ".partial-000000000030").exists()  # it may be being written
     (paths[0] / "state.json").unlink()
     with pytest.raises(CorruptError, match="no checkpoint is whole"):
         load_newest(tmp_path)

@@ -201,3 +201,32 @@ def test_a_file_cannot_be_locked_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"), lock(tmp_path / "file"):
         pass
+
+
+def test_killed_between_its_two_renames_a_commit_has_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run" / "weights"
+
+    def write(content: str) -> None:
+        with commit_folder(folder) as partial:
+            (partial / "file").write_text(content)
+
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == ".partial-weights":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    for recover in (lambda: remove_partials(tmp_path), lambda: write("next")):
+        write("old")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write("new")
+        assert not folder.exists()
+        recover()
+        verify_folder(folder)
+        assert (folder / "file").read_text() in ("old", "next")
+        assert [path.name for path in folder.parent.iterdir()] == ["weights"]

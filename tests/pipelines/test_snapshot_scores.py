@@ -1,6 +1,7 @@
 """Scores while training: they are those of `codegan score`'s functions, and the best weights are kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipelines.metrics import frechet_distance, kernel_distance
 from pipelines.sample import load_generator
 from pipelines.train import TrainConfig, train
 from stage1_autoencoder.encode import EncodeConfig, encode
+from stage2_codegen.train import _is_best
 from stage2_codegen.train import train as train_unscored
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, assert_same_bits, make_autoencoder
@@ -73,3 +75,29 @@ def test_what_cannot_be_scored_is_refused_before_there_is_a_run(config: TrainCon
     with pytest.raises(UsageError, match="needs ImageNet weights"):
         train("accel", replace(config, score_features="squeezenet"))
     assert not config.out.exists()
+
+
+def test_scores_of_other_features_are_not_compared_and_a_finished_run_can_be_scored(config: TrainConfig) -> None:
+    train("accel", replace(config, score_kimg=0.0))
+    assert not (config.out / "weights" / "best").exists()
+    train("accel", config)
+    best = config.out / "weights" / "best" / "config.json"
+    described = json.loads(best.read_text())
+    assert described["nimg"] == 40
+    assert _is_best(config.out, {"kd-offline": described["scores"]["kd-offline"]}) is False
+    assert _is_best(config.out, {"kid": 1e9}) is True
+    assert _is_best(config.out, {}) is False
+
+
+def test_a_score_that_fails_costs_nothing_that_was_trained(config: TrainConfig) -> None:
+    def make_scorer(*_: object) -> Callable[[object], dict[str, float]]:
+        def fail(_: object) -> dict[str, float]:
+            raise MemoryError
+
+        return fail
+
+    with pytest.raises(MemoryError):
+        train_unscored("accel", config, make_scorer)
+    train("accel", config)  # and what could not be scored then is scored at the next snapshot
+    rows = [row["nimg"] for row in read_metrics(config.out) if "eval/kd-offline" in row]
+    assert rows == [24, 32, 40]

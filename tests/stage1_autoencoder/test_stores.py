@@ -218,6 +218,23 @@ def test_a_repair_that_was_cut_short_goes_on(store: Path, monkeypatch: pytest.Mo
     assert contents(store) == before
 
 
+def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_mended(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr("data.latent_writer.remove_journal", lambda path: None)
+        encode(EncodeConfig(data=(str(pictures),), autoencoder=run, out=out, size=(16,), shard_rows=2))
+    assert (out / "journal").is_dir()
+    shard = out / "latents" / "c" / "1" / "0" / "0" / "0"
+    whole = shard.read_bytes()
+    shard.unlink()
+    encode(EncodeConfig(out=out, repair=True))
+    assert shard.read_bytes() == whole
+    check(CheckConfig(out))
+    assert not (out / "journal").exists()
+
+
 def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
