@@ -47,7 +47,7 @@ PACKAGED = (
 )
 RECIPE = (
     "--factor 4 --code-channels 16 --width 64 --precision bf16 --batch-size 8 --seed 6 --lr 7e-4 --lr-ramp-kimg 2"
-    " --lr-decay-kimg 20 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2"
+    " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2"
     " --adversarial-weight 0.002 --warmup-kimg 100 --discriminator-width 32"
 )
 RECORDED = ("seed", "size", "precision", "batch_size", "lr", "code_noise", "jitter", "adversarial_weight")

@@ -100,18 +100,24 @@ def codes_of(autoencoder: Autoencoder, images: ImageSet) -> None:
 
 
 def mirrors(autoencoder: Autoencoder, images: ImageSet) -> None:
+    """As they are, and with the sign a channel that fits best: odd patterns of a patch change theirs in a mirror."""
     pixels = torch.cat(list(load(images, 256, SAMPLE)))
     mirrored = pixels.flip(-1)
     codes, codes_of_mirrored = autoencoder.encode(pixels).flip(-1), autoencoder.encode(mirrored)
-    rows = [
-        ["mirrored codes against codes of the mirrored", f"{psnr(mse(codes, codes_of_mirrored)):.2f}"],
-        ["images decoded from mirrored codes", f"{psnr(mse(autoencoder.decode(codes), mirrored)):.2f}"],
-        [
-            "images decoded from codes of the mirrored",
-            f"{psnr(mse(autoencoder.decode(codes_of_mirrored), mirrored)):.2f}",
-        ],
-    ]
-    table("mirroring | PSNR dB", rows)
+    signs = (codes * codes_of_mirrored).sum(dim=(0, 2, 3), keepdim=True).sign()
+    rows = []
+    for name, given in {
+        "mirrored codes": codes,
+        "mirrored codes, each channel with its sign": signs * codes,
+        "codes of the mirrored images": codes_of_mirrored,
+    }.items():
+        agreement = "-" if given is codes_of_mirrored else f"{psnr(mse(given, codes_of_mirrored)):.2f}"
+        rows.append([name, agreement, f"{psnr(mse(autoencoder.decode(given), mirrored)):.2f}"])
+    table(
+        "mirroring | against codes of the mirrored images, PSNR dB | decoded, against the mirrored images, PSNR dB",
+        rows,
+    )
+    print(f"\nchannels that change their sign: {int((signs < 0).sum())} of {signs.numel()}")
 
 
 def kinds(autoencoder: Autoencoder, photos: ImageSet) -> None:

@@ -1,9 +1,9 @@
-"""The whole pipeline on real photographs, verb by verb: the numbers of docs/flowers.md.
+"""From photographs to a generator, verb by verb, with the autoencoder in the box: the numbers of docs/flowers.md.
 
-    uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--ae-kimg 19.2] [--kimg 8]
+    uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--kimg 8] [--small-kimg 128]
 
-FOLDER of the data holds flowers256.tar, appleleaf_256.tar, photos1024.tar and, below weights/, torchvision's
-squeezenet1_0 as squeezenet*.pth. Steps already done are not run again, so the same command goes on after a stop.
+FOLDER of the data holds flowers256.tar, appleleaf_256.tar and, below weights/, torchvision's squeezenet1_0 as
+squeezenet*.pth. Steps already done are not run again, so the same command goes on after a stop.
 """
 
 import argparse
@@ -13,45 +13,69 @@ from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
-from stage1_autoencoder.evaluate import PAPER_MSE
+from data.images import open_images, save_png
 
-CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --model.ema-halflife-kimg 2 --snapshot-kimg 2"
+CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --precision bf16"
+SAMPLES = 256
+PROTOCOLS = ("accel", "giu", "fastgan", "gca")
+METRICS = ("fd", "kd", "is", "sifid")
 
 
-def reconstruction_table(title: str, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{title}\n\n| size | images | MSE | PSNR dB | the paper's, on faces | ratio |\n|---|---|---|---|---|---|")
-    for row in rows:
-        paper = PAPER_MSE[row["size"]]
-        cells = [row["size"], row["count"], f"{row['mse']:.2e}", f"{row['psnr']:.2f}", f"{paper:.1e}"]
-        print("|", " | ".join(map(str, cells)), f"| {row['mse'] / paper:.1f} |")
+def save_first_picture(data: Path, folder: Path) -> None:
+    """What a generator of a single image learns from."""
+    folder.mkdir(exist_ok=True)
+    save_png(folder / "flower.png", open_images(data, size=64).image(0))
+
+
+def score_rows(title: str, scores: dict[str, Any]) -> list[str]:
+    rows = []
+    for metric, entry in scores.items():
+        if metric.startswith(METRICS) and isinstance(entry, dict):
+            low, high = entry.get("interval") or (None, None)
+            numbers = [entry["value"], low, high, entry.get("autoencoder_floor"), entry.get("real_floor")]
+            cells = ["" if number is None else f"{number:.4g}" for number in numbers]
+            interval = f"{cells[1]} to {cells[2]}" if cells[1] else ""
+            counts = f"{entry['num_generated']} against {entry['num_real']}"
+            rows.append(f"| {title} | {metric} | {cells[0]} | {interval} | {cells[3]} | {cells[4]} | {counts} |")
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--ae-kimg", type=float, default=19.2)
-    parser.add_argument("--kimg", type=float, default=8.0)
+    parser.add_argument("--kimg", type=float, default=8.0, help="of the leaves at 256 px")
+    parser.add_argument("--small-kimg", type=float, default=128.0, help="of the flowers at 64 px")
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "data").exists():
         (out / "data").symlink_to(options.data.resolve())
     weights = next(path.name for path in (out / "data/weights").glob("squeezenet*.pth"))
+    save_first_picture(out / "data/flowers256.tar", out / "one")
 
-    ae = f"--width 32 --discriminator-width 32 --kimg {options.ae_kimg} --warmup-kimg 16 --snapshot-kimg 8"
-    encode = "--autoencoder runs/flowers-ae --size 256 --precision bf16"
-    gan = f"{CODE_GAN} --kimg {options.kimg} --precision bf16"
-    score = f"--num 256 --features squeezenet --feature-weights data/weights/{weights}"
+    leaves, flowers = "data/appleleaf_256.tar", "data/flowers256.tar"
+    features = f"--feature-weights data/weights/{weights}"
+    score = f"--num {SAMPLES} --features squeezenet {features}"
+    seen = f"--score-kimg {options.small_kimg / 8:g} --score-num 512 --score-features squeezenet {features}"
+    large = f"--kimg {options.kimg:g} --snapshot-kimg {options.kimg / 4:g} --model.ema-halflife-kimg 2"
+    small = f"--kimg {options.small_kimg:g} --snapshot-kimg {options.small_kimg / 16:g} --model.ema-halflife-kimg 5"
     steps = {
-        "autoencoder": f"train-ae --data data/flowers256.tar --out runs/flowers-ae --precision bf16 {ae}",
-        "reconstruct photographs": "inspect data/photos1024.tar --autoencoder runs/flowers-ae --out inspect-photos",
-        "encode leaves": f"encode --data data/appleleaf_256.tar --out stores/leaves {encode}",
-        "encode flowers": f"encode --data data/flowers256.tar --out stores/flowers {encode}",
-        "train on leaves": f"train accel --store stores/leaves --out runs/leaves {gan}",
-        "train on flowers": f"train accel --store stores/flowers --out runs/flowers {gan}",
-        "score leaves": f"score --run runs/leaves --data data/appleleaf_256.tar {score}",
-        "score flowers": f"score --run runs/flowers --data data/flowers256.tar {score}",
+        "encode leaves": f"encode --data {leaves} --out stores/leaves --precision bf16",
+        "encode flowers": f"encode --data {flowers} --out stores/flowers --size 64 --precision bf16",
+        "encode one flower": "encode --data one --out stores/one --size 64 --flip",
+        "train on leaves": f"train accel --store stores/leaves --out runs/leaves {large} {CODE_GAN}",
+        "train on flowers": f"train accel --store stores/flowers --out runs/flowers {small} {seen} {CODE_GAN}",
+        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 8 --batch-size 2 {CODE_GAN}",
+        "score leaves": f"score --run runs/leaves --data {leaves} {score}",
+        "score flowers": f"score --run runs/flowers --data {flowers} {score}",
+        **{
+            f"protocol {name}": f"score --run runs/flowers --data {flowers} --protocol {name} {score} --out {name}.json"
+            for name in PROTOCOLS
+        },
+        "protocol single-image": "score --run runs/one --data one --protocol single-image --features offline"
+        " --out single-image.json",
+        "report": "report --run runs/flowers",
     }
     taken = [run_verb(out, step, command) for step, command in steps.items()]
 
@@ -59,16 +83,14 @@ def main() -> None:
     for row in taken:
         print(f"| {row['step']} | {row['seconds'] / 60:.1f} | {row['peak_mb']:.0f} |")
     print("\n" + "\n".join(f"    codegan {row['command']}" for row in taken))
-    held_out = json.loads((out / "runs/flowers-ae/reconstructions.json").read_text())
-    reconstruction_table("flowers held out of the training", held_out["rows"])
-    photographs = json.loads((out / "inspect-photos/summary.json").read_text())
-    reconstruction_table("photographs of another source", photographs["reconstructions"])
-    print("\n| run | score | value | autoencoder floor | real floor | generated |\n|---|---|---|---|---|---|")
+    print(
+        "\n| | score | value | 95% interval | autoencoder floor | real floor | images |\n|---|---|---|---|---|---|---|"
+    )
     for name in ("leaves", "flowers"):
-        scores = json.loads((out / "runs" / name / "scores.json").read_text())
-        for metric, score_of in ((key, value) for key, value in scores.items() if key.startswith(("fd", "kd"))):
-            numbers = [f"{score_of[key]:.4g}" for key in ("value", "autoencoder_floor", "real_floor")]
-            print(f"| {name} | {metric} | {' | '.join(numbers)} | {scores['num']} |")
+        print("\n".join(score_rows(name, json.loads((out / "runs" / name / "scores.json").read_text()))))
+    for name in (*PROTOCOLS, "single-image"):
+        scores = json.loads((out / f"{name}.json").read_text())
+        print("\n".join(score_rows(f"{name}, {', '.join(scores['protocol_departures'])}", scores)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ damaged.
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,9 @@ from stage1_autoencoder.fill import Encoding, fill
 from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair
+
+# Ranks meet when their shards are done, and one may have a shard more than another: hours, for large ones on a CPU.
+PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +74,14 @@ def encode(config: EncodeConfig) -> None:
     _check(config)
     if config.repair:
         sources = Sources(config.data, config.autoencoder, config.allow_host, config.threads)
-        repair(config.out, sources, make_accelerator())
+        repair(config.out, sources, make_accelerator(patience=PATIENCE))
         return
     if not config.data:
         raise UsageError("--data: is needed", "give it; only --repair finds it in the store")
     origin = config.autoencoder or Path(DEFAULT)
     autoencoder = Autoencoder.load(origin)
     check_multiple(config.size, autoencoder.factor)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(patience=PATIENCE)
     main = accelerator.is_main_process
     images = open_images(
         config.data,

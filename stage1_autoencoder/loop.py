@@ -26,12 +26,13 @@ from data.storage import disk_errors
 Precision = Literal["fp32", "bf16"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 LOG_EVERY_STEPS = 10
-# How long a rank waits for another, which may be saving or have one shard more to encode. One that dies is noticed at
-# once; this is for one that hangs.
+# How long a rank waits for another, which may be saving. One that dies is noticed at once; this is for one that hangs.
 PATIENCE = timedelta(minutes=30)
 
 
-def make_accelerator(tracker: Tracker = "none", run: Path | None = None) -> Accelerator:
+def make_accelerator(
+    tracker: Tracker = "none", run: Path | None = None, patience: timedelta = PATIENCE
+) -> Accelerator:
     """The processes and the device of this run, and its tracker, with files under `run`/tracker (see `tracked`).
 
     Without a GPU, `Accelerator(cpu=True)` is needed for the ranks to find each other; if they still did not, training
@@ -47,7 +48,7 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None) -> Acce
     # torch's new name for that exists only in its newest releases
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    group = InitProcessGroupKwargs(timeout=PATIENCE)
+    group = InitProcessGroupKwargs(timeout=patience)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[ddp, group],
