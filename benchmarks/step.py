@@ -1,6 +1,6 @@
 """One training step of a variant on random codes: what the speed benchmarks time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -8,10 +8,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.machine import interleaved
 from stage1_autoencoder.loop import Precision, make_accelerator
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeShape
+
+_CONVOLUTIONS = ((64, 64), (128, 64), (256, 32), (512, 16))  # channels, side
 
 
 class Step:
@@ -60,3 +63,25 @@ def flops(step: Step) -> int:
     with _Counter() as counter:
         step()
     return counter.flops
+
+
+def convolution_peak(batch: int, bf16: bool) -> float:
+    """FLOP/s of the best 3 x 3 convolution, forward and backward, of the sizes that the variants use."""
+    runs = {str(size): _convolution(*size, batch, bf16) for size in _CONVOLUTIONS}
+    times = interleaved({name: run for name, (run, _) in runs.items()}, 5)
+    return max(work / times[name] for name, (_, work) in runs.items())
+
+
+def _convolution(channels: int, side: int, batch: int, bf16: bool) -> tuple[Callable[[], None], int]:
+    """A 3 x 3 convolution forward and backward, and its floating-point operations."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device).to(memory_format=torch.channels_last)
+    maps = torch.randn(batch, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    maps.requires_grad_(True)
+
+    def run() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            out = layer(maps)
+        out.backward(out.detach())
+
+    return run, 3 * 2 * batch * 9 * channels**2 * side**2

@@ -6,30 +6,10 @@ The peak is the best 3 x 3 convolution, forward and backward, of the sizes that 
 """
 
 import argparse
-from collections.abc import Callable
-
-import torch
 
 from benchmarks.machine import describe, interleaved
-from benchmarks.step import Step, flops
+from benchmarks.step import Step, convolution_peak, flops
 from stage2_codegen.variants import VARIANTS
-
-CONVOLUTIONS = ((64, 64), (128, 64), (256, 32), (512, 16))  # channels, side
-
-
-def convolution(channels: int, side: int, batch: int, bf16: bool) -> tuple[Callable[[], None], int]:
-    """A 3 x 3 convolution forward and backward, and its floating-point operations."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device).to(memory_format=torch.channels_last)
-    maps = torch.randn(batch, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    maps.requires_grad_(True)
-
-    def run() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            out = layer(maps)
-        out.backward(out.detach())
-
-    return run, 3 * 2 * batch * 9 * channels**2 * side**2
 
 
 def main() -> None:
@@ -40,11 +20,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     options = parser.parse_args()
     shape, batch = tuple(options.shape), options.batch
-    peak = {}
-    for bf16 in (False, True):
-        runs = {size: convolution(*size, batch, bf16) for size in CONVOLUTIONS}
-        times = interleaved({str(size): run for size, (run, _) in runs.items()}, 5)
-        peak[bf16] = max(work / times[str(size)] for size, (_, work) in runs.items())
+    peak = {bf16: convolution_peak(batch, bf16) for bf16 in (False, True)}
     print(f"{describe()}; codes {' x '.join(map(str, shape))}, batch {batch}, median of {options.rounds} steps")
     print(f"convolution peak {peak[False] / 1e9:.0f} GFLOP/s fp32, {peak[True] / 1e9:.0f} GFLOP/s bf16\n")
     print(
