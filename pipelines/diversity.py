@@ -12,7 +12,7 @@ from data.images import to_float
 from pipelines.feature_pass import Images, Rows
 from stage2_codegen.perceptual import VGG_URL, load_lpips
 
-PAIRS = 1000  # at most; independent, so that each image is in one
+PAIRS = 1000  # at most; of random images, each in one pair, so that the pairs are independent
 
 
 class LpipsPairs:

@@ -30,8 +30,10 @@ class Source:
     count: int
     images: Callable[[Sequence[int]], Images]  # (n, 3, H, W)
 
-    def first(self, count: int) -> "Source":
-        return replace(self, count=min(count, self.count))
+    def drawn(self, count: int, seed: int) -> "Source":
+        """At most `count` of the images, in random order."""
+        order = np.random.default_rng([seed, 4]).permutation(self.count)[:count]
+        return replace(self, count=len(order), images=lambda positions: self.images(order[list(positions)].tolist()))
 
 
 class View(Protocol):

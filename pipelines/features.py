@@ -127,8 +127,8 @@ def _load_inception(weights: Path | None, device: torch.device, resize: Resize) 
         return inception((images - middle) / scale)
 
     maps = {
-        "sifid-64": lambda images: inception.before_pooling(images / 127.5 - 1, 1),
-        "sifid-192": lambda images: inception.before_pooling(images / 127.5 - 1, 2),
+        "sifid-64": lambda images: inception.before_pooling(images / 127.5 - 1, 64),
+        "sifid-192": lambda images: inception.before_pooling(images / 127.5 - 1, 192),
     }
     return Features("inception", 2048, 299, network, device, INCEPTION_SHA256, resize, maps)
 

@@ -7,17 +7,19 @@ import os
 import urllib.request
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from data.errors import CorruptError, InputError, UnsafeError, UsageError
+from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
 from data.storage import write_bytes
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 _MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
+_POOLINGS = {64: 1, 192: 2}  # which max-pooling takes maps of so many channels
 
 
 def cache_folder() -> Path:
@@ -47,14 +49,22 @@ class Inception:
         features = self.layers(images).view(len(images), -1)
         return torch.cat([features, (features @ self.class_weights.T).softmax(dim=1)], dim=1)
 
-    def before_pooling(self, images: Tensor, pooling: int) -> Tensor:
-        """Maps before the first or second max-pooling, of 64 or 192 channels: layers that have no weights."""
-        maps, met = images, 0
+    def before_pooling(self, images: Tensor, channels: Literal[64, 192]) -> Tensor:
+        """Maps before the first max-pooling, of 64 channels, or before the second, of 192.
+
+        The poolings are the first layers without weights. Raises `MismatchError` for maps of other channels.
+        """
+        maps, ahead = images, _POOLINGS[channels]
         for layer in self.layers.children():
-            met += not layer.state_dict()
-            if met == pooling:
+            ahead -= not layer.state_dict()
+            if not ahead:
                 break
             maps = layer(maps)
+        if maps.shape[1] != channels:
+            raise MismatchError(
+                f"Inception: has maps of {maps.shape[1]} channels where {channels} were looked for",
+                "use --features offline, and report this",
+            )
         return maps
 
 

@@ -166,13 +166,17 @@ MEASURES: dict[MetricName, Measure] = {
 
 
 def diversity(generated: Rows, real: Rows, decoded: Rows | None, seed: int) -> Entry:
-    """The mean LPIPS of pairs, each (pairs, 1): higher is more diverse, and what real images reach is the aim."""
+    """The mean LPIPS of pairs, each (pairs, 1): higher is more diverse, and what real images reach is the aim.
+
+    Of real images there may be too few for a pair, and then no floors.
+    """
     estimate = _mean(generated, seed, np.inf)
+    floor, decoded_floor = (None if rows is None or not len(rows) else float(rows.mean()) for rows in (real, decoded))
     return {
         "value": estimate.value,
         "interval": estimate.interval,
-        "autoencoder_floor": None if decoded is None else float(decoded.mean()),
-        "real_floor": float(real.mean()),
+        "autoencoder_floor": decoded_floor,
+        "real_floor": floor,
         "num_generated": 2 * len(generated),
         "num_real": 2 * len(real),
         "num_half": None,

@@ -78,11 +78,13 @@ def _kernel_sums(a: Rows, b: Rows, in_a: Exact, in_b: Exact) -> Exact:
 def inception_score(probabilities: Rows, splits: int = 10) -> tuple[float, float]:
     """Mean and deviation over `splits` of exp(mean KL(p(y|x) || p(y))) (Salimans et al. 2016, section 4).
 
-    `probabilities` (n, classes) are of the generated images alone. Biased: it grows with the images in a split.
+    `probabilities` (n, classes) are of the generated images alone. Biased: it grows with the images in a split. The
+    splits are random, the same every time: images sorted by class would have one class in each.
     """
-    splits = min(splits, len(probabilities))
-    bounds = [len(probabilities) * split // splits for split in range(splits + 1)]
-    scores = [np.exp(_information(probabilities[start:stop])) for start, stop in pairwise(bounds)]
+    shuffled = np.random.default_rng(0).permutation(probabilities)
+    splits = min(splits, len(shuffled))
+    bounds = [len(shuffled) * split // splits for split in range(splits + 1)]
+    scores = [np.exp(_information(shuffled[start:stop])) for start, stop in pairwise(bounds)]
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -105,7 +107,7 @@ def ball_counts(points: Rows, centres: Rows, k: int) -> tuple[Indices, NDArray[n
     et al. 2019, eq. 2), density the mean count over k and coverage the share of balls that hold a point (Naeem et al.
     2020, eqs. 3 and 4); recall is precision with the roles exchanged. Needs k + 1 centres.
     """
-    radii = nearest(centres, centres, k, leave_out_itself=True)[0][:, -1]
+    radii = nearest(centres, centres, k, itself=np.arange(len(centres)))[0][:, -1]
     counts, holds = np.zeros(len(points), np.int64), np.zeros(len(centres), bool)
     for rows, distances in _distances(points, centres):
         inside = distances <= radii
@@ -114,16 +116,16 @@ def ball_counts(points: Rows, centres: Rows, k: int) -> tuple[Indices, NDArray[n
     return counts, holds
 
 
-def nearest(points: Rows, others: Rows, k: int, leave_out_itself: bool = False) -> tuple[Exact, Indices]:
+def nearest(points: Rows, others: Rows, k: int, itself: Indices | None = None) -> tuple[Exact, Indices]:
     """Distances to the k nearest of `others`, (n, k) in ascending order, and which they are.
 
-    With `leave_out_itself`, point i is others[i] and no neighbour of itself.
+    With `itself` (n,), point i is others[itself[i]] and no neighbour of itself.
     """
-    k = min(k, len(others) - leave_out_itself)
+    k = min(k, len(others) - (itself is not None))
     found, which = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
     for rows, distances in _distances(points, others):
-        if leave_out_itself:
-            np.fill_diagonal(distances[:, rows], np.inf)
+        if itself is not None:
+            np.put_along_axis(distances, itself[rows, None], np.inf, axis=1)
         candidates = np.argpartition(distances, k - 1, axis=1)[:, :k]
         values = np.take_along_axis(distances, candidates, axis=1)
         order = np.argsort(values, axis=1, kind="stable")

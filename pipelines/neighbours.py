@@ -1,5 +1,6 @@
 """Is it memory? Generated images beside the training images nearest to them in feature space."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,25 +15,31 @@ from pipelines.metrics import Exact, Indices, nearest
 
 NEIGHBOURS = 3
 _ROWS = 10  # of the sheet, the images nearest to a training image first
-_QUERIES = 1000  # whose neighbours are looked for, of each kind
+_QUERIES = 1000  # images of each kind whose neighbours are looked for
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
 _CAPTION = 14  # pixels below each picture
 _DEVIATIONS = 3  # beyond which two samples of distances differ by more than chance
 
 
 class Neighbours(NamedTuple):
-    distances: Exact  # (queries, NEIGHBOURS) of generated images, ascending
+    generated: Indices  # (queries,) whose neighbours these are
+    distances: Exact  # (queries, NEIGHBOURS), ascending
     which: Indices  # (queries, NEIGHBOURS) real images
     among_real: Exact  # (queries,) from a real image to the nearest other
     reconstructed: Exact | None  # (queries,) from a decoded real image to the nearest real one
 
 
-def find_neighbours(fake: Rows, real: Rows, decoded: Rows | None) -> Neighbours:
-    """Of the first `_QUERIES` images of each kind, (n, dim), among all real ones; needs two of these."""
-    distances, which = nearest(fake[:_QUERIES], real, NEIGHBOURS)
-    among_real, _ = nearest(real[:_QUERIES], real, 1, leave_out_itself=True)
-    reconstructed = None if decoded is None else nearest(decoded[:_QUERIES], real, 1)[0][:, 0]
-    return Neighbours(distances, which, among_real[:, 0], reconstructed)
+def find_neighbours(fake: Rows, real: Rows, decoded: Rows | None, seed: int) -> Neighbours:
+    """Of `_QUERIES` random images of each kind, (n, dim), among all real ones; needs two of these.
+
+    Not of the first: files are often sorted, and those of one class may lie closer to each other than others do.
+    """
+    rng = np.random.default_rng([seed, 3])
+    generated, taken = (np.sort(rng.permutation(len(rows))[:_QUERIES]) for rows in (fake, real))
+    distances, which = nearest(fake[generated], real, NEIGHBOURS)
+    among_real, _ = nearest(real[taken], real, 1, itself=taken)
+    reconstructed = None if decoded is None else nearest(decoded[taken], real, 1)[0][:, 0]
+    return Neighbours(generated, distances, which, among_real[:, 0], reconstructed)
 
 
 def summary(found: Neighbours) -> dict[str, Any]:
@@ -68,21 +75,22 @@ def _quantiles(values: Exact) -> list[float]:
     return [float(value) for value in np.percentile(values, _QUANTILES)]
 
 
-def write_neighbours(folder: Path, found: Neighbours, generated: Source, real: Source) -> list[Path]:
-    """folder/neighbours.png and neighbours.json: what `summary` says, and the pictures of the sheet by position."""
-    order = np.argsort(found.distances[:, 0], kind="stable")[:_ROWS]
+def write_neighbours(
+    path: Path, found: Neighbours, generated: Source, real: Source, described: Mapping[str, Any]
+) -> list[Path]:
+    """`path`.png, a sheet, and `path`.json: `described`, what `summary` says, and the sheet's pictures by position."""
+    rows: list[dict[str, Any]] = []
     cells: list[NDArray[np.uint8]] = []
-    for position in order:
-        neighbours, distances = found.which[position], found.distances[position]
-        cells.append(_captioned(generated.images([int(position)])[0], f"#{position}"))
-        pictures = real.images([int(neighbour) for neighbour in neighbours])
-        cells += [_captioned(picture, f"{d:.4g}") for picture, d in zip(pictures, distances, strict=True)]
-    rows = [
-        {"generated": int(i), "real": found.which[i].tolist(), "distances": found.distances[i].tolist()} for i in order
-    ]
-    sheet, numbers = folder / "neighbours.png", folder / "neighbours.json"
+    for query in np.argsort(found.distances[:, 0], kind="stable")[:_ROWS]:
+        position = int(found.generated[query])
+        neighbours, distances = found.which[query].tolist(), found.distances[query].tolist()
+        rows.append({"generated": position, "real": neighbours, "distances": distances})
+        cells.append(_captioned(generated.images([position])[0], f"#{position}"))
+        pictures = zip(real.images(neighbours), distances, strict=True)
+        cells += [_captioned(picture, f"{distance:.4g}") for picture, distance in pictures]
+    sheet, numbers = path.with_suffix(".png"), path.with_suffix(".json")
     save_png(sheet, image_grid(cells, columns=1 + found.which.shape[1]))
-    write_json(numbers, summary(found) | {"sheet": rows})
+    write_json(numbers, {**described, **summary(found), "sheet": rows})
     return [sheet, numbers]
 
 

@@ -8,8 +8,9 @@
 | `gca`          | 50,000    | the training images    | fid     | 64             | Peng et al., section 4          |
 | `single-image` | 10        | the one training image | sifid   | its own        | Peng et al., section 4, fig. 6  |
 
-`giu` and `fastgan` also choose: the best of ten snapshots of one training, and the best of five trainings. That is a
-matter of which runs are scored, and the best of several is no estimate of any of them.
+`giu` and `fastgan` also choose: the best of ten snapshots of one training, and the best of five trainings. The best of
+several is no estimate of any of them. FID and IS come from code that resizes without antialiasing, as was usual before
+clean-fid; SIFID resizes nothing.
 """
 
 from collections.abc import Sequence
@@ -24,19 +25,22 @@ class Protocol(NamedTuple):
     metrics: tuple[MetricName, ...]
     sides: tuple[int, ...]  # that the paper has scores of, in pixels; any when empty
     source: str
+    best_of: tuple[str, str] | None = None  # what was scored several times for the best, and how often
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "accel": Protocol(50_000, ("fid",), (256, 512, 1024), "Liu, Yao, Ren, section 4.4"),
-    "giu": Protocol(50_000, ("is", "fid"), (32, 64), "Tian et al., sections 1 and 5"),
-    "fastgan": Protocol(5_000, ("fid",), (256, 1024), "Liu et al. 2021, section 4"),
+    "giu": Protocol(50_000, ("is", "fid"), (32, 64), "Tian et al., sections 1 and 5", ("snapshot", "ten")),
+    "fastgan": Protocol(5_000, ("fid",), (256, 1024), "Liu et al. 2021, section 4", ("training", "five")),
     "gca": Protocol(50_000, ("fid",), (64,), "Peng et al., section 4"),
     "single-image": Protocol(10, ("sifid",), (), "Peng et al., figure 6"),
 }
 
 
-def departures(name: ProtocolName, num: int, size: int | None, metrics: Sequence[str], features: str) -> list[str]:
-    """In what a measurement is not the paper's, a phrase each; empty when it is."""
+def departures(
+    name: ProtocolName, num: int, size: int | None, metrics: Sequence[str], features: str, resize: str, snapshot: str
+) -> list[str]:
+    """In what a measurement is not the paper's, a phrase each; empty when it is. `snapshot`: which one was scored."""
     protocol = PROTOCOLS[name]
     found = []
     if num != protocol.num:
@@ -47,4 +51,9 @@ def departures(name: ProtocolName, num: int, size: int | None, metrics: Sequence
         found.append(f"without {', '.join(missing)}")
     if features != "inception":
         found.append(f"on {features} features")
+    if resize == "clean" and protocol.metrics != ("sifid",):
+        found.append("resized as clean-fid does")
+    if protocol.best_of:
+        kind, count = protocol.best_of
+        found.append(f"{snapshot if kind == 'snapshot' else f'one {kind}'} instead of the best of {count}")
     return found

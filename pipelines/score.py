@@ -8,6 +8,7 @@ what other images of the same kinds might give (see `intervals`).
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from data.console import finish
 from data.errors import UsageError
 from data.runs import versions
-from data.storage import disk_errors, write_json
+from data.storage import write_json
 from pipelines.coverage import train_classifier
 from pipelines.diversity import PAIRS, LpipsPairs
 from pipelines.feature_cache import FeatureCache
@@ -26,6 +27,7 @@ from pipelines.measures import MEASURES, Entry, Sets, diversity, entries, table
 from pipelines.neighbours import find_neighbours, summary, write_neighbours
 from pipelines.protocols import PROTOCOLS, MetricName, departures
 from pipelines.score_config import ALONE, ScoreConfig, asked_metrics, check_flags, compares_sets
+from pipelines.score_files import comparable_scores, entries_of, scores_file
 from pipelines.score_sets import UNBIASED_FROM, Looking, Opened, cache_key, open_run, open_sets
 from pipelines.sifid import sifid
 from stage1_autoencoder.loop import make_accelerator, on_main
@@ -47,6 +49,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     check_flags(config)
+    target = scores_file(config)
     accelerator = make_accelerator()
     opened = open_run(config, config.run, accelerator) if config.run else open_sets(config, accelerator)
     metrics = _without_hopeless_fid(config, opened, accelerator.is_main_process)
@@ -56,28 +59,55 @@ def score(config: ScoreConfig) -> dict[str, Any]:
 
     def conclude() -> dict[str, Any]:
         scores = _entries(config, metrics, opened, features, looked)
-        differs = _departures(config, opened, metrics)
-        result = {
-            **scores,
-            "num": opened.generated.count,
-            "features": features.name,
-            "weights_sha256": features.weights_sha256,
-            "resize": features.resize,
-            "protocol": config.protocol,
-            "protocol_departures": differs,
-            "reference": opened.reference.name,
-            "reference_fingerprint": opened.reference.fingerprint,
-            "size": opened.reference.size,
-            "seed": config.seed,
-            "wall_sec": round(time.monotonic() - started, 1),
-            "versions": versions() | {"clean-fid": version("clean-fid")},
-        }
-        print("\n".join(table(scores)))
-        _print_remarks(config, metrics, features, opened, differs)
-        _write(config, result, opened, looked.sets)
+        result = _result(config, metrics, opened, features, scores, target)
+        result["wall_sec"] = round(time.monotonic() - started, 1)
+        print("\n".join(table(entries_of(result))))
+        _print_remarks(config, metrics, features, opened, result)
+        _write(config, target, result, opened, looked.sets)
         return result
 
     return on_main(accelerator, conclude)
+
+
+def _result(
+    config: ScoreConfig,
+    metrics: Sequence[MetricName],
+    opened: Opened,
+    features: Features,
+    scores: dict[str, Entry],
+    target: Path | None,
+) -> dict[str, Any]:
+    """All that is told of the scores, and earlier ones of the same settings in the run's own file."""
+    settings = _settings(config, opened, features)
+    earlier = comparable_scores(target, settings) if target and not config.out else {}
+    if kept := {name: entry for name, entry in entries_of(earlier).items() if name not in scores}:
+        print(f"{', '.join(kept)}: measured before, with the same settings")
+    measured = list(dict.fromkeys([*metrics, *earlier.get("metrics", [])]))
+    return {
+        **scores,
+        **kept,
+        **settings,
+        "metrics": measured,
+        "protocol_departures": _departures(config, opened, measured),
+        "reference": opened.reference.name,
+        "versions": versions() | {"clean-fid": version("clean-fid")},
+    }
+
+
+def _settings(config: ScoreConfig, opened: Opened, features: Features) -> dict[str, Any]:
+    """Scores that differ in any of these are not of one measurement."""
+    return {
+        "nimg": opened.nimg,
+        "best": config.best,
+        "num": opened.generated.count,
+        "features": features.name,
+        "weights_sha256": features.weights_sha256,
+        "resize": features.resize,
+        "protocol": config.protocol,
+        "reference_fingerprint": opened.reference.fingerprint,
+        "size": opened.reference.size,
+        "seed": config.seed,
+    }
 
 
 def _without_hopeless_fid(config: ScoreConfig, opened: Opened, show: bool) -> tuple[MetricName, ...]:
@@ -122,7 +152,7 @@ def _look_at_pairs(config: ScoreConfig, opened: Opened, accelerator: Accelerator
 
     def distances(source: Source) -> Rows:
         even = max(2, config.batch_size // 2 * 2)
-        return look_at(source.first(2 * PAIRS), [view], even, accelerator)[0]
+        return look_at(source.drawn(2 * PAIRS, config.seed), [view], even, accelerator)[0]
 
     generated, real = distances(opened.generated), distances(opened.real)
     return generated, real, distances(opened.decoded) if opened.decoded else None
@@ -149,18 +179,25 @@ def _entries(
 def _departures(config: ScoreConfig, opened: Opened, metrics: Sequence[str]) -> list[str]:
     if config.protocol is None:
         return []
-    return departures(config.protocol, opened.generated.count, opened.reference.size, metrics, config.features)
+    snapshot = "the given images" if config.images else f"the {'best by kid' if config.best else 'newest'} snapshot"
+    count, size = opened.generated.count, opened.reference.size
+    return departures(config.protocol, count, size, metrics, config.features, config.resize, snapshot)
 
 
 def _print_remarks(
-    config: ScoreConfig, metrics: Sequence[str], features: Features, opened: Opened, differs: Sequence[str]
+    config: ScoreConfig, metrics: Sequence[str], features: Features, opened: Opened, result: dict[str, Any]
 ) -> None:
     """What of the numbers is not what it may seem. A Frechet distance falls as the count grows, most steeply below
     the number of features."""
     count = min(opened.generated.count, opened.real.count)
     frechet, kernel = features.score_name("fid"), features.score_name("kid")
     if config.protocol:
-        print(" ".join([f"protocol {config.protocol}", ", ".join(differs) or PROTOCOLS[config.protocol].source]))
+        differs = ", ".join(result["protocol_departures"])
+        print(f"protocol {config.protocol} {differs or PROTOCOLS[config.protocol].source}")
+    if "modes" in metrics:
+        factors = result["modes"]["factors"].items()
+        named = ", ".join(f"{factor} {numbers['accuracy']:.0%}" for factor, numbers in factors)
+        print(f"modes: its classifier is right on held-out scenes: {named}")
     if "fid" in metrics and count <= features.dim:
         print(f"warning: {count} images for {features.dim} features: the covariances behind {frechet} are singular")
     if "fid" in metrics and count < UNBIASED_FROM:
@@ -170,17 +207,17 @@ def _print_remarks(
         )
 
 
-def _write(config: ScoreConfig, result: dict[str, Any], opened: Opened, sets: Sets | None) -> None:
-    target = config.out or (config.run / "scores.json" if config.run else None)
+def _write(config: ScoreConfig, target: Path | None, result: dict[str, Any], opened: Opened, sets: Sets | None) -> None:
     wrote = []
     if target:
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, result)
         wrote.append(target)
     if target and sets and sets.generated.features.shape[1]:
-        found = find_neighbours(sets.generated.features, sets.real.features, sets.decoded and sets.decoded.features)
-        wrote += write_neighbours(target.parent, found, opened.generated, opened.real)
+        decoded = sets.decoded and sets.decoded.features
+        found = find_neighbours(sets.generated.features, sets.real.features, decoded, config.seed)
+        path = target.with_name("neighbours-best" if config.best else "neighbours")
+        described = {name: result[name] for name in ("nimg", "best", "features")}
+        wrote += write_neighbours(path, found, opened.generated, opened.real, described)
         if summary(found)["nearer_than_real"]:
             print("warning: generated images are nearer to training images than those are to each other: memory?")
     finish(wrote, ["codegan", "report", "--run", str(config.run)] if config.run else None)

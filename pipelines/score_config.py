@@ -27,6 +27,8 @@ class ScoreConfig:
     """Real images: a folder, .zip, .tar shards, or scenes:N."""
     run: Path | None = None
     """Folder of a trained generator; its images are drawn in memory."""
+    best: bool = False
+    """Score the weights that scored best (`train --score-kimg`) instead of the newest."""
     images: str | None = None
     """Images to score instead of a run: like --data, one name."""
     num: int | None = None
@@ -39,7 +41,7 @@ class ScoreConfig:
     protocol: ProtocolName | None = None
     """Count and metrics of a paper: accel, fid at 50,000 (section 4.4); giu, is and fid at 50,000 (section 5); fastgan,
     fid at 5,000 against all of DATA (section 4); gca, fid at 50,000 and 64 px (section 4); single-image, sifid of 10
-    samples (GCA, figure 6). --num scales it down, and the output says so."""
+    samples (GCA, figure 6). What is otherwise than in the paper, such as --num, is said."""
     force_fid: bool = False
     """Print fid below 2,048 images, where it says more about their number than about the generator."""
     features: FeatureName = "inception"
@@ -66,7 +68,8 @@ class ScoreConfig:
     allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
     """Web servers that DATA, and their redirects, may be read from."""
     out: Path | None = None
-    """File for the scores, and folder for the sheet of neighbours. Default: RUN/scores.json, none with --images."""
+    """File for the scores, and folder for the sheet of neighbours. Default: RUN/scores.json, where other scores of the
+    same settings stay; RUN/scores-PROTOCOL.json, RUN/scores-best.json; none with --images."""
 
 
 def asked_metrics(config: ScoreConfig) -> tuple[MetricName, ...]:
@@ -79,11 +82,13 @@ def compares_sets(metrics: Sequence[str]) -> bool:
 
 def check_flags(config: ScoreConfig) -> None:
     asked = asked_metrics(config)
-    least = MIN_IMAGES if compares_sets(asked) else 1
+    least = MIN_IMAGES if compares_sets(asked) else 2 if "lpips-diversity" in asked else 1
     if (config.run is None) == (config.images is None):
         raise UsageError("score: needs either --run or --images", "give a run folder, or a second set of images")
     if config.run and config.size:
         raise UsageError(f"--size {config.size}: goes with --images, a run has its own size", "leave out --size")
+    if config.images and config.best:
+        raise UsageError("--best: goes with --run, given images have no weights", "leave out --best")
     if config.num is not None and config.num < least:
         raise UsageError(f"--num {config.num}: is too few to compare", f"give at least {least}, better 2048")
     if config.batch_size < 1 or config.seed < 0:

@@ -22,6 +22,7 @@ from pipelines.measures import Seen, distances
 from pipelines.protocols import PROTOCOLS
 from pipelines.sample import load_generator
 from pipelines.score_config import MIN_IMAGES, ScoreConfig, asked_metrics, compares_sets
+from pipelines.sifid import check_pairs
 from stage1_autoencoder.loop import any_rank, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.images import ImageGenerator
@@ -41,8 +42,9 @@ class Opened(NamedTuple):
     decoded: Source | None
     reference: ImageSet
     chosen: Indices  # of the reference
-    singles: tuple[Source, Source]  # generated and real, each image in its own size
+    singles: tuple[Source, Source]  # generated and real for `sifid`, each image in its own size
     autoencoder: Autoencoder | None
+    nimg: int | None  # that the run's generator was trained on
 
 
 def _open_set(config: ScoreConfig, data: str | Sequence[str], size: int | None, accelerator: Accelerator) -> ImageSet:
@@ -51,16 +53,19 @@ def _open_set(config: ScoreConfig, data: str | Sequence[str], size: int | None, 
 
 
 def open_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Opened:
-    pipe = load_generator(run)
+    asked = asked_metrics(config)
+    pipe = load_generator(run, config.best)
     reference = _open_set(config, config.data, pipe.image_size, accelerator)
     by_default = min(max(len(reference), _MIN_DEFAULT), _MAX_DEFAULT)
     num = config.num or (PROTOCOLS[config.protocol].num if config.protocol else by_default)
     chosen = choose(reference, len(reference) if config.protocol else num, config.seed)
-    if compares_sets(asked_metrics(config)):
+    if compares_sets(asked):
         _check_count(reference.name, chosen)
+    if "sifid" in asked:
+        check_pairs(1, len(usable(reference)))  # a generated image has no partner
     generated, real = generated_source(pipe, num, config.seed), set_source(reference, chosen, "real images")
     decoded = decoded_source(pipe.autoencoder, real)
-    return Opened(generated, real, decoded, reference, chosen, (generated, real), pipe.autoencoder)
+    return Opened(generated, real, decoded, reference, chosen, (generated, real), pipe.autoencoder, pipe.nimg)
 
 
 def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:
@@ -74,12 +79,21 @@ def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:
     for images, indices in ((given, from_given), (reference, chosen)):
         if compares_sets(asked):
             _check_count(images.name, indices)
+    if "lpips-diversity" in asked and len(from_given) < 2:
+        raise InputError(f"{given.name}: has {len(from_given)} images, too few for a pair", "give some hundred images")
     generated, real = set_source(given, from_given, "given images"), set_source(reference, chosen, "real images")
     singles = (generated, real)
-    if "sifid" in asked and not config.size:
-        as_they_are = _open_set(config, config.data, None, accelerator)
-        singles = (set_source(own, from_given, generated.label), set_source(as_they_are, chosen, real.label))
-    return Opened(generated, real, None, reference, chosen, singles, None)
+    if "sifid" in asked:
+        partners = reference if config.size else _open_set(config, config.data, None, accelerator)
+        singles = _in_pairs(own, partners, num)
+    return Opened(generated, real, None, reference, chosen, singles, None, None)
+
+
+def _in_pairs(given: ImageSet, real: ImageSet, num: int) -> tuple[Source, Source]:
+    """The first `num` of each in their own order, as image i is compared with image i, or with the only one."""
+    from_given, from_real = usable(given), usable(real)
+    check_pairs(len(from_given), len(from_real))
+    return set_source(given, from_given[:num], "given images"), set_source(real, from_real[:num], "real images")
 
 
 def generated_source(pipe: ImageGenerator, num: int, seed: int) -> Source:
@@ -87,10 +101,14 @@ def generated_source(pipe: ImageGenerator, num: int, seed: int) -> Source:
     return Source("generated images", num, lambda positions: pipe(seeds=[seed + i for i in positions]))
 
 
+def usable(images: ImageSet) -> Indices:
+    """All but the overview that `codegan sample` adds, in the set's order."""
+    return np.array([index for index, key in enumerate(images.keys) if key != "grid.png"], np.int64)
+
+
 def choose(images: ImageSet, num: int, seed: int) -> Indices:
-    """At most `num` images, a seeded subset in the set's order; the overview that `codegan sample` adds is not one."""
-    usable = np.array([index for index, key in enumerate(images.keys) if key != "grid.png"], np.int64)
-    return np.sort(np.random.default_rng([seed, 0]).permutation(usable)[:num])
+    """At most `num` of the usable images, a seeded subset in the set's order."""
+    return np.sort(np.random.default_rng([seed, 0]).permutation(usable(images))[:num])
 
 
 def set_source(images: ImageSet, chosen: Indices, label: str) -> Source:

@@ -34,18 +34,19 @@ def places(maps: Maps, image_u8: Images, device: torch.device) -> Rows:
     return vectors
 
 
+def check_pairs(generated: int, real: int) -> None:
+    """Raises `InputError` for images, by number, that cannot be compared one by one."""
+    if real not in (1, generated):
+        partners = f", or {generated:,} in the same order" if generated > 1 else " of the training"
+        raise InputError(
+            f"sifid: compares one by one, and there are {real:,} real images", f"give the one real image{partners}"
+        )
+
+
 def sifid(
     features: Features, generated: Source, real: Source, decoded: Source | None, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Entries by name: the mean over generated images of the distance to the real one, or to that in their place.
-
-    Raises `InputError` for several real images of another number.
-    """
-    if real.count not in (1, generated.count):
-        raise InputError(
-            f"sifid: compares one by one, and there are {generated.count} images for {real.count} real ones",
-            "give one real image, or as many as are compared",
-        )
+    """Entries by name: the mean over generated images of the distance to the real one, or to that in their place."""
     result: dict[str, dict[str, Any]] = {}
     for name, maps in features.maps.items():
         seen = [places(maps, real.images([i])[0], features.device) for i in range(real.count)]

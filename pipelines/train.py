@@ -1,7 +1,5 @@
 """`codegan train`: the trainer of stage two, and the scores of its snapshots, of which it knows nothing itself."""
 
-from collections.abc import Callable
-
 from accelerate import Accelerator
 
 from data.errors import MismatchError
@@ -9,7 +7,6 @@ from data.images import open_images
 from data.latents import LatentStore
 from stage1_autoencoder.loop import scan_share
 from stage2_codegen import train as stage2
-from stage2_codegen.images import ImageGenerator
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants.contract import VariantConfig
 
@@ -21,13 +18,11 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     stage2.train(name, config, snapshot_scores)
 
 
-def snapshot_scores(
-    config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator
-) -> Callable[[ImageGenerator], dict[str, float]]:
+def snapshot_scores(config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator) -> stage2.Scorer:
     """A measure of generators against the images the store was made of, on the same seeds and images every time.
 
-    The kernel distance comes first. All processes call both functions. Raises like `codegan score`, for weights and
-    data that cannot be used.
+    The kernel distance comes first. Its settings are those that may change when a run is resumed. All processes call
+    both functions. Raises like `codegan score`, for weights and data that cannot be used.
     """
     from pipelines.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
     from pipelines.features import load_features
@@ -48,4 +43,7 @@ def snapshot_scores(
             "give it back its files, or train without --score-kimg and score afterwards",
         )
     real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
-    return lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator)
+    return stage2.Scorer(
+        lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator),
+        {"num": config.score_num, "features": features.name, "weights_sha256": features.weights_sha256},
+    )

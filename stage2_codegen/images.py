@@ -22,9 +22,17 @@ from stage2_codegen.variants.contract import CodeGenerator
 class ImageGenerator:
     """Draws codes with a trained generator and decodes them to full-resolution images."""
 
-    def __init__(self, generator: CodeGenerator, scale: CodeScale, autoencoder: Autoencoder, image_size: int) -> None:
+    def __init__(
+        self,
+        generator: CodeGenerator,
+        scale: CodeScale,
+        autoencoder: Autoencoder,
+        image_size: int,
+        nimg: int | None = None,
+    ) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
         self.image_size = image_size  # pixels a side
+        self.nimg = nimg  # that it was trained on; None while it still is
 
     @classmethod
     def load(cls, run: str | Path, best: bool = False) -> Self:
@@ -51,7 +59,7 @@ class ImageGenerator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         autoencoder.to(device).to(memory_format=torch.channels_last)
-        return cls(generator, CodeScale.from_json(config["scale"]), autoencoder, config["image_size"])
+        return cls(generator, CodeScale.from_json(config["scale"]), autoencoder, config["image_size"], config["nimg"])
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """z (n, z_dim), row i a function of seeds[i] alone."""

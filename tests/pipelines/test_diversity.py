@@ -11,6 +11,7 @@ from data.errors import InputError, UsageError
 from pipelines import diversity
 from pipelines.diversity import LpipsPairs
 from pipelines.feature_pass import Source, look_at
+from pipelines.measures import diversity as diversity_of
 from stage1_autoencoder.loop import make_accelerator
 
 CPU = torch.device("cpu")
@@ -28,6 +29,14 @@ def test_each_image_is_compared_with_one_other(tmp_path: Path, monkeypatch: pyte
     (rows,) = look_at(source, [view], 4, make_accelerator())
     expected = [np.abs(images[i].astype(float) - images[i + 1]).mean() / 127.5 for i in (0, 2, 4)]
     np.testing.assert_allclose(rows[:, 0], expected, rtol=1e-5)
+
+
+def test_of_too_few_real_images_there_are_no_floors() -> None:
+    rows, none = np.array([[0.5], [0.75]], np.float32), np.zeros((0, 1), np.float32)
+    entry = diversity_of(rows, none, none, 0)
+    assert (entry["value"], entry["real_floor"], entry["autoencoder_floor"]) == (0.625, None, None)
+    assert (entry["num_generated"], entry["num_real"]) == (4, 0)
+    assert diversity_of(rows, rows, rows, 0)["real_floor"] == 0.625
 
 
 def test_without_weights_it_is_said_how_to_get_them(tmp_path: Path) -> None:

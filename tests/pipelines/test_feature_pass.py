@@ -42,8 +42,16 @@ def test_every_image_is_seen_once_and_in_order_by_every_view() -> None:
     assert one[:, 0].tolist() == list(range(23))
     assert one[:, 1].tolist() == [5] * 20 + [3] * 3
     np.testing.assert_array_equal(one, two)
-    (few,) = look_at(Source("images", 23, numbered).first(4), [Means()], 5, make_accelerator())
-    assert len(few) == 4
+
+
+def test_drawn_images_are_others_in_random_order_the_same_every_time() -> None:
+    def seen(count: int, seed: int) -> list[float]:
+        (rows,) = look_at(Source("images", 23, numbered).drawn(count, seed), [Means()], 5, make_accelerator())
+        return rows[:, 0].tolist()
+
+    assert sorted(seen(30, 0)) == list(range(23)) != seen(30, 0)
+    assert seen(4, 0) == seen(4, 0) != seen(4, 1)
+    assert len(set(seen(4, 0))) == 4
 
 
 def test_images_are_made_while_others_are_looked_at() -> None:

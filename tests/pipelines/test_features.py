@@ -16,7 +16,9 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from cleanfid import features as cleanfid_features
 from cleanfid import fid as cleanfid
+from cleanfid.inception_pytorch import InceptionV3 as CleanFidInception
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
+from pipelines import features as features_module
 from pipelines import inception as inception_module
 from pipelines.features import Features, load_features
 from pipelines.metrics import frechet_distance, kernel_distance
@@ -178,6 +181,19 @@ def test_legacy_resizing_is_clean_fid_s_and_differs_from_clean(offline: Features
     small = textures(2, size=256)
     legacy = dataclasses.replace(offline, resize="legacy_pytorch")
     assert (legacy.prepare(small) - offline.prepare(small)).abs().max() > 5
+
+
+def test_legacy_inputs_are_scaled_as_clean_fid_scales_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = CleanFidInception.__new__(CleanFidInception)  # of which only what its layers would see is left
+    nn.Module.__init__(network)
+    network.blocks, network.output_blocks, network.last_needed_block = nn.ModuleList([nn.Identity()]), [0], 0
+    network.resize_input, network.normalize_input = False, True
+    monkeypatch.setattr(cleanfid_features, "InceptionV3", lambda output_blocks, resize_input: network)
+    monkeypatch.setattr(features_module, "Inception", lambda weights, device: lambda images: images)
+    pixels = torch.arange(256.0).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    theirs = cleanfid_features.build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)(pixels)
+    ours = load_features("inception", None, CPU, "legacy_pytorch").network(pixels)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_class_probabilities_are_those_of_the_last_layer_without_its_bias(trusted: Path) -> None:

@@ -41,6 +41,18 @@ def test_frechet_distance_equals_clean_fids(n: int, dim: int) -> None:
     assert frechet_distance(a, b) == pytest.approx(cleanfid.fid_from_feats(a, b), rel=tolerance)
 
 
+@pytest.mark.parametrize(("n", "dim"), [(5, 24), (20, 64), (64, 64)])
+def test_frechet_distance_of_singular_covariances_is_that_of_their_eigenvalues(n: int, dim: int) -> None:
+    rng = np.random.default_rng(10)
+    a, b = correlated(rng, n, dim), correlated(rng, n + 3, dim, scale=1.2, shift=0.1)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
+    expected = np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("n", [5, 300])
 def test_frechet_distance_is_symmetric_and_zero_only_for_equal_moments(n: int) -> None:
     rng = np.random.default_rng(1)
@@ -143,9 +155,10 @@ def test_precision_recall_density_and_coverage_are_those_of_prdc() -> None:
 
 def test_nearest_leaves_an_image_out_of_its_own_neighbours() -> None:
     rows = np.array([[0.0], [1.0], [1.0], [5.0]])
-    distances, which = nearest(rows, rows, 2, leave_out_itself=True)
+    distances, which = nearest(rows, rows, 2, itself=np.arange(4))
     assert distances.tolist() == [[1, 1], [0, 1], [0, 1], [4, 4]]
     assert which[1, 0] == 2
+    assert nearest(rows[[3, 1]], rows, 1, itself=np.array([3, 1]))[0].tolist() == [[4], [0]]
     assert nearest(rows, rows[:1], 3)[0].shape == (4, 1)  # there is only one
 
 
@@ -156,12 +169,21 @@ def softmax(logits: Rows) -> Rows:
 
 def test_inception_score_equals_loops_and_its_bounds() -> None:
     probabilities = softmax(np.random.default_rng(9).normal(0, 2, size=(43, 7)))
+    shuffled = [probabilities[i] for i in np.random.default_rng(0).permutation(43)]
     scores = []
     for split in range(4):
-        part = probabilities[43 * split // 4 : 43 * (split + 1) // 4]
+        part = shuffled[43 * split // 4 : 43 * (split + 1) // 4]
         mean = [sum(row[c] for row in part) / len(part) for c in range(7)]
         divergences = [sum(p * np.log(p / m) for p, m in zip(row, mean, strict=True)) for row in part]
         scores.append(np.exp(sum(divergences) / len(part)))
     assert inception_score(probabilities, 4) == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-12)
     assert inception_score(np.full((20, 5), 0.2)) == pytest.approx((1, 0))  # says nothing
-    assert inception_score(np.tile(np.eye(5), (10, 1)), 10) == pytest.approx((5, 0))  # sure of it, and all five
+    assert inception_score(np.tile(np.eye(5), (10, 1)), 1) == pytest.approx((5, 0))  # sure of it, and all five
+
+
+def test_inception_score_does_not_depend_on_whether_images_are_sorted_by_class() -> None:
+    in_order = np.repeat(np.eye(10), 100, axis=0)
+    mixed = np.random.default_rng(11).permutation(in_order)
+    assert inception_score(in_order)[0] == pytest.approx(inception_score(mixed)[0], rel=0.02)
+    assert inception_score(in_order)[0] > 9
+    assert inception_score(in_order) == inception_score(in_order)

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines import neighbours
 from pipelines.feature_pass import Source
 from pipelines.neighbours import find_neighbours, summary, write_neighbours
 
@@ -20,7 +22,7 @@ def grey(level: int) -> Source:
 
 def test_distances_and_positions_equal_a_double_loop() -> None:
     fake = RNG.normal(size=(20, 8)).astype(np.float32)
-    found = find_neighbours(fake, REAL, None)
+    found = find_neighbours(fake, REAL, None, 0)
     for i, row in enumerate(fake):
         apart = [float(np.linalg.norm(row.astype(float) - other)) for other in REAL]
         order = np.argsort(apart)[:3]
@@ -34,20 +36,47 @@ def test_distances_and_positions_equal_a_double_loop() -> None:
 
 def test_fresh_samples_are_as_far_as_real_ones_are_apart_and_copies_are_near() -> None:
     fresh, copies = RNG.normal(size=(200, 8)), REAL[RNG.integers(60, size=50)] + RNG.normal(0, 0.01, (50, 8))
-    found = find_neighbours(fresh.astype(np.float32), REAL, None)
+    found = find_neighbours(fresh.astype(np.float32), REAL, None, 0)
     assert not summary(found)["nearer_than_real"]
     pairs = [a < b for a in found.distances[:, 0] for b in found.among_real]
     assert summary(found)["probability_nearer"] == sum(pairs) / len(pairs)
-    memory = summary(find_neighbours(copies.astype(np.float32), REAL, REAL + np.float32(0.01)))
+    memory = summary(find_neighbours(copies.astype(np.float32), REAL, REAL + np.float32(0.01), 0))
     assert memory["nearer_than_real"]
     assert memory["closer_than_5_percent_of_real"] == 1
     assert memory["reconstructed_to_real"]["50"] < memory["real_to_real"]["0"]
 
 
+def test_a_perfect_generator_is_no_memory_where_files_are_sorted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of the first cluster are far from each other, those of the second near."""
+    monkeypatch.setattr(neighbours, "_QUERIES", 200)
+
+    def clusters() -> NDArray[np.float32]:
+        return np.concatenate([RNG.normal(0, 5, (200, 8)), RNG.normal(40, 0.1, (200, 8))]).astype(np.float32)
+
+    fake, real = clusters(), clusters()
+    found = find_neighbours(fake, real, real, 0)
+    assert not summary(find_neighbours(RNG.permutation(fake), real, None, 0))["nearer_than_real"]
+    assert not summary(found)["nearer_than_real"]
+    assert len(set(found.generated)) == 200
+    for query, position in enumerate(found.generated):
+        expected = np.sort(np.linalg.norm(real.astype(float) - fake[position], axis=1))[:3]
+        np.testing.assert_allclose(found.distances[query], expected, rtol=1e-4, atol=1e-4)
+    assert found.reconstructed is not None
+    assert found.reconstructed.max() < 1e-3  # decoded images are those of the real ones
+    assert found.among_real.min() > 0
+    write_neighbours(tmp_path / "near", found, grey(10), grey(200), {})
+    nearest = found.generated[found.distances[:, 0].argmin()]
+    assert json.loads((tmp_path / "near.json").read_text())["sheet"][0]["generated"] == nearest
+
+
 def test_the_sheet_shows_the_nearest_first_each_beside_three_training_images(tmp_path: Path) -> None:
     fake: NDArray[np.float32] = np.concatenate([REAL[:2] + 3, REAL[5:6], REAL[:12] + 1]).astype(np.float32)
-    found = find_neighbours(fake, REAL, None)
-    sheet, numbers = write_neighbours(tmp_path, found, grey(10), grey(200))
+    found = find_neighbours(fake, REAL, None, 0)
+    sheet, numbers = write_neighbours(tmp_path / "near", found, grey(10), grey(200), {"nimg": 7})
+    assert (sheet, numbers) == (tmp_path / "near.png", tmp_path / "near.json")
+    assert json.loads(numbers.read_text())["nimg"] == 7
     rows = json.loads(numbers.read_text())["sheet"]
     assert len(rows) == 10
     assert rows[0]["generated"] == 2  # the copy

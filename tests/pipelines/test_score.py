@@ -1,7 +1,12 @@
 """The verb reports each distance under its true name, with floors and counts, and refuses what it cannot compare."""
 
 import json
-from collections.abc import Iterable
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +56,8 @@ class FakeGenerator:
 
     image_size = SIZE
 
-    def __init__(self) -> None:
+    def __init__(self, nimg: int = 4000) -> None:
+        self.nimg = nimg
         self.autoencoder = FakeAutoencoder()
         self.seeds: list[int] = []
 
@@ -62,8 +68,8 @@ class FakeGenerator:
 
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
-    made = FakeGenerator()
-    monkeypatch.setattr(score_sets, "load_generator", lambda run: made)
+    made, best = FakeGenerator(), FakeGenerator(nimg=3000)
+    monkeypatch.setattr(score_sets, "load_generator", lambda run, of_best: best if of_best else made)
     return made
 
 
@@ -99,6 +105,8 @@ def test_a_run_is_scored_against_all_real_images_beside_both_floors(
     assert generator.seeds[:30] == list(range(30))
     assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
     assert (result["num"], result["features"], result["reference"]) == (30, "offline", SCENES[0])
+    near = json.loads((tmp_path / "neighbours.json").read_text())
+    assert result["nimg"] == near["nimg"] == 4000
     printed = capsys.readouterr().out
     for name in ("scores.json", "neighbours.png", "neighbours.json"):
         assert f"wrote {tmp_path / name}\n" in printed
@@ -196,25 +204,202 @@ def test_a_scaled_down_protocol_says_so(
     result = score(configuration(run=tmp_path, num=12, features="inception", protocol="giu"))
     assert {"is", "kid"} < result.keys()
     assert result["is"]["num_real"] == 24  # all of them, whatever --num
-    assert result["protocol_departures"] == ["at 12 instead of 50,000", "without fid"]
-    assert "protocol giu at 12 instead of 50,000, without fid" in capsys.readouterr().out
+    assert result["protocol_departures"] == [
+        "at 12 instead of 50,000",
+        "without fid",
+        "resized as clean-fid does",
+        "the newest snapshot instead of the best of ten",
+    ]
+    assert "protocol giu at 12 instead of 50,000, without fid, resized" in capsys.readouterr().out
     single = score(configuration(run=tmp_path, data=("scenes:1",), features="inception", protocol="single-image"))
     assert single["protocol_departures"] == []
     assert single["sifid-192"]["num_generated"] == 10
 
 
 def test_mode_coverage_is_reported_by_factor_with_the_accuracy_behind_it(
-    generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(coverage, "_TRAINING", 64)
     monkeypatch.setattr(coverage, "_HELD_OUT", 16)
     result = score(configuration(run=tmp_path, num=24, metrics=("modes",)))
     assert 0 <= result["modes"]["value"] <= 1
     sky = result["modes"]["factors"]["sky"]
+    assert f"held-out scenes: sky {sky['accuracy']:.0%}, ground" in capsys.readouterr().out
     assert {"total_variation", "real_floor", "autoencoder_floor", "accuracy", "values", "values_covered"} == sky.keys()
     assert not (tmp_path / "neighbours.png").exists()  # no features were needed
     with pytest.raises(UsageError, match="no known factors"):
         score(configuration(data=("photos/",), run=tmp_path, metrics=("modes",)))
+
+
+def stored(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_second_measurement_adds_its_scores_to_those_of_the_same_settings(
+    generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = configuration(run=tmp_path, num=16, metrics=("kid",))
+    kid = score(one)["kd-offline"]
+    result = score(replace(one, metrics=("precision-recall",)))
+    assert json.loads(json.dumps(result)) == stored(tmp_path / "scores.json")
+    assert result["kd-offline"] == json.loads(json.dumps(kid))
+    assert result["metrics"] == ["precision-recall", "kid"]
+    printed = capsys.readouterr().out
+    assert "kd-offline: measured before, with the same settings" in printed
+    assert "replaced" not in printed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num": 12}, {"seed": 1}, {"resize": "legacy_pytorch"}, {"data": ("scenes:25",)}, {"nimg": 8000}],
+)
+def test_scores_of_other_settings_are_replaced_and_it_is_said(
+    changes: dict[str, Any], generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = configuration(run=tmp_path, num=16, metrics=("kid",))
+    score(one)
+    generator.nimg = changes.get("nimg", generator.nimg)
+    flags = {name: value for name, value in changes.items() if name != "nimg"}
+    assert "kd-offline" not in score(replace(one, metrics=("fid",), **flags))
+    changed = "reference_fingerprint" if "data" in changes else next(iter(changes))
+    assert f"scores.json: the kd-offline in it, of other {changed}, is replaced" in capsys.readouterr().out
+    assert "kd-offline" not in stored(tmp_path / "scores.json")
+
+
+@pytest.mark.usefixtures("colours", "generator")
+def test_a_protocol_s_scores_and_those_of_the_best_weights_are_kept_apart(tmp_path: Path) -> None:
+    plain = configuration(run=tmp_path, num=16, features="inception")
+    score(plain)
+    best = score(replace(plain, best=True))
+    protocol = score(replace(plain, protocol="giu"))
+    added = score(replace(plain, protocol="giu", metrics=("fid",), force_fid=True))
+    assert {"fid", "is"} < added.keys()
+    assert "without fid" in protocol["protocol_departures"]
+    assert not any("without" in departure for departure in added["protocol_departures"])
+    of_best = score(replace(plain, protocol="giu", best=True))
+    assert "the best by kid snapshot instead of the best of ten" in of_best["protocol_departures"]
+    written = {path.name: stored(path) for path in tmp_path.glob("scores*.json")}
+    assert written.keys() == {"scores.json", "scores-best.json", "scores-giu.json", "scores-giu-best.json"}
+    assert {name: (found["nimg"], found["best"]) for name, found in written.items()} == {
+        "scores.json": (4000, False),
+        "scores-best.json": (3000, True),
+        "scores-giu.json": (4000, False),
+        "scores-giu-best.json": (3000, True),
+    }
+    assert written["scores-best.json"]["kid"]["value"] == best["kid"]["value"]
+    assert stored(tmp_path / "neighbours.json")["nimg"] == 4000
+    assert stored(tmp_path / "neighbours-best.json")["nimg"] == 3000
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(generator: FakeGenerator, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for out, problem in ((tmp_path, "is a folder"), (tmp_path / "file/scores.json", "cannot be written")):
+        with pytest.raises(UsageError, match=problem):
+            score(configuration(run=tmp_path, num=8, out=out))
+    for content in ("[1]", "{"):
+        (tmp_path / "scores.json").write_text(content)
+        with pytest.raises(CorruptError, match=r"scores\.json") as raised:
+            score(configuration(run=tmp_path, num=8))
+        assert "delete this file" in raised.value.fix
+        assert (tmp_path / "scores.json").read_text() == content
+    assert generator.seeds == []
+
+
+class Brightness:
+    """Stands for LPIPS: how much lighter one image of a pair is."""
+
+    def __init__(self, vgg_weights: Path | None, device: torch.device) -> None:
+        pass
+
+    def prepare(self, images_u8: Images) -> Tensor:
+        return torch.from_numpy(images_u8).float()
+
+    def look(self, prepared: Tensor) -> NDArray[np.float32]:
+        means = prepared.mean(dim=(1, 2, 3))
+        return (means[0 : len(means) // 2 * 2 : 2] - means[1::2]).abs()[:, None].numpy()
+
+
+def test_pairs_are_of_random_images_and_one_image_is_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_module, "LpipsPairs", Brightness)
+    flat = [np.full((3, 16, 16), level, np.uint8) for level in [0] * 20 + [100] * 20]  # sorted, as files often are
+    given = folder_of(tmp_path / "given", flat)
+    alone = folder_of(tmp_path / "alone", flat[:1])
+    entry = score(configuration(images=given, data=(given,), metrics=("lpips-diversity",)))["lpips-diversity"]
+    for name in ("value", "real_floor"):
+        assert 20 < entry[name] < 80
+    out = tmp_path / "scores.json"
+    one_real = configuration(images=given, data=(alone,), metrics=("lpips-diversity",), out=out)
+    assert score(one_real)["lpips-diversity"]["real_floor"] is None
+    assert stored(out)["lpips-diversity"]["num_real"] == 0
+    with pytest.raises(InputError, match="too few for a pair"):
+        score(replace(one_real, images=alone, data=(given,)))
+
+
+@pytest.mark.usefixtures("generator")
+def test_sifid_compares_image_by_image_in_the_order_of_the_files(tmp_path: Path) -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (3, 40, 44 + i)).astype(np.uint8) for i in range(9)]
+    given, real = (folder_of(tmp_path / name, images) for name in ("given", "real"))
+    save_png(tmp_path / "given/grid.png", images[0])
+    config = configuration(images=given, data=(real,), metrics=("sifid",), num=3)
+    for size in (None, 40):
+        entry = score(replace(config, size=size))["sifid-offline"]
+        assert entry["value"] < 1e-9
+        assert (entry["num_generated"], entry["num_real"]) == (3, 3)
+    (tmp_path / "real/000008.png").unlink()
+    with pytest.raises(InputError, match="there are 8 real images"):
+        score(config)
+    with pytest.raises(InputError, match="there are 8 real images") as raised:
+        score(configuration(run=tmp_path, data=(real,), metrics=("sifid",), num=8))
+    assert "the one real image of the training" in raised.value.fix
+
+
+def test_scoring_a_run_writes_nothing_but_its_files_and_the_cache(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No generated image ever touches the disk but on the sheet of neighbours."""
+    run, home, temporary, cache = (tmp_path / name for name in ("run", "home", "temporary", "cache"))
+    shutil.copytree(trained_run / "weights", run / "weights")
+    home.mkdir()
+    temporary.mkdir()
+    for name, folder in (("HOME", home), ("XDG_CACHE_HOME", home), ("TMPDIR", temporary), ("CODEGAN_CACHE", cache)):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    installed = Path(torch.__file__).parents[1]
+    watched = files_of(tmp_path), files_of(installed)
+    opened: list[str] = []
+    with opened_for_writing(opened):
+        score(configuration(run=run, num=8, data=("scenes:8",)))
+    new = {path.relative_to(tmp_path).as_posix() for path in files_of(tmp_path) - watched[0]}
+    results = {"run/scores.json", "run/neighbours.png", "run/neighbours.json"}
+    assert {name for name in new if not name.startswith("cache/features/")} == results
+    assert {Path(name).suffix for name in new - results} == {".safetensors"}
+    assert files_of(installed) == watched[1]
+    partials = {Path(path).name for path in opened if not Path(path).is_dir() and "__pycache__" not in path}
+    assert {name.split("-", 2)[-1] for name in partials} == {Path(name).name for name in new}
+
+
+def files_of(folder: Path) -> set[Path]:
+    found = os.walk(folder)
+    return {Path(parent, name) for parent, _, names in found for name in names if "__pycache__" not in parent}
+
+
+@contextmanager
+def opened_for_writing(paths: list[str]) -> Iterator[None]:
+    """Collects what Python opens to write or makes anew; the hook itself cannot be taken away again."""
+    watching = True
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event == "open" and isinstance(arguments[0], str | os.PathLike):
+            flags = arguments[2] or 0
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                paths.append(os.fspath(arguments[0]))
+
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        watching = False
 
 
 def test_features_of_real_images_are_computed_once_and_again_for_other_data(
@@ -279,6 +464,8 @@ def test_given_images_of_mixed_sizes_are_fitted_to_their_median_and_it_is_said(
         {"images": "images", "metrics": ("is",)},
         {"images": "images", "metrics": ("sifid",), "features": "squeezenet"},
         {"images": "images", "cache": "cache", "no_cache": True},
+        {"images": "images", "best": True},
+        {"images": "images", "metrics": ("lpips-diversity",), "num": 1},
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changes: dict[str, Any]) -> None:

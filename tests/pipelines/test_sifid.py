@@ -7,11 +7,11 @@ from cleanfid.fid import frechet_distance as their_frechet_distance
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.errors import CorruptError, InputError
+from data.errors import CorruptError, InputError, MismatchError
 from pipelines.feature_pass import Source
 from pipelines.features import Features, load_features
 from pipelines.inception import Inception
-from pipelines.sifid import places, sifid
+from pipelines.sifid import check_pairs, places, sifid
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -47,8 +47,14 @@ def test_the_distance_is_that_of_gaussians_over_all_places_averaged_over_images(
 def test_several_images_are_compared_one_by_one_and_equal_ones_are_at_zero() -> None:
     entry = sifid(FEATURES, source(IMAGES), source(IMAGES), source(IMAGES[::-1]), 0)["sifid-5"]
     assert entry["value"] < 1e-9 < entry["autoencoder_floor"]
-    with pytest.raises(InputError, match="4 images for 2 real ones"):
-        sifid(FEATURES, source(IMAGES), source(IMAGES[:2]), None, 0)
+
+
+def test_images_without_partners_are_refused() -> None:
+    check_pairs(4, 4)
+    check_pairs(4, 1)
+    with pytest.raises(InputError, match="there are 2 real images") as raised:
+        check_pairs(4, 2)
+    assert "or 4 in the same order" in raised.value.fix
 
 
 def test_places_that_are_not_finite_are_an_error() -> None:
@@ -67,5 +73,14 @@ def test_inception_s_maps_end_before_its_first_and_second_pooling() -> None:
     inception.layers = nn.Sequential(first, nn.MaxPool2d(3, 2), second, nn.MaxPool2d(3, 2), nn.Conv2d(192, 8, 1))
     images = torch.randn(1, 3, 20, 31, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(inception.before_pooling(images, 1), first(images))
-        assert torch.equal(inception.before_pooling(images, 2), second(functional.max_pool2d(first(images), 3, 2)))
+        assert torch.equal(inception.before_pooling(images, 64), first(images))
+        assert torch.equal(inception.before_pooling(images, 192), second(functional.max_pool2d(first(images), 3, 2)))
+
+
+def test_a_layer_without_weights_that_is_no_pooling_is_an_error() -> None:
+    inception = Inception.__new__(Inception)
+    inception.layers = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(3, 2))
+    with pytest.raises(MismatchError, match="32 channels where 64"):
+        inception.before_pooling(torch.zeros(1, 3, 20, 20), 64)
+    with pytest.raises(MismatchError, match="64 channels where 192"):
+        inception.before_pooling(torch.zeros(1, 3, 20, 20), 192)

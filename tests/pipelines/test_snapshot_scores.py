@@ -1,7 +1,6 @@
 """Scores while training: they are those of `codegan score`'s functions, and the best weights are kept."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pipelines.metrics import frechet_distance, kernel_distance
 from pipelines.sample import load_generator
 from pipelines.train import TrainConfig, train
 from stage1_autoencoder.encode import EncodeConfig, encode
-from stage2_codegen.train import _is_best
+from stage2_codegen.train import Scorer, _is_best
 from stage2_codegen.train import train as train_unscored
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, assert_same_bits, make_autoencoder
@@ -77,24 +76,39 @@ def test_what_cannot_be_scored_is_refused_before_there_is_a_run(config: TrainCon
     assert not config.out.exists()
 
 
-def test_scores_of_other_features_are_not_compared_and_a_finished_run_can_be_scored(config: TrainConfig) -> None:
+def test_scores_of_other_settings_are_not_compared_and_a_finished_run_can_be_scored(config: TrainConfig) -> None:
     train("accel", replace(config, score_kimg=0.0))
     assert not (config.out / "weights" / "best").exists()
     train("accel", config)
     best = config.out / "weights" / "best" / "config.json"
     described = json.loads(best.read_text())
     assert described["nimg"] == 40
-    assert _is_best(config.out, {"kd-offline": described["scores"]["kd-offline"]}) is False
-    assert _is_best(config.out, {"kid": 1e9}) is True
-    assert _is_best(config.out, {}) is False
+    assert described["score_settings"] == {"num": 8, "features": "offline", "weights_sha256": None}
+    assert _is_best(config.out, described) is False
+    assert _is_best(config.out, described | {"scores": {"kd-offline": -1e9}}) is True
+    assert _is_best(config.out, described | {"scores": {}}) is False
+    for name, value in (("num", 9), ("features", "squeezenet"), ("weights_sha256", "0" * 64)):
+        others = {"score_settings": described["score_settings"] | {name: value}, "scores": {"kd-offline": 1e9}}
+        assert _is_best(config.out, described | others) is True
+
+
+def test_a_run_resumed_with_other_counts_begins_a_new_best(config: TrainConfig) -> None:
+    best = config.out / "weights" / "best" / "config.json"
+    train("accel", replace(config, kimg=0.016))
+    first = json.loads(best.read_text())
+    best.write_text(json.dumps(first | {"scores": {"kd-offline": -1e9}}))
+    (best.parent / "manifest.json").unlink()
+    train("accel", replace(config, kimg=0.032, score_num=4))
+    assert json.loads(best.read_text())["nimg"] == 32
+    assert json.loads(best.read_text())["score_settings"]["num"] == 4
 
 
 def test_a_score_that_fails_costs_nothing_that_was_trained(config: TrainConfig) -> None:
-    def make_scorer(*_: object) -> Callable[[object], dict[str, float]]:
+    def make_scorer(*_: object) -> Scorer:
         def fail(_: object) -> dict[str, float]:
             raise MemoryError
 
-        return fail
+        return Scorer(fail, {})
 
     with pytest.raises(MemoryError):
         train_unscored("accel", config, make_scorer)
