@@ -1,7 +1,7 @@
 """The autoencoder in the box, from its data to its card: the numbers of docs/autoencoder.md.
 
     uv run python -m benchmarks.default_autoencoder prepare --data FOLDER --packages SITE --out FOLDER
-    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--kimg 400]
+    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--kimg 48]
     uv run python -m benchmarks.default_autoencoder export --out FOLDER
     uv run --group benchmarks python -m benchmarks.default_autoencoder measure --out FOLDER [--without-noise RUN]
 
@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from data.checkpoints import load_weights
 from data.images import ImageSet, open_images, save_png
 from data.seeds import derive_seed
 from stage1_autoencoder.default import DEFAULT, save_default
-from stage1_autoencoder.evaluate import reconstruction_table
+from stage1_autoencoder.evaluate import PAPER_MSE, reconstruction_table
 from stage1_autoencoder.networks import Autoencoder
 
 SEED, HELD_OUT = 6, 0.1
@@ -47,10 +47,11 @@ PACKAGED = (
 )
 RECIPE = (
     "--factor 4 --code-channels 16 --width 64 --precision bf16 --batch-size 8 --seed 6 --lr 7e-4 --lr-ramp-kimg 2"
-    " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2"
-    " --adversarial-weight 0.002 --warmup-kimg 100 --discriminator-width 32"
+    " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2 --adversarial-weight 0"
 )
-RECORDED = ("seed", "size", "precision", "batch_size", "lr", "code_noise", "jitter", "adversarial_weight")
+HERE_ONLY = {"kind", "data", "out", "init", "allow_host", "tracker", "threads", "max_skip", "snapshot_kimg"}
+PHOTOGRAPHS = ("flowers", "photos", "packages")
+MEASURED = 64  # held-out photographs of each source and size behind the errors in the package
 
 
 def tar_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -134,18 +135,32 @@ def held_out_sets(out: Path) -> dict[str, ImageSet]:
     return {source: open_images(out / "held-out" / f"{source}.tar") for source in REPEATS}
 
 
+def held_out_errors(autoencoder: Autoencoder, sets: Sequence[ImageSet]) -> dict[str, float]:
+    """By size, the mean squared error of a photograph in [-1, 1], whatever its source."""
+    rows = [
+        row for images in sets for row in reconstruction_table(autoencoder, images, list(PAPER_MSE), limit=MEASURED)
+    ]
+    return {
+        str(size): float(np.average([row["mse"] for row in of_size], weights=[row["count"] for row in of_size]))
+        for size in PAPER_MSE
+        if (of_size := [row for row in rows if row["size"] == size])
+    }
+
+
 def export(out: Path, run: Path) -> None:
     autoencoder = Autoencoder.load(run)
     if (size := 2 * sum(parameter.numel() for parameter in autoencoder.parameters())) > MAX_BYTES:
         raise SystemExit(f"{run}: {size / 1e6:.2f} MB in float16, more than {MAX_BYTES / 1e6:g}")
     config = json.loads((run / "config.json").read_text())
-    about = {"nimg": load_weights(run / "weights").state["nimg"], "recipe": {name: config[name] for name in RECORDED}}
-    folder = save_default(autoencoder.state_dict(), autoencoder.config, **about)
-    photos = held_out_sets(out)["photos"]
+    recipe = {name: value for name, value in config.items() if name not in HERE_ONLY}
+    nimg, sets = load_weights(run / "weights").state["nimg"], held_out_sets(out)
+    errors = held_out_errors(autoencoder, [sets[source] for source in PHOTOGRAPHS])
+    folder = save_default(autoencoder.state_dict(), autoencoder.config, nimg=nimg, recipe=recipe, held_out_mse=errors)
+    photos = sets["photos"]
     full, half = (
         reconstruction_table(one, photos, [256])[0]["psnr"] for one in (autoencoder, Autoencoder.load(DEFAULT))
     )
-    print(f"{folder}: {size / 1e6:.2f} MB, {about['nimg']} crops; held-out photographs at 256 px:")
+    print(f"{folder}: {size / 1e6:.2f} MB, {nimg} crops; held-out photographs at 256 px:")
     print(f"{full:.4f} dB in float32, {half:.4f} dB from the float16 in the package")
 
 
@@ -157,8 +172,10 @@ def measure(out: Path, run: Path | None, without_noise: Path | None) -> None:
         compared["without"] = Autoencoder.load(without_noise)
     measures.reconstruction(autoencoder, sources)
     measures.tolerance(compared, sources["flowers"])
-    measures.codes_of(autoencoder, sources["flowers"])
-    measures.mirrors(autoencoder, sources["flowers"])
+    for name, one in compared.items():
+        print(f"\n{name}:")
+        measures.codes_of(one, sources["flowers"])
+        measures.mirrors(one, sources["flowers"])
     measures.kinds(autoencoder, sources["photos"])
     measures.encode_cost(autoencoder)
 
@@ -170,7 +187,7 @@ def main() -> None:
     preparing.add_argument("--data", type=Path, required=True)
     preparing.add_argument("--packages", type=Path, required=True)
     training = verbs.add_parser("train")
-    training.add_argument("--kimg", type=float, default=400.0)
+    training.add_argument("--kimg", type=float, default=48.0)
     training.add_argument("--code-noise", type=float, default=0.05)
     exporting, measuring = verbs.add_parser("export"), verbs.add_parser("measure")
     measuring.add_argument("--without-noise", type=Path, help="a run of `train --code-noise 0`")

@@ -2,10 +2,12 @@
 
     uv run python -m benchmarks.linear_path DATA [--steps 160] [--width 32]
 
-The same networks, crops and optimiser; in the second run both linear maps are zero and stay so. L1 loss only.
+The same networks, crops and optimiser. In the second run the channels of the latents are not balanced; in the third
+both linear maps are zero and stay so, and the last convolutions start at random instead of at zero. L1 loss only.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,16 +19,41 @@ from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.train import BALANCED_ON
 
 BATCH = 16
 
+type Start = Callable[[Autoencoder, RandomCrops], None]
 
-def final_error(crops: RandomCrops, unseen: torch.Tensor, steps: int, width: int, linear_path: bool) -> float:
+
+def balanced(autoencoder: Autoencoder, crops: RandomCrops) -> None:
+    autoencoder.balance(to_float(torch.from_numpy(crops.batch(0, BALANCED_ON))))
+
+
+def as_it_is(autoencoder: Autoencoder, crops: RandomCrops) -> None:
+    pass
+
+
+def convolutions_alone(autoencoder: Autoencoder, crops: RandomCrops) -> None:
+    weights = dict(autoencoder.named_parameters())
+    for path in ("encoder.patch", "decoder.patch"):
+        torch.nn.init.zeros_(weights[f"{path}.weight"]).requires_grad_(False)
+    for last in ("encoder.layers.8", "decoder.layers.7"):
+        weight = weights[f"{last}.weight"]
+        torch.nn.init.normal_(weight, std=0.1 / weight[0].numel() ** 0.5)
+
+
+STARTS = {
+    "with the linear path": balanced,
+    "with the linear path, channels not balanced": as_it_is,
+    "convolutions alone": convolutions_alone,
+}
+
+
+def final_error(crops: RandomCrops, unseen: torch.Tensor, steps: int, width: int, start: Start) -> float:
     torch.manual_seed(0)
     autoencoder = Autoencoder(width=width).to(memory_format=torch.channels_last)
-    if not linear_path:
-        for path in ("encoder.patch", "decoder.patch"):
-            torch.nn.init.zeros_(autoencoder.get_parameter(f"{path}.weight")).requires_grad_(False)
+    start(autoencoder, crops)
     trained = [parameter for parameter in autoencoder.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 5e-4, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
@@ -57,8 +84,8 @@ def main() -> None:
     unseen = to_float(torch.from_numpy(RandomCrops(images, order[:held_out], 128, seed=0).batch(0, 32)))
     print(f"{describe()}; factor 4, width {options.width}, {options.steps} steps of {BATCH} crops at 128 px\n")
     print("| | MSE in [-1, 1] on unseen crops | PSNR dB |\n|---|---|---|")
-    for name, linear_path in (("with the linear path", True), ("convolutions alone", False)):
-        error = final_error(crops, unseen, options.steps, options.width, linear_path)
+    for name, start in STARTS.items():
+        error = final_error(crops, unseen, options.steps, options.width, start)
         print(f"| {name} | {error:.2e} | {psnr(error):.1f} |")
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks import default_autoencoder as script
+from benchmarks import default_measures
 from benchmarks.default_measures import ssim
 from data.images import open_images
 from stage1_autoencoder import default
@@ -77,15 +78,46 @@ def test_a_run_becomes_the_default(
     assert str(tmp_path) not in json.dumps(about)
 
 
-def test_similarity_is_that_of_scikit_image() -> None:
-    metrics = pytest.importorskip("skimage.metrics")
+def test_similarity_is_the_formula_at_every_place() -> None:
     random = np.random.default_rng(0)
-    images = np.cumsum(random.normal(size=(2, 3, 40, 50)), axis=-1).clip(-4, 4) / 4
-    others = (images + random.normal(scale=0.2, size=images.shape)).clip(-1, 1)
-    expected = [
-        metrics.structural_similarity(
-            x, y, data_range=2, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-        for x, y in zip(images, others, strict=True)
-    ]
-    np.testing.assert_allclose(ssim(torch.from_numpy(images), torch.from_numpy(others)), expected, rtol=1e-6)
+    image = np.cumsum(random.normal(size=(3, 13, 14)), axis=-1).clip(-4, 4) / 4
+    other = (image + random.normal(scale=0.2, size=image.shape)).clip(-1, 1)
+    offsets = np.arange(11) - 5
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    found = []
+    for channel, top, left in np.ndindex(3, 3, 4):
+        x, y = (whole[channel, top : top + 11, left : left + 11] for whole in (image, other))
+        x_mean, y_mean = (weights * x).sum(), (weights * y).sum()
+        x_variance, y_variance = (weights * (x - x_mean) ** 2).sum(), (weights * (y - y_mean) ** 2).sum()
+        covariance = (weights * (x - x_mean) * (y - y_mean)).sum()
+        c1, c2 = 0.02**2, 0.06**2  # (0.01 L)^2 and (0.03 L)^2 of the paper, for a range L of 2
+        contrast = (2 * covariance + c2) / (x_variance + y_variance + c2)
+        found.append((2 * x_mean * y_mean + c1) / (x_mean**2 + y_mean**2 + c1) * contrast)
+    measured = ssim(torch.from_numpy(image)[None], torch.from_numpy(other)[None])
+    np.testing.assert_allclose(measured, [np.mean(found)], rtol=1e-9)
+
+
+def test_every_table_is_printed(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(default_measures, "SAMPLE", 2)
+    monkeypatch.setattr(default_measures, "encode_cost", lambda autoencoder: None)
+    (tmp_path / "pictures").mkdir()
+    for index in range(2):
+        Image.effect_noise((256, 260), 40 + index).convert("RGB").save(tmp_path / "pictures" / f"{index}.png")
+    sets = dict.fromkeys(script.REPEATS, open_images(tmp_path / "pictures"))
+    monkeypatch.setattr(script, "held_out_sets", lambda out: sets)
+    run = tmp_path / "run"
+    train(TrainAEConfig(("scenes:12@32",), run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
+    script.measure(tmp_path, run, without_noise=run)
+    printed = capsys.readouterr().out
+    for words in (
+        "flowers: error",
+        "| without |",
+        "dead channels:",
+        "channels that change their sign",
+        "16-bit grey",
+    ):
+        assert words in printed
+    assert "nan" not in printed
