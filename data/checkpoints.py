@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from data.errors import CodeganError, CorruptError, InputError, MismatchError
-from data.storage import commit_folder, read_json, verify_folder, write_json
+from data.errors import CorruptError, InputError, MismatchError
+from data.storage import commit_folder, discard_folder, read_json, verify_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def save_state(
             _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
         write_json(partial / "state.json", progress._asdict())
     for old in _committed(folder)[keep:]:
-        shutil.rmtree(old)
+        discard_folder(old)
     return path
 
 
@@ -94,21 +94,23 @@ def _committed(folder: Path) -> list[Path]:
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose every byte is right, or None; damaged ones are named in a warning and passed over.
 
-    Raises `CorruptError` when there are checkpoints and none is whole.
+    One that cannot be read counts as damaged. Raises `CorruptError` when there are checkpoints and none is whole.
     """
-    candidates = _committed(folder)
-    failure: CodeganError | None = None
-    for path in candidates:
+    failure = ""
+    for path in _committed(folder):
         try:
             verify_folder(path)
+            tensors = {file.stem: _load_tensors(file) for file in path.glob("*.safetensors")}
+            return Checkpoint(tensors, read_json(path / "state.json"))
         except CorruptError as error:
-            logger.warning("%s; trying an older checkpoint", error.what)
-            failure = error
-            continue
-        tensors = {file.stem: _load_tensors(file) for file in path.glob("*.safetensors")}
-        return Checkpoint(tensors, read_json(path / "state.json"))
-    if failure is not None:
-        raise CorruptError(f"{folder}: no checkpoint is whole ({failure.what})", f"remove {folder} to start anew")
+            failure = error.what
+        except OSError as error:
+            failure = f"{error.filename or path}: cannot be read ({error.strerror})"
+        logger.warning("%s; trying an older checkpoint", failure)
+    if failure:
+        raise CorruptError(
+            f"{folder}: no checkpoint is whole ({failure})", f"mend that, or remove {folder} to start anew"
+        )
     return None
 
 

@@ -72,3 +72,7 @@ class WorkerError(CodeganError):
 
 class Preempted(CodeganError):
     exit_code = 75
+
+
+class Terminated(BaseException):
+    """SIGTERM where no loop waits for it; like `KeyboardInterrupt` for the command line alone to handle."""

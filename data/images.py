@@ -11,7 +11,6 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,7 +21,7 @@ from data.places import shown
 from data.prefetch import prefetch
 from data.scenes import Scenes, parse_scenes
 from data.sources import Entry, Listing, Skip, list_entries
-from data.storage import write_bytes
+from data.storage import crc32c_bytes, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +87,7 @@ def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
 class ImageSet:
     """Pictures by index, sorted by key; every one of them was decoded once when the set was opened.
 
-    Reading is safe from several threads and raises `InputError` when a file has gone or changed for the worse.
+    Reading is safe from several threads and raises `InputError` when a file has gone or its bytes have changed.
     """
 
     name: str  # DATA as given
@@ -182,7 +181,7 @@ def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int
     kept = [(entry, scan) for entry, scan in scanned if not scan.problem]
     skipped = sorted(listing.skipped + [Skip(entry.key, scan.problem) for entry, scan in scanned if scan.problem])
     _check_share(name, len(kept), skipped, max_skip)
-    entries = [entry for entry, _ in kept]
+    entries, checksums = [entry for entry, _ in kept], [scan.crc32c for _, scan in kept]
     labels = [entry.label for entry in entries]
     return ImageSet(
         name=name,
@@ -193,7 +192,7 @@ def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int
         skipped=skipped,
         notes=listing.notes | {entry.key: scan.notes for entry, scan in kept if scan.notes},
         size=size,
-        pil=lambda index: _reload(entries[index]),
+        pil=lambda index: _reload(entries[index], checksums[index]),
     )
 
 
@@ -233,7 +232,7 @@ def _scan(entry: Entry) -> _Scan:
         image, notes = decode(content)
     except Unreadable as reason:
         return _Scan(problem=str(reason))
-    return _Scan(int(google_crc32c.value(content)), image.height, image.width, "; ".join(notes))
+    return _Scan(crc32c_bytes(content), image.height, image.width, "; ".join(notes))
 
 
 def _read(entry: Entry) -> bytes:
@@ -245,13 +244,16 @@ def _read(entry: Entry) -> bytes:
         raise Unreadable(f"cannot be read: {one_line(error)}") from error
 
 
-def _reload(entry: Entry) -> Image.Image:
+def _reload(entry: Entry, checksum: int) -> Image.Image:
+    """What is made of a set carries the fingerprint of its bytes, so other bytes are refused."""
+    fix = "put it back as it was and run the same command again, or begin anew with another --out"
     try:
-        return decode(_read(entry))[0]
+        content = _read(entry)
+        if crc32c_bytes(content) != checksum:
+            raise InputError(f"{entry.key}: has changed since the data was read through", fix)
+        return decode(content)[0]
     except Unreadable as reason:
-        raise InputError(
-            f"{entry.key}: could be read before, but no more: {reason}", "the data changed; run the command again"
-        ) from reason
+        raise InputError(f"{entry.key}: could be read before, but no more: {reason}", fix) from reason
 
 
 def _check_share(name: str, kept: int, skipped: list[Skip], max_skip: float) -> None:

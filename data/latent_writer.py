@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from data.errors import CorruptError, MismatchError, UsageError
 from data.latents import DType, Stored
 from data.places import Place, remove_tree
-from data.seals import BEGUN, FORMAT, JOURNAL, checksum_holds, with_checksum, write_seal
+from data.seals import BEGUN, FORMAT, JOURNAL, journal_entries, read_checked, with_checksum, write_seal
 from data.shards import array_files, shard_bytes, shard_name
-from data.storage import crc32_of, damage, read_json, remove_partials, size_damage, write_bytes, write_json
+from data.storage import crc32_of, damage, remove_partials, size_damage, write_bytes, write_json
 
 _INT8_STEPS = 127
 _SHARD_BYTES = 1 << 25
@@ -51,30 +51,48 @@ class LatentWriter:
         """Start a store of `count` latents, or go on with an unsealed one.
 
         `metadata` is kept in the seal; it must hold `fingerprint`. Raises `MismatchError` when the folder was
-        started for other latents, `UsageError` when it holds anything else.
+        started for other latents, `CorruptError` when nothing undamaged tells for which, `UsageError` when it holds
+        anything else.
         """
         self.path, self.count, self.code_shape, self.dtype = path, count, code_shape, dtype
         self.shard_rows = shard_rows or default_shard_rows(code_shape, dtype)
         begun = {**metadata, "count": count, "code_shape": code_shape, "dtype": dtype, "rows": self.shard_rows}
         self._begun = json.loads(json.dumps(begun))
-        if (path / BEGUN).is_file():
-            if read_json(path / BEGUN) != self._begun:
-                raise MismatchError(
-                    f"{path}: was begun with other images, another autoencoder or other settings",
-                    "repeat the first command, remove the folder, or choose another --out",
-                )
+        self._checksum = with_checksum(self._begun)["crc32c"]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Journal entries hold the checksum of how the store was begun, so that any one of them can stand in for it."""
+        path, begun = self.path, read_checked(self.path / BEGUN)
+        told = [begun["crc32c"]] if begun else [entry.get("begun") for entry in self._entries().values()]
+        if any(checksum != self._checksum for checksum in told):
+            raise MismatchError(
+                f"{path}: was begun with other images, another autoencoder or other settings",
+                "repeat the first command, remove the folder, or choose another --out",
+            )
+        if begun:
             return
+        if not told:
+            self._refuse_occupied()
+        write_json(path / BEGUN, with_checksum(self._begun))
+
+    def _refuse_occupied(self) -> None:
+        path = self.path
+        if (path / BEGUN).is_file():
+            raise CorruptError(
+                f"{path / BEGUN}: is damaged, and no finished shard tells how the store was begun",
+                f"remove {path}, for nothing in it can be used, or choose another --out",
+            )
         if path.is_file() or any(file.is_file() and not file.name.startswith(".") for file in path.rglob("*")):
             raise UsageError(f"{path}: exists and is not an unfinished store", "choose another --out")
-        write_json(path / BEGUN, self._begun)
 
     @classmethod
     def reopen(cls, path: Place, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
         """A writer of the damaged shards of a sealed store: the journal is made anew from the seal, without them."""
         begun = {name: value for name, value in seal.items() if name not in _DERIVED}
-        if not (path / BEGUN).is_file() or read_json(path / BEGUN) != begun:  # of an encode killed after its seal
+        if read_checked(path / BEGUN) != with_checksum(begun):  # of an encode killed after its seal, perhaps
             remove_journal(path)
-            write_json(path / BEGUN, begun)
+            write_json(path / BEGUN, with_checksum(begun))
         writer = cls(path, seal["count"], tuple(seal["code_shape"]), seal["dtype"], begun, seal["rows"])
         finished = writer._finished()
         for shard in range(writer.num_shards):
@@ -91,22 +109,24 @@ class LatentWriter:
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
 
     def missing_shards(self) -> list[int]:
-        """Shards without a journal entry, with one that was cut, or whose files are not of the size it says."""
+        """Shards without a journal entry of their own and whole, or whose files are not of the size it says."""
         finished = self._finished()
         return [shard for shard in range(self.num_shards) if shard not in finished]
 
     def _finished(self) -> dict[int, dict[str, Any]]:
         """Of each finished shard its files by name, as the seal will list them."""
-        finished = {}
-        for path in (self.path / JOURNAL).glob("[0-9]*.json"):
-            try:
-                entry = json.loads(path.read_bytes())
-                files = entry["files"] if checksum_holds(entry) else {}
-            except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError):
+        entries, finished = self._entries(), {}
+        for shard in range(self.num_shards):
+            entry = entries.get(self._entry(shard).name, {})
+            if entry.get("begun") != self._checksum or entry["files"].keys() != set(self._names(shard)):
                 continue
-            if files and not any(size_damage(self.path / name, file["bytes"]) for name, file in files.items()):
-                finished[int(path.stem)] = files
+            if not any(size_damage(self.path / name, file["bytes"]) for name, file in entry["files"].items()):
+                finished[shard] = entry["files"]
         return finished
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """The undamaged ones of the journal, by their file's name, whatever they tell of."""
+        return {path.name: entry for path in journal_entries(self.path) if (entry := read_checked(path))}
 
     def write_shard(self, shard: int, latents: NDArray[np.float32]) -> None:
         """Commit the latents of one shard, (len(rows_of(shard)), C, H, W)."""
@@ -130,7 +150,7 @@ class LatentWriter:
         return [shard_name("latents", shard, 4)] + [shard_name("scales", shard, 2)] * (self.dtype == "int8")
 
     def _journal(self, shard: int, files: Mapping[str, Any]) -> None:
-        write_json(self._entry(shard), with_checksum({"files": files}))
+        write_json(self._entry(shard), with_checksum({"begun": self._checksum, "files": files}))
 
     def _entry(self, shard: int) -> Place:
         return self.path / JOURNAL / f"{shard:06d}.json"
@@ -143,7 +163,7 @@ class LatentWriter:
                 self._entry(shard).unlink()
 
     def seal(
-        self, keys: Sequence[str], labels: NDArray[np.int64] | None = None, **remarks: str | int
+        self, keys: Sequence[str], labels: NDArray[np.int64] | None = None, **remarks: str | int | list[str]
     ) -> dict[str, Any]:
         """Write labels, keys and, last, the seal, which is returned.
 

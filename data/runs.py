@@ -1,26 +1,33 @@
 """A run folder: its configuration, its metrics, and whether it may be resumed.
 
-RUN/config.json      the whole resolved configuration, with versions
+RUN/config.json      the whole resolved configuration, with versions and a checksum
+RUN/.config.json     the same bytes, should those be damaged
 RUN/metrics.jsonl    one JSON object a line: step, nimg, wall_sec, then log keys
 """
 
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.places import Place
-from data.storage import disk_errors, read_json, write_bytes, write_json
+from data.seals import read_checked, with_checksum
+from data.storage import disk_errors, write_bytes, write_json
 
+logger = logging.getLogger(__name__)
+
+CONFIG, TWIN = "config.json", ".config.json"
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
 # what a run writes before it has a checkpoint
-_BEFORE_CHECKPOINTS = {"config.json", "metrics.jsonl", "skipped.jsonl", "tracker"}
+_BEFORE_CHECKPOINTS = {CONFIG, "metrics.jsonl", "skipped.jsonl", "tracker"}
 
 
 def versions() -> dict[str, str]:
@@ -52,18 +59,43 @@ def _has_trained(folder: Path) -> bool:
     return bool(names - {"checkpoints"} or any((folder / "checkpoints").glob("[!.]*")))
 
 
+def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
+    """A run's configuration, None when there is none or no copy of it is whole, and the copies that are damaged.
+
+    Earlier versions wrote one file without a checksum, which is taken as it is.
+    """
+    path, twin = folder / CONFIG, folder / TWIN
+    copies = [path, twin] if twin.is_file() else [path] if path.is_file() else []
+    checked = {copy: read_checked(copy) for copy in copies}
+    whole = [config for config in checked.values() if config is not None]
+    if copies == [path] and not whole:
+        with suppress(ValueError):
+            config = json.loads(path.read_bytes())
+            if isinstance(config, dict) and "crc32c" not in config:
+                return config, []
+    return next(iter(whole), None), [copy for copy in copies if checked[copy] is None]
+
+
+def config_error(config: Mapping[str, Any] | None, damaged: Sequence[Path]) -> CorruptError:
+    """About what `find_config` found."""
+    fix = "run the command of this run again, which writes it anew"
+    if config is None:
+        fix = "restore it from a copy; the command of this run writes one like it into another --out"
+    return CorruptError(f"{damaged[0]}: is missing or does not match its checksum", fix)
+
+
 def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> None:
     """Start a run in `folder`, or check that its configuration is the one it was started with.
 
     Fields in `may_change` (how long to train, how often to save) can differ, and so can all before the first
     checkpoint: then nothing is lost, and a command that failed is corrected by typing it again. Raises `MismatchError`
-    naming every other field that differs, `UsageError` when the folder holds something that is not a run.
+    naming every other field that differs, `CorruptError` when both copies of the configuration are damaged,
+    `UsageError` when the folder holds something that is not a run.
     """
-    path = folder / "config.json"
     wanted = to_json(config)
-    if path.is_file():
-        stored = read_json(path)
-        ignored = {"versions", *may_change}
+    stored, damaged = find_config(folder)
+    if stored is not None:
+        ignored = {"versions", "crc32c", *may_change}
         differing = _differences(
             {k: v for k, v in stored.items() if k not in ignored}, {k: v for k, v in wanted.items() if k not in ignored}
         )
@@ -72,13 +104,18 @@ def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] 
                 f"{folder}: was started with another configuration ({'; '.join(differing)})",
                 "repeat the flags of the first run (config.json has them), or choose another --out",
             )
+        if damaged:
+            logger.warning("%s: was damaged and is written anew", damaged[0])
+    elif damaged:
+        raise config_error(stored, damaged)
     elif folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", "give a folder for --out")
     elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UsageError(f"{folder}: is not empty and not a run", "choose another --out")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**wanted, "versions": versions()})
+    for name in (CONFIG, TWIN):
+        write_json(folder / name, with_checksum({**wanted, "versions": versions()}))
 
 
 class MetricsLog:
@@ -106,12 +143,12 @@ class MetricsLog:
 def read_metrics(folder: Place, tolerate_cut: bool = False) -> list[dict[str, Any]]:
     """All rows of RUN/metrics.jsonl, [] without one. A last line cut by a crash is dropped when `tolerate_cut`."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
             if tolerate_cut and number == len(lines):
                 break
             raise CorruptError(f"{path}: line {number} is not JSON", "remove that line") from error

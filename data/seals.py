@@ -7,7 +7,7 @@ latents, so that damage to either is mended from the other.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
@@ -28,6 +28,27 @@ def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def checksum_holds(content: Mapping[str, Any]) -> bool:
     return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
+
+
+def read_checked(path: Place) -> dict[str, Any] | None:
+    """What a JSON file holds that was made of `with_checksum`; None where it is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        return content if checksum_holds(content) else None
+    except (ValueError, AttributeError):  # no JSON, or no object
+        return None
+
+
+def journal_entries(store: Place) -> list[Place]:
+    """The files in the journal of `store` that tell of a shard each."""
+    return list((store / JOURNAL).glob("[0-9]*.json"))
+
+
+def is_begun(store: Place) -> bool:
+    """Whether an encode or a repair of `store` has begun and not ended."""
+    return (store / BEGUN).is_file() or bool(journal_entries(store))
 
 
 def repair_command(store: Place) -> str:
@@ -53,10 +74,10 @@ def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
     """
     path = store / name
     if not path.is_file():
-        if (store / TWIN).is_file() and not (store / BEGUN).is_file():
-            raise CorruptError(f"{path}: is missing", repair_command(store))
-        if (store / BEGUN).is_file():
+        if is_begun(store):
             raise CorruptError(f"{store}: is not sealed; its encoding was interrupted", "run the same encode again")
+        if (store / TWIN).is_file():
+            raise CorruptError(f"{path}: is missing", repair_command(store))
         raise InputError(f"{store}: there is no latent store here", "make one with `codegan encode`")
     try:
         document = read_json(path)
@@ -88,7 +109,7 @@ def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
         try:
             seal = read_seal(store, TWIN)
         except CodeganError:
-            if (store / BEGUN).is_file() and not (store / SEAL).is_file():
+            if is_begun(store) and not (store / SEAL).is_file():
                 raise error from None
             fix = f"restore {SEAL} from a copy, or remove the folder and encode again"
             raise CorruptError(f"{store}: both copies of its seal are damaged", fix) from error
@@ -111,6 +132,15 @@ def damage_error(store: Place, damaged: Mapping[str, str]) -> CorruptError:
     return CorruptError(f"{store / name}: {problem}{others}", repair_command(store))
 
 
+def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:
+    """Of what is wrong with several stores raise one error, damage before others; `show` prints the rest."""
+    ordered = sorted(errors, key=lambda error: not isinstance(error, CorruptError))
+    for error in ordered[1:] if show else []:
+        print(error)
+    if ordered:
+        raise ordered[0]
+
+
 def find_stores(folder: Place) -> list[Place]:
     """The store that `folder` is, or those of several sizes inside it; unsealed ones too."""
     if _is_store(folder):
@@ -121,4 +151,4 @@ def find_stores(folder: Place) -> list[Place]:
 
 def _is_store(folder: Place) -> bool:
     sealed = (folder / SEAL).is_file() and (folder / "latents").is_dir()  # every zarr array has a file of that name
-    return sealed or (folder / TWIN).is_file() or (folder / BEGUN).is_file()
+    return sealed or (folder / TWIN).is_file() or is_begun(folder)

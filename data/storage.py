@@ -13,7 +13,8 @@ import shutil
 import socket
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def crc32c_bytes(content: bytes) -> int:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into a `SpaceError` that names `path`."""
+    """Turn a full disk or quota into a `SpaceError` that names `path`, and let other errors name it, too."""
     try:
         yield
     except OSError as error:
@@ -64,6 +65,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: no space left on the disk",
                 "free some space and run the same command again; what was committed before is kept",
             ) from error
+        error.filename = error.filename or str(path)
         raise
 
 
@@ -75,6 +77,19 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _absent(folder: Path) -> list[Path]:
+    """`folder` and those above it, as far as they do not exist; the deepest first."""
+    return list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+
+
+def _make_folder(folder: Path) -> None:
+    """Like `mkdir -p`; and a power loss takes back none of the folders that were made."""
+    absent = _absent(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(absent):
+        _fsync(made.parent)
+
+
 def write_bytes(path: Place, content: bytes) -> None:
     """Replace `path` by `content` atomically and durably, making its folder if need be."""
     if not isinstance(path, Path):
@@ -82,7 +97,7 @@ def write_bytes(path: Place, content: bytes) -> None:
         return
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -95,7 +110,8 @@ def write_bytes(path: Place, content: bytes) -> None:
 
 
 def write_json(path: Place, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    """Raises `ValueError` for NaN and infinity, which other programs could not read."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Place) -> Any:
@@ -103,7 +119,7 @@ def read_json(path: Place) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptError(f"{path}: is not valid JSON ({error})", "restore the file or remove its folder") from error
+        raise CorruptError(f"{path}: is not valid JSON ({error})", "restore the file from a copy") from error
 
 
 @contextmanager
@@ -111,7 +127,7 @@ def commit_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes `path`, checksummed, on failure nothing changes."""
     partial, retired = path.with_name(_PARTIAL + path.name), path.with_name(_RETIRED + path.name)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         shutil.rmtree(partial, ignore_errors=True)
         _put_back(retired)
         partial.mkdir()
@@ -125,6 +141,14 @@ def commit_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(retired, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def discard_folder(path: Path) -> None:
+    """Delete a committed folder; a crash on the way leaves nothing that looks like one."""
+    partial = path.with_name(_PARTIAL + path.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    path.rename(partial)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _put_back(retired: Path) -> None:
@@ -198,14 +222,15 @@ def lock(folder: Place) -> Iterator[None]:
     """Hold `folder` for this process; raises `LockedError` naming the process that already does.
 
     The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have none: there,
-    two writers are not kept apart.
+    two writers are not kept apart. Of the folders made for it none is left behind empty.
     """
     if not isinstance(folder, Path):
         yield
         return
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", "give a folder for --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    absent = _absent(folder)
+    _make_folder(folder)
     path = folder / ".lock"
     with disk_errors(folder), path.open("a+") as file:
         try:
@@ -223,3 +248,6 @@ def lock(folder: Place) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, as it should be
+                for made in absent:
+                    made.rmdir()

@@ -66,11 +66,11 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str, marks
     return _figure(title, legend, svg, notes)
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
-    least = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(least))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
+def ticks(low: float, high: float) -> list[float]:
+    """Two to six round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    most = (high - low) / 2 * (1 + 1e-9)  # at most that far apart, two lie within
+    power = 10.0 ** math.floor(math.log10(most))
+    step = next(factor * power for factor in (5, 2, 1) if factor * power <= most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
@@ -160,7 +160,7 @@ def _axes(x_range: tuple[float, float], y_range: tuple[float, float], x_label: s
         y = bottom - _place(np.array(value), y_range, _plot_height())
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:g}</text>')
-    for value in ticks(*x_range, count=5):
+    for value in ticks(*x_range):
         x = LEFT + _place(np.array(value), x_range, _plot_width())
         parts.append(f'<text class="middle" x="{x:.1f}" y="{bottom + 16}">{value:g}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')

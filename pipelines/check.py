@@ -5,16 +5,18 @@ from pathlib import Path
 
 import tyro
 
-from data.errors import InputError
+from data.errors import CodeganError, InputError
 from data.places import Place, PlaceArg
-from data.runs import read_metrics
-from data.seals import damage_error, find_damage, find_stores
-from data.storage import MANIFEST, read_json, verify_folder
+from data.runs import CONFIG, TWIN, config_error, find_config, read_metrics
+from data.seals import damage_error, find_damage, find_stores, raise_all
+from data.storage import MANIFEST, verify_folder
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Verify every byte of a store or a run; exit code 0 when all is well, 5 when something is damaged.
+    """Verify every byte of a store, or of what a run goes on from: its configuration, checkpoints and weights.
+
+    Of a run's log every line must parse. Exit code 0 when all is well, 5 when something is damaged.
 
     Example: codegan check runs/photos
     """
@@ -33,29 +35,47 @@ def check(config: CheckConfig) -> None:
 
 
 def _check_stores(stores: list[Place]) -> None:
-    damage = {}
+    errors: list[CodeganError] = []
     for store in stores:
-        seal, damaged = find_damage(store)
+        try:
+            seal, damaged = find_damage(store)
+        except CodeganError as error:  # of a store without a usable seal; the others are looked at all the same
+            errors.append(error)
+            continue
         for name, problem in damaged.items():
             print(f"{store / name}: {problem}")
         if damaged:
-            damage[store] = damaged
+            errors.append(damage_error(store, damaged))
         else:
             print(f"{store}: store is whole, {seal['count']} latents verified")
-    for store, damaged in damage.items():
-        raise damage_error(store, damaged)
+    raise_all(errors)
 
 
 def _check_folder(path: Path) -> bool:
     """Verify a run, or another folder with a manifest; whether it is one."""
-    is_run = (path / "config.json").is_file() and (path / "metrics.jsonl").is_file()
+    is_run = (path / TWIN).is_file() or ((path / CONFIG).is_file() and (path / "metrics.jsonl").is_file())
     if is_run:
-        read_json(path / "config.json")
-        read_metrics(path)
+        _check_config(path)
+        _check_log(path)
     elif not (path / MANIFEST).is_file():
         return False
-    folders = [manifest.parent for manifest in sorted(path.rglob(MANIFEST))]
-    for folder in folders:
+    committed = [manifest.relative_to(path).parent for manifest in sorted(path.rglob(MANIFEST))]
+    folders = [path / folder for folder in committed if not any(part.startswith(".") for part in folder.parts)]
+    for folder in folders:  # hidden ones are what a killed writer left unfinished
         verify_folder(folder)
     print(f"{path}: {'run ' if is_run else ''}is whole, {len(folders)} committed folders verified")
     return True
+
+
+def _check_config(run: Path) -> None:
+    config, damaged = find_config(run)
+    if damaged:
+        raise config_error(config, damaged)
+    if config and "crc32c" not in config:
+        print(f"{run / CONFIG}: not verified, for earlier versions wrote it without a checksum")
+
+
+def _check_log(run: Path) -> None:
+    log = run / "metrics.jsonl"
+    if log.is_file() and len(read_metrics(run, tolerate_cut=True)) < len(log.read_bytes().splitlines()):
+        print(f"{log}: its last line was cut by a kill; a resume drops it")

@@ -12,14 +12,15 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import tyro
 
-from data.errors import CodeganError, SpaceError, UsageError, WorkerError
+from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
 from pipelines.launch import launch, messages
 
 
@@ -30,14 +31,28 @@ class Verb(NamedTuple):
     summary: str
     shared: bool = False  # among processes, by --processes
     of_variant: bool = False  # `codegan VERB VARIANT ...`
+    resumes: bool = False  # what was interrupted, so that SIGTERM has an exit code of its own
 
 
 VERBS = {
-    "demo": Verb("pipelines.demo", "DemoConfig", "demo", "both stages, samples, scores and a report; needs no input"),
+    "demo": Verb(
+        "pipelines.demo",
+        "DemoConfig",
+        "demo",
+        "both stages, samples, scores and a report; needs no input",
+        resumes=True,
+    ),
     "inspect": Verb("pipelines.inspect", "InspectConfig", "inspect", "what is in a data set"),
-    "train-ae": Verb("stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder", shared=True),
+    "train-ae": Verb(
+        "stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder", shared=True, resumes=True
+    ),
     "encode": Verb(
-        "stage1_autoencoder.encode", "EncodeConfig", "encode", "encode images into a latent store", shared=True
+        "stage1_autoencoder.encode",
+        "EncodeConfig",
+        "encode",
+        "encode images into a latent store",
+        shared=True,
+        resumes=True,
     ),
     "metadata": Verb("pipelines.metadata", "MetadataConfig", "metadata", "describe a store's images by VGG-16 vectors"),
     "plan": Verb("pipelines.plan", "PlanConfig", "plan", "what training would take, by trying it", of_variant=True),
@@ -48,6 +63,7 @@ VERBS = {
         "train a code generator on a store",
         shared=True,
         of_variant=True,
+        resumes=True,
     ),
     "models": Verb("pipelines.models", "ModelsConfig", "models", "size and cost of every variant"),
     "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
@@ -87,14 +103,17 @@ def main() -> NoReturn:
 
     try:
         processes, arguments = _split_processes(arguments)
-        if processes > 1:
-            launch([*_this_program(), *arguments], processes)
-        else:
-            run([argument for argument in arguments if argument != "--traceback"])
+        with _terminable(arguments):
+            if processes > 1:
+                launch([*_this_program(), *arguments], processes)
+            else:
+                run([argument for argument in arguments if argument != "--traceback"])
     except CodeganError as error:
         fail(error)
     except MemoryError:
         fail(SpaceError("out of memory", "lower --batch-size"))
+    except Terminated:
+        fail(Preempted("stopped from outside; what was done is saved", "run the same command again"))
     except KeyboardInterrupt:
         told = "interrupted; what was saved is kept, and the same command goes on from there"
         print(told, file=complaints, flush=True)
@@ -107,8 +126,28 @@ def main() -> NoReturn:
         if _is_lost_connection(error):
             what = f"rank {os.environ.get('RANK', '0')} lost the other processes, or waited too long for them"
             fail(WorkerError(what, "see why another one ended; the same command goes on from what was saved"))
+        if isinstance(error, OSError) and error.filename:
+            what = f"{error.filename}: {error.strerror or error}"
+            fail(InputError(what, "check the place, its permissions and its disk, then run the same command again"))
         raise
     _exit(0)
+
+
+@contextlib.contextmanager
+def _terminable(arguments: list[str]) -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated` if the verb resumes; its loops wait with that until all is saved."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated
+
+    if not any(word in VERBS and VERBS[word].resumes for word in arguments[:1]):
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -18,7 +18,14 @@ from data.images import ImageSet, fit, image_grid, open_images, save_png, to_arr
 from data.places import data_flags
 from data.storage import write_json
 
+if TYPE_CHECKING:
+    from stage1_autoencoder.evaluate import Reconstruction
+    from stage1_autoencoder.networks import Autoencoder
+
 CONTACT_IMAGES, CONTACT_SIZE = 64, 128
+FINE_TUNE_ABOVE = 1.5  # times the error on held-out images
+# Gentler than training anew: what is already known should not be forgotten while little is learnt.
+FINE_TUNING = "--code-noise 0.05 --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
 _SHOWN = 20  # remarks and skipped files printed; the files of --out hold all
 _COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their size where the data has it
 
@@ -37,7 +44,8 @@ class InspectConfig:
     size: tuple[int, ...] = (128, 256, 512, 1024)
     """Sides to count images by, and to measure reconstructions at, pixels."""
     autoencoder: Path | None = None
-    """Run folder of `codegan train-ae`, or default: also measure how well it reconstructs these images."""
+    """Run folder of `codegan train-ae`, or default: also measure how well it reconstructs these images, and say whether
+    fine-tuning is worth it."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
     """Web servers that DATA, and their redirects, may be read from."""
 
@@ -47,6 +55,7 @@ def inspect(config: InspectConfig) -> None:
     if not config.size or min(config.size) < 1:
         raise UsageError("--size: needs at least one side, all positive", "give for example --size 128 256")
     sizes = sorted(set(config.size))
+    autoencoder = _load_autoencoder(config.autoencoder)  # first, for looking through the data may take hours
     images = _open(config.data, config.allow_host)
     summary = summarise(images, sizes)
     print(format_summary(images, summary))
@@ -57,15 +66,26 @@ def inspect(config: InspectConfig) -> None:
         wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
     data = data_flags(config.data, config.allow_host)
     following = ["train-ae", *data, "--out", "runs/ae"]
-    if config.autoencoder:
-        summary["reconstructions"], tuning, written = _reconstruct(images, config.autoencoder, sizes, config.out)
-        wrote += written
-        encode = ["encode", *data, "--autoencoder", str(config.autoencoder), "--out", "stores/latents"]
-        following = ["train-ae", *data, *tuning, "--out", "runs/ae-tuned"] if tuning else encode
+    if autoencoder and config.autoencoder:
+        rows, written = _reconstruct(images, autoencoder, config.autoencoder, sizes, config.out)
+        summary["reconstructions"], wrote = rows, wrote + written
+        worth_it, why = _advice(rows, autoencoder, config.autoencoder, summary["sides"]["shorter"]["median"])
+        print(f"{why}\n")
+        following = ["encode", *data, "--autoencoder", str(config.autoencoder), "--out", "stores/latents"]
+        if worth_it:
+            following = ["train-ae", *data, *_fine_tuning(autoencoder, config.autoencoder)]
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
     finish(wrote, ["codegan", *following])
+
+
+def _load_autoencoder(run: Path | None) -> "Autoencoder | None":
+    if run is None:
+        return None
+    from stage1_autoencoder.networks import Autoencoder
+
+    return Autoencoder.load(run)
 
 
 def _open(data: Sequence[str], allow_hosts: Sequence[str]) -> ImageSet:
@@ -137,30 +157,51 @@ def contact_sheet(images: ImageSet) -> NDArray[np.uint8]:
 
 
 def _reconstruct(
-    images: ImageSet, run: Path, sizes: Sequence[int], out: Path | None
-) -> tuple[list[Any], list[str], list[Path]]:
-    """The reconstruction table, printed; flags for `train-ae` where fine-tuning is worth it; and the files written.
+    images: ImageSet, autoencoder: "Autoencoder", run: Path, sizes: Sequence[int], out: Path | None
+) -> tuple[list["Reconstruction"], list[Path]]:
+    """The reconstruction table, printed; with `out` also files, originals above their reconstructions."""
+    from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 
-    With `out` also originals above their reconstructions as a picture.
-    """
-    from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table, worst_excess
-    from stage1_autoencoder.networks import Autoencoder
-
-    autoencoder = Autoencoder.load(run)
     rows = reconstruction_table(autoencoder, images, sizes)
     print(f"reconstruction by {run}\n{format_table(rows)}")
-    excess = worst_excess(rows) if autoencoder.factor == 4 else None  # the paper has no full row for others
-    tuning = []
-    if excess and excess > 1:
-        print(f"up to {excess:.1f} times the error the paper's generators were trained with: worth fine-tuning\n")
-        form = [word for key, value in autoencoder.config.items() for word in (f"--{key.replace('_', '-')}", value)]
-        tuning = ["--init", str(run), *map(str, form)]
-    elif excess:
-        print("no more than the error the paper's generators were trained with: fine-tuning is not needed\n")
     if out is None or not rows:
-        return list(rows), tuning, []
+        return rows, []
     size = max((row["size"] for row in rows if row["size"] <= _COMPARED_SIZE), default=rows[0]["size"])
     large_enough = np.flatnonzero(images.sizes.min(axis=1) >= size)[:_COMPARED]
     originals = np.stack([to_array(fit(images.pil(int(index)), size)) for index in large_enough])
     save_png(out / "reconstructions.png", comparison(autoencoder, originals))
-    return list(rows), tuning, [out / "reconstructions.png"]
+    return rows, [out / "reconstructions.png"]
+
+
+def _advice(
+    rows: Sequence["Reconstruction"], autoencoder: "Autoencoder", run: Path, median_side: int
+) -> tuple[bool, str]:
+    """Whether fine-tuning is worth it, and a sentence that says what was compared with what.
+
+    The largest size that half of the images have is judged: reduced to less they are sharper than as they are encoded.
+    """
+    from stage1_autoencoder.evaluate import PAPER_MSE, held_out_mse
+
+    held_out = held_out_mse(run)
+    paper = PAPER_MSE if autoencoder.factor == 4 else {}  # it has no full row for others
+    known = held_out or paper
+    if not known:
+        return False, f"no advice on fine-tuning: no errors of {run} on held-out images are known to compare with"
+    judged = [row for row in rows if row["size"] in known and row["size"] <= median_side]
+    if not judged:
+        sizes = ", ".join(map(str, sorted(known)))
+        return False, f"no advice on fine-tuning: it takes a --size of {sizes} that half of the images have"
+    size, mse = judged[-1]["size"], judged[-1]["mse"]
+    references = (f"that of {run} on images held out from its training", held_out), ("the paper's on faces", paper)
+    times = [f"{mse / errors[size]:.1f} times {whose}" for whose, errors in references if size in errors]
+    worth_it = mse > FINE_TUNE_ABOVE * known[size]
+    verdict = "worth it" if worth_it else "not needed"
+    return worth_it, f"at {size} px the error is {' and '.join(times)}: fine-tuning is {verdict}"
+
+
+def _fine_tuning(autoencoder: "Autoencoder", run: Path) -> list[str]:
+    """Flags of `train-ae`, with a run folder that is not there yet."""
+    form = [word for key, value in autoencoder.config.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    folders = (Path("runs/ae-tuned" if again == 1 else f"runs/ae-tuned-{again}") for again in count(1))
+    out = next(folder for folder in folders if not folder.exists())
+    return ["--init", str(run), *form, *FINE_TUNING.split(), "--out", str(out)]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -178,11 +179,13 @@ def triples(entries: Sequence[Triple]) -> str:
 
 
 def _triple(entry: Triple) -> str:
-    quality = f"{entry.psnr:.1f} dB"
+    exact = math.isinf(entry.psnr)  # of a run on pixels
+    quality = "∞ dB" if exact else f"{entry.psnr:.1f} dB"
     images = (
         image(entry.original, f"{entry.name}, original"),
         image(entry.decoded, f"{entry.name}, encoded and decoded, {quality}"),
         image(entry.difference, f"{entry.name}, difference"),
     )
     caption = f"<figcaption><span>{escape(entry.name)}</span><b>PSNR {quality}</b></figcaption>"
-    return f'<figure data-psnr="{entry.psnr:.4f}"><div>{"".join(images)}</div>{caption}</figure>'
+    number = "Infinity" if exact else f"{entry.psnr:.4f}"  # as scripts spell it
+    return f'<figure data-psnr="{number}"><div>{"".join(images)}</div>{caption}</figure>'

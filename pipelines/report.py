@@ -1,6 +1,7 @@
 """`codegan report`: everything about a run, or about several beside each other, on one HTML page that opens offline."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -29,11 +30,10 @@ from pipelines.page import (
 from pipelines.report_curves import curves
 from pipelines.report_latents import interpolation, latents
 from pipelines.report_pictures import data, latest, neighbours, reconstructions, samples
-from pipelines.report_scores import score_entries, score_fact, scores
-from pipelines.run_view import Missing, RunView, flat, next_command, reproducing_command
+from pipelines.report_scores import score_facts, scores
+from pipelines.run_view import Missing, RunView, flat, needing, next_command, reproducing_command
 
 _MOST_RUNS = 8  # as many as there are colours
-_HEADER_SCORES = 3
 
 type Runs = Sequence[RunView]
 
@@ -53,7 +53,7 @@ def report(config: ReportConfig) -> None:
     """Write RUN/report.html; what a run does not have yet is named on it, with the command that makes it.
 
     Raises `UsageError` for runs that cannot be compared, `InputError` for a folder that is not a run, `CorruptError`
-    when one of its JSON files does not parse.
+    when its configuration, its log or that of its weights does not parse.
     """
     if not 1 <= len(config.run) <= _MOST_RUNS:
         raise UsageError(f"--run: has {len(config.run)} folders", f"give 1 to {_MOST_RUNS}")
@@ -103,8 +103,9 @@ def _summary(run: RunView, number: int, runs: int) -> str:
     """What a person judges a run by in ten seconds: its newest samples and its scores beside their floors."""
     goal = 1000 * float(run.config.get("kimg", 0))
     done = run.nimg >= goal
-    entries = [score_fact(name, entry) for name, entry in list(score_entries(run).items())[:_HEADER_SCORES]]
-    entries += [Fact(f"PSNR at {row['size']} px", f"{row['psnr']:.2f} dB") for row in _sizes_of(run)[:1]]
+    entries, outdated = score_facts(run)
+    with suppress(Missing):  # the section says what is wrong
+        entries += [Fact(f"PSNR at {size} px", f"{psnr} dB") for size, psnr, *_ in _sizes_of(run)[:1]]
     entries.append(Fact("Trained on", f"{run.nimg:,} images", "" if done else f"of {goal:,.0f}"))
     if run.metrics:
         entries.append(Fact("Wall time", _duration(float(run.last.get("wall_sec", 0)))))
@@ -117,7 +118,7 @@ def _summary(run: RunView, number: int, runs: int) -> str:
         how = missing("Training is not complete. This command goes on with it:", command)
     versions = " · ".join(f"{name} {version}" for name, version in run.config.get("versions", {}).items())
     title = heading(run.name, number if runs > 1 else None)
-    text = [title, paragraph(_subtitle(run), "soft"), facts(entries), how, note(versions)]
+    text = [title, paragraph(_subtitle(run), "soft"), facts(entries), outdated, how, note(versions)]
     return f"<article>{latest(run, runs)}<div>{''.join(text)}</div></article>"
 
 
@@ -135,23 +136,36 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _sizes_of(run: RunView) -> list[dict[str, Any]]:
-    stored = None if run.is_generator else run.optional_json("reconstructions.json")
-    return stored["rows"] if stored else []
+def _sizes_of(run: RunView) -> list[list[str]]:
+    """Pixels a side, PSNR, mean squared error and count, as they are shown; none of a generator.
+
+    Raises `Missing` when nothing was measured, or when the file is damaged.
+    """
+    if run.is_generator:
+        return []
+    again = reproducing_command(run.config)
+    found = run.side_file("reconstructions.json", again)
+    if not found:
+        raise Missing(f"Of {run.name} they are measured when training ends. This command goes on with it:", again)
+    with needing(
+        f"reconstructions.json of {run.name} cannot be read", "Delete it; this command makes it again:", again
+    ):
+        return [
+            [str(row["size"]), f"{row['psnr']:.2f}", f"{row['mse']:.3e}", str(row["count"])] for row in found["rows"]
+        ]
 
 
 def _sizes(runs: Runs) -> str:
     """An autoencoder's measured reconstructions."""
-    rows = [
-        [run.name, str(row["size"]), f"{row['psnr']:.2f}", f"{row['mse']:.3e}", str(row["count"])]
-        for run in runs
-        for row in _sizes_of(run)
-    ]
-    if not rows:
-        sentence = "They are measured when training ends. This command goes on with it:"
-        raise Missing(sentence, reproducing_command(runs[0].config))
+    rows, lacking = [], []
+    for run in runs:
+        try:
+            rows += [[run.name, *row] for row in _sizes_of(run)]
+        except Missing as lack:
+            lacking.append(missing(lack.sentence, lack.command))
     head = ["", "pixels a side", "PSNR, dB", "mean squared error, images in [-1, 1]", "images"]
-    return table(head, rows) + note("Higher PSNR is better.")
+    measured = table(head, rows) + note("Higher PSNR is better.") if rows else ""
+    return measured + "".join(lacking)
 
 
 def _configuration(runs: Runs) -> str:

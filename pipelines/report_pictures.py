@@ -15,7 +15,17 @@ from data.decoding import Unreadable
 from data.images import fit, image_grid, to_array, to_float, to_uint8
 from pipelines.page import Frame, Triple, attempt, colour_name, film, folded, image, note, table, triples
 from pipelines.pictures import embed, embed_array, embed_file
-from pipelines.run_view import Missing, RunView, flat, needing, reproducing_command, score_command, spread
+from pipelines.report_scores import outdated
+from pipelines.run_view import (
+    Missing,
+    RunView,
+    flat,
+    is_number,
+    needing,
+    reproducing_command,
+    score_command,
+    spread,
+)
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 
@@ -139,17 +149,17 @@ def neighbours(run: RunView) -> str:
     with needing("The sheet of neighbours cannot be read", "This command makes it again:", command):
         sheet = embed_file(path.read_bytes(), _NEIGHBOURS_BYTES)
     told = "Samples, those nearest to a training image first, beside the training images nearest to them."
-    return image(sheet, told, ' class="sheet"') + note(told) + _distances(run.optional_json("neighbours.json"))
+    return image(sheet, told, ' class="sheet"') + note(told) + attempt(_distances, run)
 
 
-def _distances(found: Any) -> str:
+def _distances(run: RunView) -> str:
     """How the samples' distances to the training images compare with these images' own."""
-    if not isinstance(found, dict):
-        return ""
+    found = run.side_file("neighbours.json", shlex.join(score_command(run)))
     near = found.get("closer_than_5_percent_of_real")
-    told = "" if near is None else note(_MEMORISED.format(near))
+    told = note(_MEMORISED.format(near)) if is_number(near) else ""
     rows = [[name, _short(value)] for name, value in flat(found) if not isinstance(value, list)]
-    return told + folded("Distances", table(["", ""], rows, "text"))
+    details = folded("Distances", table(["", ""], rows, "text")) if rows else ""
+    return outdated(run, found) + told + details
 
 
 def _short(value: Any) -> str:

@@ -1,19 +1,20 @@
 """A finished or unfinished run as it lies on the disk, what it refers to, and the commands that go on from it."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from PIL import Image
 
-from data.checkpoints import load_weights
+from data.checkpoints import BEST, load_weights
 from data.decoding import Unreadable, decode, one_line
-from data.errors import CodeganError, InputError
+from data.errors import CodeganError, CorruptError, InputError
 from data.images import fit, open_images
 from data.latents import LatentStore
 from data.places import data_flags, shown
@@ -28,6 +29,7 @@ from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
 _NOT_FLAGS = ("kind", "variant", "store_checksum", "versions")
+_SCORE_DEFAULTS = {"protocol": None, "features": "inception", "resize": "clean", "num": None, "seed": 0}
 _ORIGINALS = 64
 
 
@@ -49,25 +51,36 @@ def needing(what: str, advice: str, command: str) -> Iterator[None]:
         raise Missing(f"{what} ({reason}). {advice}", command) from error
 
 
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
 @dataclass(frozen=True)
 class RunView:
     folder: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     weights: dict[str, Any]  # the configuration beside the weights, {} before the first snapshot
+    best_weights: dict[str, Any]  # beside those that scored best, {} where no snapshot was scored
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises `InputError` for a folder that is not a run, `CorruptError` for JSON that does not parse."""
+        """Raises `InputError` for a folder that is not a run, `CorruptError` for damage that costs more than a section.
+
+        Files beside a run are left to the sections that show them, see `side_file`.
+        """
         path = folder / "config.json"
         config = read_json(path) if path.is_file() else None
         if not isinstance(config, dict) or config.get("kind") not in KINDS:
             raise InputError(
                 f"{folder}: is not a run", "give the --out folder of `codegan train` or `codegan train-ae`"
             )
-        weights = folder / "weights" / "config.json"
-        metrics = [row for row in read_metrics(folder, tolerate_cut=True) if "nimg" in row]
-        return cls(folder, config, metrics, read_json(weights) if weights.is_file() else {})
+        config.pop("crc32c", None)
+        metrics = [_numbers(row) for row in read_metrics(folder, tolerate_cut=True) if isinstance(row, dict)]
+        weights = folder / "weights"
+        complete = [row for row in metrics if row.keys() >= {"nimg", "wall_sec"}]
+        return cls(folder, config, complete, _described(weights), _described(weights / BEST))
 
     @property
     def name(self) -> str:
@@ -94,9 +107,16 @@ class RunView:
     def data_name(self) -> str:
         return ", ".join(map(shown, self.data))
 
-    def optional_json(self, name: str) -> Any:
+    def side_file(self, name: str, command: str) -> dict[str, Any]:
+        """A JSON object beside the run, {} where there is none; `Missing` for anything else in its place."""
         path = self.folder / name
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return {}
+        with needing(f"{name} of {self.name} cannot be read", "Delete it; this command makes it again:", command):
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise TypeError("it holds no JSON object")
+            return found
 
     def need_weights(self) -> None:
         """Raises `Missing` before the first snapshot."""
@@ -144,6 +164,19 @@ class RunView:
         words = ["codegan", "encode", *data_flags(self.data or ["DATA"], ())]
         words += ["--autoencoder", str(known.get("autoencoder_run")), "--out", str(known.get("store"))]
         return shlex.join([*words, "--size", str(known.get("image_size"))])
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN and infinity among them, which charts count."""
+    return {name: value for name, value in row.items() if isinstance(value, int | float)}
+
+
+def _described(weights: Path) -> dict[str, Any]:
+    path = weights / "config.json"
+    described = read_json(path) if path.is_file() else {}
+    if not isinstance(described, dict):
+        raise CorruptError(f"{path}: holds no JSON object", "restore the file from a copy, or go on with training")
+    return described
 
 
 def _originals(names: list[str], size: int) -> list[tuple[str, Image.Image]]:
@@ -196,13 +229,21 @@ def _flags(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str =
             words += _flags(value, default if isinstance(default, dict) else {}, f"{prefix}{flag}.")
         elif isinstance(value, bool):  # a switch, which there is only for what is not the default
             words += [] if value == default else [f"{prefix}{'' if value else 'no-'}{flag}"]
-        elif value is not None:
+        elif value not in (None, []):
             words += [prefix + flag, *map(str, value if isinstance(value, list) else [value])]
     return words
 
 
-def score_command(run: RunView) -> list[str]:
-    return ["codegan", "score", "--run", str(run.folder), *data_flags(run.data or ["DATA"], ())]
+def score_command(run: RunView, measured: Mapping[str, Any] | None = None) -> list[str]:
+    """The command that scores a run, in the way that a file says it was `measured` before."""
+    words = ["codegan", "score", "--run", str(run.folder), *data_flags(run.data or ["DATA"], ())]
+    known = measured or {}
+    for name, default in _SCORE_DEFAULTS.items():
+        if (value := known.get(name)) not in (None, default):
+            words += [f"--{name}", str(value)]
+    if isinstance(metrics := known.get("metrics"), list):
+        words += ["--metrics", *map(str, metrics)]
+    return [*words, "--best"] if known.get("best") else words
 
 
 def next_command(run: RunView) -> list[str]:

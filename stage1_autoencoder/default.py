@@ -4,12 +4,14 @@ weights/factorF is a folder of `data.checkpoints.save_weights` whose numbers are
 `default` names the one of factor 4, `default:F` another.
 """
 
+import importlib.metadata
 import re
 from pathlib import Path
 from typing import Any
 
 from data.checkpoints import Checkpoint, Tensors, load_weights, save_weights
-from data.errors import MismatchError, UsageError
+from data.errors import CorruptError, MismatchError, UsageError
+from data.storage import read_json, verify_folder
 
 DEFAULT, DEFAULT_FACTOR = "default", 4
 FORMAT = 1  # of config.json, and of what it means; a change that old versions would misread raises it
@@ -18,12 +20,30 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def is_default(name: str) -> bool:
     """Whether this is the form of a name, also of one that does not exist."""
-    return re.fullmatch(f"{DEFAULT}(:[0-9]+)?", name) is not None
+    return re.fullmatch(f"{DEFAULT}(:[^/]*)?", name) is not None
 
 
 def default_factors() -> list[int]:
     """Those there are weights for."""
-    return sorted(int(folder.name.removeprefix("factor")) for folder in WEIGHTS.glob("factor[0-9]*"))
+    ends = (folder.name.removeprefix("factor") for folder in WEIGHTS.glob("factor*"))
+    return sorted(int(end) for end in ends if end.isdecimal())
+
+
+def find_default(name: str) -> Path:
+    """The folder of the weights behind a name; raises `UsageError` when there are none."""
+    factors = default_factors()
+    if not factors:
+        raise UsageError(
+            f"{name}: there is no default autoencoder in this build",
+            "train one on your images with `codegan train-ae`, and give its folder",
+        )
+    factor = name.partition(":")[2] or str(DEFAULT_FACTOR)
+    if factor not in map(str, factors):
+        raise UsageError(
+            f"{name}: there is no default autoencoder of factor {factor}",
+            f"choose from {', '.join(f'{DEFAULT}:{f}' for f in factors)}, or train one with `codegan train-ae`",
+        )
+    return WEIGHTS / f"factor{factor}"
 
 
 def load_default(name: str) -> Checkpoint:
@@ -31,27 +51,29 @@ def load_default(name: str) -> Checkpoint:
 
     Raises `UsageError` when there are none, `CorruptError` on damage, `MismatchError` when a newer version made them.
     """
-    factor, factors = int(name.partition(":")[2] or DEFAULT_FACTOR), default_factors()
-    if not factors:
-        raise UsageError(
-            f"{name}: there is no default autoencoder in this build",
-            "train one on your images with `codegan train-ae`, and give its folder",
+    folder = find_default(name)
+    try:
+        verify_folder(folder)
+        _refuse_newer(name, read_json(folder / "config.json"))  # before tensors that only a newer version can read
+        return load_weights(folder)
+    except CorruptError as error:
+        raise CorruptError(error.what, "install codegan again") from error
+    except KeyError as error:
+        raise CorruptError(f"{folder / 'config.json'}: has no {error}", "install codegan again") from error
+
+
+def _refuse_newer(name: str, config: dict[str, Any]) -> None:
+    if config["format"] > FORMAT:
+        raise MismatchError(
+            f"{name}: was made by codegan {config['codegan']}, which is newer than this version",
+            "install that version, or remove this one and install it again",
         )
-    if factor not in factors:
-        raise UsageError(
-            f"{name}: there is no default autoencoder of factor {factor}",
-            f"choose from {', '.join(f'{DEFAULT}:{f}' for f in factors)}, or train one with `codegan train-ae`",
-        )
-    weights = load_weights(WEIGHTS / f"factor{factor}")
-    if weights.state["format"] > FORMAT:
-        raise MismatchError(f"{name}: was made by a newer version of codegan", "install that version")
-    return weights
 
 
 def save_default(tensors: Tensors, autoencoder: dict[str, int], **about: Any) -> Path:
     """Put weights of an `Autoencoder` of this configuration into the package, with what else is to be known of them."""
     folder = WEIGHTS / f"factor{autoencoder['factor']}"
     halves = {name: tensor.half() for name, tensor in tensors.items()}
-    described = {"kind": "autoencoder", "format": FORMAT, "autoencoder": autoencoder, **about}
-    save_weights(folder, {"autoencoder": halves}, described)
+    made = {"kind": "autoencoder", "format": FORMAT, "codegan": importlib.metadata.version("codegan")}
+    save_weights(folder, {"autoencoder": halves}, {**made, "autoencoder": autoencoder, **about})
     return folder

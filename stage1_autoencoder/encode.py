@@ -11,19 +11,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from data.console import finish, scan_progress
 from data.errors import UsageError
-from data.images import open_images
+from data.images import ImageSet, open_images
 from data.latent_writer import LatentWriter, remove_journal
 from data.latents import DType, LatentStore
 from data.places import Place, PlaceArg, shown
 from data.seals import SEAL, find_stores
 from data.storage import lock
 from stage1_autoencoder.default import DEFAULT
-from stage1_autoencoder.fill import Encoding, fill
+from stage1_autoencoder.fill import Encoding, fill, keys_and_labels
 from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair
@@ -82,38 +81,29 @@ def encode(config: EncodeConfig) -> None:
     autoencoder = Autoencoder.load(origin)
     check_multiple(config.size, autoencoder.factor)
     accelerator = make_accelerator(patience=PATIENCE)
-    main = accelerator.is_main_process
-    images = open_images(
-        config.data,
-        max_skip=config.max_skip,
-        on_progress=scan_progress(main),
-        allow_hosts=config.allow_host,
-        share=scan_share(accelerator),
-    )
-    encoding = Encoding(images, autoencoder, config.flip, config.batch_size, config.precision, config.threads)
     stores = {size: config.out / str(size) if len(config.size) > 1 else config.out for size in config.size}
     with ExitStack() as stack:
 
-        def begin() -> dict[int, LatentWriter]:
+        def hold() -> None:
             for path in stores.values():
                 stack.enter_context(lock(path))
-            return _begin(config, encoding, stores)
 
-        writers = on_main(accelerator, begin)
+        on_main(accelerator, hold)  # first, for looking through the data may take hours
+        images = open_images(
+            config.data,
+            max_skip=config.max_skip,
+            on_progress=scan_progress(accelerator.is_main_process),
+            allow_hosts=config.allow_host,
+            share=scan_share(accelerator),
+        )
+        encoding = Encoding(images, autoencoder, config.flip, config.batch_size, config.precision, config.threads)
+        writers = on_main(accelerator, lambda: _begin(config, encoding, stores))
         if writers:
             fill(writers, encoding, accelerator)
-        if main:
-            labels = None if images.labels is None else np.repeat(images.labels, encoding.copies)
-            keys = np.repeat(images.keys, encoding.copies).tolist()
-            run = str(origin if is_built_in(origin) else origin.resolve())
-            for writer in writers.values():
-                writer.seal(keys, labels, autoencoder_run=run, batch_size=config.batch_size)
-    if main:
-        for path in stores.values():
-            store = LatentStore.open(path)
-            print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
-        first = stores[config.size[0]]
-        finish(list(stores.values()), ["codegan", "train", "accel", "--store", str(first), "--out", "runs/accel"])
+        if accelerator.is_main_process:
+            _seal(writers, images, config, origin)
+    if accelerator.is_main_process:
+        _show(config, stores)
 
 
 def _check(config: EncodeConfig) -> None:
@@ -135,7 +125,6 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Place]
         metadata = {
             "fingerprint": autoencoder.fingerprint,
             "autoencoder": autoencoder.config,
-            "data": list(map(shown, config.data)),
             "data_fingerprint": images.fingerprint,
             "image_size": size,
             "flip": config.flip,
@@ -150,6 +139,23 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Place]
         shape, count = (autoencoder.code_channels, side, side), len(images) * encoding.copies
         writers[size] = LatentWriter(path, count, shape, config.dtype, metadata, config.shard_rows)
     return writers
+
+
+def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeConfig, origin: Path) -> None:
+    """Where the data and the autoencoder lie is recorded, but they may move: their fingerprints tell what they are."""
+    keys, labels = keys_and_labels(images, config.flip)
+    run = str(origin if is_built_in(origin) else origin.resolve())
+    for writer in writers.values():
+        data = list(map(shown, config.data))
+        writer.seal(keys, labels, data=data, autoencoder_run=run, batch_size=config.batch_size)
+
+
+def _show(config: EncodeConfig, stores: Mapping[int, Place]) -> None:
+    for path in stores.values():
+        store = LatentStore.open(path)
+        print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
+    first = stores[config.size[0]]
+    finish(list(stores.values()), ["codegan", "train", "accel", "--store", str(first), "--out", "runs/accel"])
 
 
 def _already_sealed(path: Place, metadata: dict[str, Any]) -> bool:

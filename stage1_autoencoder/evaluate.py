@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from data.images import ImageSet, fit, image_grid, to_array, to_float, to_uint8
 from data.prefetch import prefetch
-from stage1_autoencoder.networks import Autoencoder
+from data.storage import read_json
+from stage1_autoencoder.default import load_default
+from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
 
 # Liu, Yao, Ren, table 1, factor 4, on faces, by side in pixels
 PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}
@@ -70,9 +73,16 @@ def reconstruction_table(
     return rows
 
 
-def worst_excess(rows: Sequence[Reconstruction]) -> float | None:
-    """The largest ratio of an error to the paper's at that size, None where no size is one of the paper's."""
-    return max((row["mse"] / PAPER_MSE[row["size"]] for row in rows if row["size"] in PAPER_MSE), default=None)
+def held_out_mse(run: str | Path) -> dict[int, float]:
+    """By size in pixels, the errors of a run or of a built-in autoencoder on images held out from its training.
+
+    Empty where none were measured. Raises what `Autoencoder.load` does.
+    """
+    if is_built_in(run):
+        recorded = {} if str(run) == PIXELS else load_default(str(run)).state.get("held_out_mse", {})
+        return {int(size): mse for size, mse in recorded.items()}
+    measured = Path(run) / "reconstructions.json"
+    return {row["size"]: row["mse"] for row in read_json(measured)["rows"]} if measured.is_file() else {}
 
 
 def format_table(rows: Sequence[Reconstruction]) -> str:

@@ -33,6 +33,13 @@ class Encoding:
         return 2 if self.flip else 1
 
 
+def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np.int64] | None]:
+    """Of every row: a mirrored copy has those of its picture."""
+    copies = 2 if flip else 1
+    labels = None if images.labels is None else np.repeat(images.labels, copies)
+    return np.repeat(images.keys, copies).tolist(), labels
+
+
 def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
     """Write every missing shard of the stores by image size, and read all of them back.
 

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import nn
 
-from data.errors import CodeganError, DivergedError, Preempted, UsageError, WorkerError
+from data.errors import CodeganError, DivergedError, Preempted, Terminated, UsageError, WorkerError
 from data.images import Share
 from data.storage import disk_errors
 
@@ -30,9 +30,7 @@ LOG_EVERY_STEPS = 10
 PATIENCE = timedelta(minutes=30)
 
 
-def make_accelerator(
-    tracker: Tracker = "none", run: Path | None = None, patience: timedelta = PATIENCE
-) -> Accelerator:
+def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patience: timedelta = PATIENCE) -> Accelerator:
     """The processes and the device of this run, and its tracker, with files under `run`/tracker (see `tracked`).
 
     Without a GPU, `Accelerator(cpu=True)` is needed for the ranks to find each other; if they still did not, training
@@ -147,15 +145,18 @@ class FiniteGuard:
     def found(self) -> bool:
         return bool(self._found.item())
 
+    def refuse(self, nimg: int, fix: str) -> None:
+        """Raise `DivergedError` if there was one, before `nimg` images."""
+        if self.found():
+            raise diverged(nimg, fix)
+
     def reset(self) -> None:
         self._found.zero_()
 
 
-def diverged(nimg: int) -> DivergedError:
-    return DivergedError(
-        f"a gradient became NaN or infinite within {LOG_EVERY_STEPS} steps before image {nimg}; it changed no weight",
-        "run the same command again to resume from the last checkpoint, or start anew with a lower learning rate",
-    )
+def diverged(nimg: int, fix: str) -> DivergedError:
+    what = f"a gradient became NaN or infinite within {LOG_EVERY_STEPS} steps before image {nimg}"
+    return DivergedError(f"{what}; it changed no weight", fix)
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -187,16 +188,31 @@ def on_main[Result](accelerator: Accelerator, work: Callable[[], Result]) -> Res
 
 
 class StopSignal:
-    """Lets a loop finish its step after Ctrl-C or SIGTERM; a second signal acts at once."""
+    """Lets a loop finish its step and save after Ctrl-C or SIGTERM; a second signal acts at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._waits = True
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        first, self.received = self.received is None, signal.Signals(number)
+        if not (first and self._waits):
+            self._end()
+
+    def _end(self) -> NoReturn:
+        raise KeyboardInterrupt if self.received is signal.SIGINT else Terminated
+
+    @contextmanager
+    def at_once(self, when: bool = True) -> Iterator[None]:
+        """Inside, where nothing is left to save, a signal acts at once, and so does one that came before."""
+        self._waits = not when
+        try:
+            if when and self.received is not None:
+                self._end()
+            yield
+        finally:
+            self._waits = True
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

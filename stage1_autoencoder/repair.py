@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
 from data.console import finish, scan_progress
-from data.errors import InputError, MismatchError
+from data.errors import CodeganError, InputError, MismatchError
 from data.images import ImageSet, open_images
 from data.latent_writer import LatentWriter
 from data.latents import LatentStore
 from data.places import Place
-from data.seals import SEAL, TWIN, find_damage, find_stores, write_seal
+from data.seals import SEAL, TWIN, find_damage, find_stores, raise_all, write_seal
 from data.storage import lock
-from stage1_autoencoder.fill import Encoding, fill
+from stage1_autoencoder.fill import Encoding, fill, keys_and_labels
 from stage1_autoencoder.loop import on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
 
@@ -36,24 +34,36 @@ class Sources:
 def repair(out: Place, sources: Sources, accelerator: Accelerator) -> None:
     """Mend the store at `out`, or the stores inside it.
 
-    Raises `InputError` without a store, `CorruptError` when both copies of a seal are damaged, and `MismatchError` when
-    the images or the autoencoder are not those that a store was made of.
+    Raises `InputError` without a store, `CorruptError` when one is unsealed or both copies of its seal are damaged, and
+    `MismatchError` when the images or the autoencoder are not those that one was made of; the others are mended first.
     """
     stores = find_stores(out)
     if not stores:
         raise InputError(f"{out}: there is no latent store here", "make one with `codegan encode`")
-    for store in stores:
-        with ExitStack() as stack:
-
-            def examine(store: Place = store, stack: ExitStack = stack) -> tuple[dict[str, Any], dict[str, str]]:
-                stack.enter_context(lock(store))
-                return _examine(store)
-
-            seal, damaged = on_main(accelerator, examine)
-            if damaged:
-                _mend(store, seal, damaged, sources, accelerator)
+    obstacles = [_repair_store(store, sources, accelerator) for store in stores]
+    raise_all([obstacle for obstacle in obstacles if obstacle], show=accelerator.is_main_process)
     if accelerator.is_main_process:
         finish(stores, ["codegan", "check", str(out)])
+
+
+def _repair_store(store: Place, sources: Sources, accelerator: Accelerator) -> CodeganError | None:
+    """What keeps `store` from being mended; only what all processes see alike, so that all go on with the next one."""
+    with ExitStack() as stack:
+
+        def examine() -> tuple[dict[str, Any], dict[str, str]]:
+            stack.enter_context(lock(store))
+            return _examine(store)
+
+        try:
+            seal, damaged = on_main(accelerator, examine)
+        except CodeganError as error:
+            return error
+        try:
+            if damaged:
+                _mend(store, seal, damaged, sources, accelerator)
+        except MismatchError as error:
+            return error
+    return None
 
 
 def _examine(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
@@ -75,14 +85,17 @@ def _mend(
     if any(not name.endswith(SEAL) for name in damaged):  # else nothing is lost that the seal does not say
         images = _open_images(store, seal, sources, accelerator)
     shards_damaged = any(name.startswith(("latents/c/", "scales/c/")) for name in damaged)
-    autoencoder = _load_autoencoder(store, seal, sources.autoencoder) if shards_damaged else None
+    whole = LatentStore(store, seal)
+    autoencoder = Autoencoder.of_store(whole, sources.autoencoder) if shards_damaged else None
     writer = on_main(accelerator, lambda: LatentWriter.reopen(store, seal, damaged))
     if images and autoencoder:
         encoding = Encoding(images, autoencoder, seal["flip"], seal["batch_size"], seal["precision"], sources.threads)
         fill({seal["image_size"]: writer}, encoding, accelerator)
-    if main and writer.seal(*_keys_and_labels(store, seal, images)) == seal:
+    if not main:
+        return
+    if writer.seal(*(keys_and_labels(images, seal["flip"]) if images else (whole.keys, whole.labels))) == seal:
         print(f"{store}: repaired, every byte is as it was")
-    elif main:
+    else:
         print(
             f"{store}: repaired, but what was made again came out different, as it can on other hardware or with other "
             "libraries; runs that were begun on this store will see it as changed"
@@ -90,37 +103,22 @@ def _mend(
 
 
 def _open_images(store: Place, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
-    images = open_images(
-        sources.data or seal["data"],
-        max_skip=1,  # the fingerprint tells whether these are the same pictures
-        on_progress=scan_progress(accelerator.is_main_process),
-        allow_hosts=sources.allow_hosts,
-        share=scan_share(accelerator),
-    )
+    try:
+        images = open_images(
+            sources.data or seal["data"],
+            max_skip=1,  # the fingerprint tells whether these are the same pictures
+            on_progress=scan_progress(accelerator.is_main_process),
+            allow_hosts=sources.allow_hosts,
+            share=scan_share(accelerator),
+        )
+    except InputError as error:
+        if sources.data:
+            raise
+        what = f"{store}: the data it was made of cannot be opened; {error.what}"
+        raise InputError(what, f"give the place of the data with --data, or {error.fix}") from error
     if images.fingerprint != seal["data_fingerprint"]:
         raise MismatchError(
             f"{images.name}: is not the data that {store} was made of",
             "give that with --data, or encode again into another folder",
         )
     return images
-
-
-def _load_autoencoder(store: Place, seal: dict[str, Any], run: Path | None) -> Autoencoder:
-    autoencoder = Autoencoder.load(run) if run else Autoencoder.recorded(seal["autoencoder_run"])
-    if autoencoder.fingerprint != seal["fingerprint"]:
-        raise MismatchError(
-            f"{store}: was encoded by another autoencoder than {run or seal['autoencoder_run']}",
-            "give the right one with --autoencoder, or encode again into another folder",
-        )
-    return autoencoder
-
-
-def _keys_and_labels(
-    store: Place, seal: dict[str, Any], images: ImageSet | None
-) -> tuple[list[str], NDArray[np.int64] | None]:
-    if images is None:
-        whole = LatentStore(store, seal)
-        return whole.keys, whole.labels
-    copies = 2 if seal["flip"] else 1
-    keys = np.repeat(images.keys, copies).tolist()
-    return keys, None if images.labels is None else np.repeat(images.labels, copies)

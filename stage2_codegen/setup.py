@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from data.errors import MismatchError, UsageError
+from data.errors import UsageError
 from data.latents import LatentStore
 from data.places import PlaceArg
 from data.prefetch import prefetch
@@ -92,18 +92,6 @@ class Setup(NamedTuple):
     share: slice  # this rank's rows of a batch
 
 
-def _load_autoencoder(store: LatentStore, moved_to: Path | None) -> Autoencoder:
-    """The autoencoder whose latents these are; another one would decode them to noise."""
-    recorded = store.metadata["autoencoder_run"]
-    autoencoder = Autoencoder.load(moved_to) if moved_to else Autoencoder.recorded(recorded)
-    if autoencoder.fingerprint != store.fingerprint:
-        raise MismatchError(
-            f"{store.path}: was encoded by another autoencoder than {moved_to or recorded}",
-            "give the right one with --autoencoder, or encode again",
-        )
-    return autoencoder
-
-
 def _check(config: TrainConfig[VariantConfig]) -> None:
     if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0 or config.accumulate < 1:
         raise UsageError(
@@ -125,7 +113,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     _check(config)
     store = LatentStore.open(config.store)
     check_code_shape(store.code_shape)
-    autoencoder = _load_autoencoder(store, config.autoencoder)
+    autoencoder = Autoencoder.of_store(store, config.autoencoder)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
     scale = CodeScale.of(store, config.model.standardise)

@@ -5,10 +5,10 @@ which variant it trains. The order of the samples and all noise are functions of
 resumed run is bit for bit an uninterrupted one.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -45,7 +45,11 @@ MAX_ROLLBACKS = 3
 GRID_SEEDS = range(16)
 
 
-type Scorer = Callable[[ImageGenerator], dict[str, float]]  # collective; of several distances the first decides
+class Scorer(NamedTuple):
+    measure: Callable[[ImageGenerator], dict[str, float]]  # collective; of several distances the first decides
+    settings: dict[str, Any]  # all that a score depends on besides the generator; others' are not compared
+
+
 type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator], Scorer]
 
 
@@ -91,11 +95,13 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             if main and nimg > saved_at:
                 save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
             if score and may_score and _is_due(config, nimg, scored_at):  # after the state: it takes long
-                values, scored_at = score(previews), nimg
+                with stop.at_once():
+                    values, scored_at = score.measure(previews), nimg
             if main:
-                described = {**_describe(name, config, store, scale, nimg), "scores": values}
+                scored = {"scores": values, "score_settings": score.settings if score and values else None}
+                described = _describe(name, config, store, scale, nimg) | scored
                 weights = {"generator": step.G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
-                save_weights(config.out / "weights", weights, described, _is_best(config.out, values))
+                save_weights(config.out / "weights", weights, described, _is_best(config.out, described))
                 save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(GRID_SEEDS)))
                 if values:
                     record({f"eval/{key}": value for key, value in values.items()})
@@ -109,7 +115,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         clock = StepClock()
         reals = codes_between(progress.nimg, total, setup, clock)
         while progress.nimg < total:
-            step(reals, progress.nimg)
+            with stop.at_once(when=progress.nimg == saved_at):  # the first step may compile for minutes
+                step(reals, progress.nimg)
             nimg, number = progress.nimg + batch, progress.step + 1
             progress = progress._replace(nimg=nimg, step=number)
             at_log = number % LOG_EVERY_STEPS == 0 or nimg >= total
@@ -166,7 +173,10 @@ def _roll_back(
     """
     rollbacks = diverged_at.rollbacks + 1
     if config.on_nan == "stop" or rollbacks > MAX_ROLLBACKS:
-        raise diverged(diverged_at.nimg)
+        fix = "begin a new run with lower --model.lr and --model.critic-lr"
+        if config.on_nan == "stop":
+            fix = f"add --on-nan rollback to the same command, which then halves the learning rates, or {fix}"
+        raise diverged(diverged_at.nimg, fix)
     progress = _restore(step, store, config.out)._replace(rollbacks=rollbacks)
     step.lr_factor = 0.5**rollbacks
     step.guard.reset()
@@ -193,13 +203,14 @@ def _is_due(config: TrainConfig[VariantConfig], nimg: int, scored_at: int) -> bo
     return crossed(nimg, nimg - scored_at, config.score_nimg) or nimg >= config.total_nimg > scored_at
 
 
-def _is_best(out: Path, scores: dict[str, float]) -> bool:
-    """Whether the first of these scores is less than that of the best weights so far, on the same features."""
-    if not scores:
+def _is_best(out: Path, described: dict[str, Any]) -> bool:
+    """Whether the first of these scores is less than that of the best weights so far, or those cannot be compared."""
+    if not described["scores"]:
         return False
-    described = out / "weights" / BEST / "config.json"
-    (name, value), *_ = scores.items()
-    return value < (read_json(described)["scores"].get(name, math.inf) if described.is_file() else math.inf)
+    file = out / "weights" / BEST / "config.json"
+    best = read_json(file) if file.is_file() else {}
+    name, value = next(iter(described["scores"].items()))
+    return best.get("score_settings") != described["score_settings"] or value < best["scores"][name]
 
 
 def _health_check(step: AdversarialStep, previews: ImageGenerator, store: LatentStore) -> HealthCheck:
@@ -211,7 +222,7 @@ def _health_check(step: AdversarialStep, previews: ImageGenerator, store: Latent
 
 def _describe(
     name: str, config: TrainConfig[VariantConfig], store: LatentStore, scale: CodeScale, nimg: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Everything besides the weights that sampling needs."""
     return {
         "kind": "generator",

@@ -1,9 +1,12 @@
-"""Report pages as tests read them, and a small run that was really trained."""
+"""Report pages as tests read them, small runs that were really trained, and one that was not."""
 
 import base64
 import io
+import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +17,8 @@ from data.storage import write_json
 from pipelines.report import ReportConfig, report
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.train import TrainAEConfig
+from stage1_autoencoder.train import train as train_ae
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants.accel import Config as AccelConfig
@@ -91,14 +96,39 @@ def make_page(*runs: Path) -> Page:
     return Page(runs[0])
 
 
-def train_run(folder: Path) -> Path:
-    """A generator trained twice for a moment on six pictures, so that it was resumed once; scored, with neighbours."""
-    data, autoencoder_run, store, run = (folder / name for name in ("data", "autoencoder", "store", "run"))
+def untrained_run(run: Path, nimg: int, **files: Any) -> Path:
+    """The description of a generator and of its weights, and what else is given, as NAME.json; a string as it is."""
+    described = {"kind": "generator", "variant": "accel", "kimg": nimg / 1000}
+    write_json(run / "config.json", described)
+    write_json(run / "weights" / "config.json", described | {"nimg": nimg, "data": ["photos.zip"], "image_size": 64})
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (run / f"{name.replace('_', '-')}.json").write_text(text)
+    return run
+
+
+def write_pictures(data: Path) -> None:
+    """Six of noise, and a file that is none."""
     data.mkdir(parents=True)
     for index in range(6):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(pixels).save(data / f"{index}.png")
     (data / "broken.png").write_bytes(b"no picture")
+
+
+def train_autoencoder_run(folder: Path) -> Path:
+    """A small autoencoder trained for a moment on six pictures, with two previews."""
+    data, run = folder / "data", folder / "autoencoder"
+    write_pictures(data)
+    config = TrainAEConfig((str(data),), run, size=32, width=4, code_channels=3, discriminator_width=4, max_skip=0.5)
+    train_ae(replace(config, batch_size=2, kimg=0.04, snapshot_kimg=0.02, threads=1))
+    return run
+
+
+def train_run(folder: Path) -> Path:
+    """A generator trained twice for a moment on six pictures, so that it was resumed once; scored, with neighbours."""
+    data, autoencoder_run, store, run = (folder / name for name in ("data", "autoencoder", "store", "run"))
+    write_pictures(data)
     torch.manual_seed(0)
     autoencoder = Autoencoder(factor=4, code_channels=3, width=4)
     described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": 0}

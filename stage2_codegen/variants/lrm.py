@@ -33,6 +33,7 @@ from stage2_codegen.losses import BCE, LossAndLogs
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.metadata import bank_rows
 from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
+from stage2_codegen.modules.instance_norm import InstanceNorm2d
 from stage2_codegen.modules.long_range import Merge, Relation
 from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
@@ -112,7 +113,7 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv
 
 
 Norm = Callable[[int], nn.Module]
-instance_norm: Norm = nn.InstanceNorm2d  # without weights
+instance_norm: Norm = InstanceNorm2d  # without weights
 batch_norm: Norm = BatchNorm2d
 
 

@@ -1,9 +1,12 @@
 """Training goes on from a checkpoint as if it had never stopped, and only from a whole one."""
 
 import copy
+import errno
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from data.checkpoints import (
     save_weights,
 )
 from data.errors import CorruptError, InputError
+from data.storage import remove_partials, verify_folder
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -89,6 +93,50 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     newest = load_newest(tmp_path)
     assert newest is not None
     assert newest.state == {"nimg": 20000, "step": 4000, "rollbacks": 1}
+
+
+def test_a_kill_while_an_old_one_is_deleted_leaves_only_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_half_way(folder: Path, **_: Any) -> None:
+        if folder.is_dir():
+            (folder / "network.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    for nimg in (10, 20):
+        save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            save_state(tmp_path, {"network": make_network()}, {}, Progress(30, 30))
+    assert len(list(tmp_path.iterdir())) == 3
+    for path in tmp_path.glob("[!.]*"):
+        verify_folder(path)
+    remove_partials(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{20:012d}", f"{30:012d}"]
+
+
+def test_one_that_cannot_be_read_is_named_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_file, broken = Path.open, [tmp_path / f"{20:012d}"]
+
+    def fail(path: Path, *args: Any, **options: Any) -> Any:
+        if path.parent in broken and path.name == "network.safetensors":
+            raise OSError(errno.EIO, "Input/output error")
+        return open_file(path, *args, **options)
+
+    for nimg in (10, 20):
+        save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg))
+    monkeypatch.setattr(Path, "open", fail)
+    checkpoint = load_newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.state["nimg"] == 10
+    assert f"{broken[0]}: cannot be read (Input/output error)" in caplog.text
+    broken.append(tmp_path / f"{10:012d}")
+    with pytest.raises(CorruptError, match="Input/output error") as refused:
+        load_newest(tmp_path)
+    assert refused.value.fix.startswith("mend that")
 
 
 def test_a_damaged_newest_is_named_and_passed_over(

@@ -62,6 +62,19 @@ def test_fingerprint_moves_with_bytes_and_keys_but_not_with_the_place(tmp_path: 
     assert len(seen) == 4
 
 
+def test_a_picture_whose_bytes_changed_since_the_set_was_opened_is_refused(folder: Path) -> None:
+    images = open_images(folder, size=16)
+    content = (folder / "2.png").read_bytes()
+    for other in (content + b"\0", (folder / "3.png").read_bytes()):  # whether or not its pixels are the same
+        (folder / "2.png").write_bytes(other)
+        for read in (lambda: images.image(2), lambda: images.fitted(2, [8]), lambda: list(images.batches(4))):
+            with pytest.raises(InputError, match=r"^error: 2\.png: has changed") as refused:
+                read()
+            assert "another --out" in refused.value.fix
+    (folder / "2.png").write_bytes(content)
+    assert np.array_equal(images.image(2), open_images(folder, size=16).image(2))
+
+
 def test_skip_limit_is_a_share_of_all_pictures(folder: Path) -> None:
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:100])
     (folder / "empty.png").touch()

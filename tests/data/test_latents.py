@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.errors import CorruptError, InputError, MismatchError, UsageError
 from data.latent_writer import LatentWriter, default_shard_rows
 from data.latents import DType, LatentStore
-from data.seals import find_damage, with_checksum
+from data.seals import find_damage, find_stores, with_checksum
 
 COUNT, SHAPE, ROWS = 11, (3, 4, 4), 3  # 4 shards, the last one not full
 LATENTS = np.tanh(np.random.default_rng(0).normal(size=(COUNT, *SHAPE))).astype(np.float32)
@@ -270,6 +270,59 @@ def test_a_journal_entry_cut_by_a_crash_is_done_again(tmp_path: Path, sealed: Pa
     write(resumed)
     resumed.seal(KEYS, LABELS)
     assert contents(path) == contents(sealed)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_journal_entries_of_another_shard_or_of_none_are_ignored(tmp_path: Path, dtype: DType) -> None:
+    path = tmp_path / "store"
+    write(make_writer(path, dtype), [1])
+    for name in ("000000", "000003", "000004", "1", "1 copy", "1e0"):
+        shutil.copy(path / "journal" / "000001.json", path / "journal" / f"{name}.json")
+    resumed = make_writer(path, dtype)
+    assert resumed.missing_shards() == [0, 2, 3]
+    write(resumed)
+    resumed.seal(KEYS, LABELS)
+    assert contents(path) == contents(make_store(tmp_path / "straight", dtype))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_how_a_store_was_begun_is_known_from_any_finished_shard(tmp_path: Path, sealed: Path, damage: str) -> None:
+    path = tmp_path / "store"
+    write(make_writer(path), [0, 2])
+    begun = path / "journal" / "begun.json"
+    whole = begun.read_bytes()
+    changed = DAMAGES[damage](whole)
+    begun.unlink() if changed is None else begun.write_bytes(changed)
+    assert find_stores(tmp_path) == [path]
+    with pytest.raises(CorruptError, match="not sealed") as unsealed:
+        LatentStore.open(path)
+    assert unsealed.value.fix == "run the same encode again"
+    with pytest.raises(MismatchError, match="another autoencoder"):
+        make_writer(path, fingerprint="0" * 32)
+    with pytest.raises(MismatchError, match="other settings"):
+        make_writer(path, "int8")
+    resumed = make_writer(path)
+    assert begun.read_bytes() == whole
+    assert resumed.missing_shards() == [1, 3]
+    write(resumed)
+    resumed.seal(KEYS, LABELS)
+    assert contents(path) == contents(sealed)
+
+
+def test_where_nothing_finished_tells_how_a_store_was_begun_nothing_is_lost_by_the_advice(
+    tmp_path: Path, flip_bit: Callable[[Path, int], None]
+) -> None:
+    path = tmp_path / "store"
+    make_writer(path)
+    for offset in range(0, len((path / "journal" / "begun.json").read_bytes()), 7):
+        whole = (path / "journal" / "begun.json").read_bytes()
+        flip_bit(path / "journal" / "begun.json", offset)
+        with pytest.raises(CorruptError, match="no finished shard") as refused:
+            make_writer(path)
+        assert f"remove {path}," in refused.value.fix
+        (path / "journal" / "begun.json").write_bytes(whole)
+    shutil.rmtree(path)
+    make_writer(path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

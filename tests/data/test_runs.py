@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data.errors import CorruptError, MismatchError, UsageError
-from data.runs import MetricsLog, open_run, read_metrics, to_json
+from data.runs import CONFIG, TWIN, MetricsLog, find_config, open_run, read_metrics, to_json
+from data.seals import checksum_holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,8 @@ def test_the_same_configuration_resumes_and_what_may_change_is_updated(tmp_path:
     open_run(run, to_json(Config(run)), ["kimg"])
     open_run(run, to_json(Config(run, kimg=2.0)), ["kimg"])
     stored = json.loads((run / "config.json").read_text())
+    assert checksum_holds(stored)
+    del stored["crc32c"]
     versions = stored.pop("versions")
     assert versions.keys() >= {"python", "torch", "codegan"}
     assert stored == {"out": str(run), "kimg": 2.0, "seed": 0, "model": {"width": 8, "sides": [4, 8]}}
@@ -119,3 +124,67 @@ def test_a_line_cut_by_a_crash_is_dropped_only_at_the_end(tmp_path: Path) -> Non
     path.write_text(whole[:12] + "\n" + whole)
     with pytest.raises(CorruptError, match="line 1"):
         MetricsLog(tmp_path, nimg=10)
+    path.write_bytes(whole.encode() + whole.encode()[:12] + b"\xff")
+    with pytest.raises(CorruptError, match="line 2"):
+        read_metrics(tmp_path)
+    assert read_metrics(tmp_path, tolerate_cut=True) == [json.loads(whole)]
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _change_a_field(path: Path) -> None:
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+def _lose_the_checksum(path: Path) -> None:
+    path.write_text(path.read_text().replace('"crc32c"', '"crc31c"'))
+
+
+damaged = pytest.mark.parametrize("damage", [_empty, _cut, _change_a_field, _lose_the_checksum, Path.unlink])
+
+
+@damaged
+@pytest.mark.parametrize("name", [CONFIG, TWIN])
+def test_a_damaged_configuration_is_found_and_written_anew_from_its_twin(
+    name: str, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_run(tmp_path, to_json(Config(tmp_path)))
+    (tmp_path / "weights").mkdir()
+    whole = (tmp_path / CONFIG).read_bytes()
+    damage(tmp_path / name)
+    if (name, damage) != (TWIN, Path.unlink):  # without it a run lacks nothing
+        assert find_config(tmp_path) == (json.loads(whole), [tmp_path / name])
+    with pytest.raises(MismatchError, match="seed: 0 then, 1 now"):
+        open_run(tmp_path, to_json(Config(tmp_path, seed=1)))
+    with caplog.at_level(logging.WARNING):
+        open_run(tmp_path, to_json(Config(tmp_path)))
+    assert (tmp_path / CONFIG).read_bytes() == (tmp_path / TWIN).read_bytes() == whole
+    assert find_config(tmp_path) == (json.loads(whole), [])
+
+
+def test_a_run_without_a_whole_configuration_is_left_as_it_is(tmp_path: Path) -> None:
+    open_run(tmp_path, to_json(Config(tmp_path)))
+    (tmp_path / "weights").mkdir()
+    for name in (CONFIG, TWIN):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CorruptError, match=r"config\.json") as refused:
+        open_run(tmp_path, to_json(Config(tmp_path)))
+    assert "remove" not in refused.value.fix
+    assert (tmp_path / CONFIG).read_bytes() == b""
+
+
+def test_a_configuration_of_an_earlier_version_gains_a_checksum(tmp_path: Path) -> None:
+    earlier = {**to_json(Config(tmp_path)), "versions": {"codegan": "0.1.0"}}
+    (tmp_path / CONFIG).write_text(json.dumps(earlier))
+    (tmp_path / "weights").mkdir()
+    assert find_config(tmp_path) == (earlier, [])
+    with pytest.raises(MismatchError, match="seed"):
+        open_run(tmp_path, to_json(Config(tmp_path, seed=1)))
+    open_run(tmp_path, to_json(Config(tmp_path)))
+    assert checksum_holds(json.loads((tmp_path / CONFIG).read_text()))

@@ -81,6 +81,48 @@ def test_a_write_makes_folders_and_json_comes_back(tmp_path: Path) -> None:
             read_json(tmp_path / "v.json")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_know_are_not_written(number: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "v.json", {"a": [number]})
+    assert names(tmp_path) == []
+
+
+def test_every_folder_newly_made_is_synced_into_the_one_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, set[str]] = {}  # what a folder, by its inode, held when it was last synced
+
+    def sync(descriptor: int) -> None:
+        if os.path.isdir(descriptor):
+            synced[os.fstat(descriptor).st_ino] = set(os.listdir(descriptor))
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+    monkeypatch.chdir(tmp_path)
+    for index, folder in enumerate((Path("a/b/c"), tmp_path / "d/e", tmp_path / "a/f")):
+        write_bytes(folder / "file", b"x")
+        with lock(folder / "locked"), commit_folder(folder / "locked" / "deep" / "committed"):
+            pass
+        write_bytes(folder / "locked" / "deep" / "file", b"x")
+        made = [path for path in tmp_path.rglob("*") if path.is_dir() and path.name != "committed"]
+        assert len(made) >= 4 * (index + 1)
+        for path in (tmp_path, *made):
+            held = {name for name in os.listdir(path) if name != ".lock"}
+            assert held <= synced.get(path.stat().st_ino, set()), path
+
+
+def test_a_lock_leaves_no_folder_that_it_made_and_nobody_filled(tmp_path: Path) -> None:
+    with lock(tmp_path / "a" / "b"):
+        assert names(tmp_path / "a") == ["b"]
+    assert names(tmp_path) == []
+    (tmp_path / "a").mkdir()
+    with lock(tmp_path / "a"), lock(tmp_path / "c" / "d"):
+        (tmp_path / "c" / "file").touch()
+    assert names(tmp_path) == ["a", "c"]
+    assert names(tmp_path / "c") == ["file"]
+
+
 def test_a_failed_commit_changes_nothing(tmp_path: Path) -> None:
     target = tmp_path / "target"
     for existing in (False, True):

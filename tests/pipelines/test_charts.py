@@ -42,7 +42,10 @@ def test_thinning_keeps_order_and_both_extremes() -> None:
     assert (thinned[:, 1].min(), thinned[:, 1].max()) == (values.min(), values.max())
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (1e-7, 2e-7), (-1e6, -9e5), (0, 0.3), (99.9, 100.1)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 1), (-3.2, 7.9), (1e-7, 2e-7), (-1e6, -9e5), (0, 0.3), (99.9, 100.1), (0.81, 0.89), (-4.9, -0.1)],
+)
 def test_ticks_are_round_evenly_spaced_and_inside(low: float, high: float) -> None:
     values = ticks(low, high)
     assert 2 <= len(values) <= 6

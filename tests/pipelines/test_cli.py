@@ -1,7 +1,9 @@
 """What a person meets at the prompt: verbs, two-line errors, exit codes."""
 
+import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 from data.errors import UsageError
+from data.latent_writer import LatentWriter
+from data.latents import LatentStore
 from pipelines import cli
 from pipelines.cli import VERBS, main, run
 
@@ -76,6 +80,8 @@ def test_train_lists_its_variants_and_their_fields(
         (["report", "--run", "missing"], 3, ""),
         (["inspect", "missing"], 3, ""),
         (["inspect", "pipe:rm"], 6, ""),
+        (["train-ae", "--data", "scenes:9", "--out", "/proc/x"], 3, "permissions"),
+        (["train-ae", "--data", "scenes:9", "--out", "/dev/null/x"], 3, "permissions"),
     ],
 )
 def test_bad_input_gives_two_lines_and_its_code(
@@ -150,6 +156,79 @@ def test_a_rank_that_lost_the_others_says_so_in_two_lines(
     what, fix = capsys.readouterr().err.splitlines()
     assert what.startswith("error: rank 3 lost the other processes")
     assert fix.startswith("  fix: ")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+def test_a_place_that_cannot_be_used_is_named_in_two_lines(
+    code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise OSError(code, os.strerror(code), "runs/a")
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert _exit_code(monkeypatch, "train") == 3
+    what, fix = capsys.readouterr().err.splitlines()
+    assert what == f"error: runs/a: {os.strerror(code)}"
+    assert fix.startswith("  fix: ")
+
+
+def test_a_place_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    assert _exit_code(monkeypatch, "train-ae", "--data", "scenes:9", "--out", str(tmp_path / "run")) == 3
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'run'}: No locks available\n  fix: ")
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["train-ae"], ["encode"], ["train", "accel"]], ids="-".join)
+def test_a_verb_that_resumes_exits_75_at_sigterm_wherever_it_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def preempt(arguments: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:  # as of a picture that cannot be read
+            pytest.fail("went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "run", preempt)
+    assert _exit_code(monkeypatch, *arguments) == 75
+    what, fix = capsys.readouterr().err.splitlines()
+    assert (what, fix) == (
+        "error: stopped from outside; what was done is saved",
+        "  fix: run the same command again",
+    )
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_verbs_leave_sigterm_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(cli, "run", lambda arguments: seen.append(signal.getsignal(signal.SIGTERM)))
+    assert _exit_code(monkeypatch, "sample") == _exit_code(monkeypatch) == 0
+    assert seen == [before, before]
+
+
+def test_an_encode_stopped_by_sigterm_goes_on_with_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = LatentWriter.write_shard
+
+    def write_and_preempt(self: LatentWriter, shard: int, latents: object) -> None:
+        write(self, shard, latents)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["encode", "--data", "scenes:12@16", "--autoencoder", "pixels", "--size", "16", "--shard-rows", "4"]
+    command += ["--out", str(tmp_path / "store")]
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentWriter, "write_shard", write_and_preempt)
+        assert [_exit_code(monkeypatch, *command) for _ in range(2)] == [75, 75]
+    assert _exit_code(monkeypatch, *command) == 0
+    store = LatentStore.open(tmp_path / "store")
+    store.verify()
+    assert len(store) == 12
 
 
 def test_any_other_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

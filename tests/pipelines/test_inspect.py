@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.errors import InputError, UsageError
-from data.images import open_images
+from data.images import fit, open_images
 from pipelines.cli import run
 from pipelines.inspect import contact_sheet, summarise
+from stage1_autoencoder import default
+from stage1_autoencoder.networks import Autoencoder
+
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 SIZES = [(100, 127), (128, 300), (255, 256), (256, 256), (700, 500), (1024, 2000), (1100, 1030)]  # height, width
 
@@ -85,3 +90,100 @@ def test_inspect_refuses_data_without_pictures_and_sizes_without_sense(folder: P
     for arguments in (["inspect"], ["inspect", str(folder), "--size", "0"]):
         with pytest.raises(UsageError):
             run(arguments)
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Autoencoder:
+    """The default of the package, tiny, and with it a current folder that is empty."""
+    monkeypatch.setattr(default, "WEIGHTS", tmp_path / "weights")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(4, 3, 4)
+    default.save_default(autoencoder.state_dict(), autoencoder.config)
+    return autoencoder
+
+
+def save_noise(folder: Path, *sides: int) -> str:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for side in sides:
+        pixels = random.integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{side}.png")
+    return str(folder)
+
+
+def inspected(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    """What was said of fine-tuning, in one line, and the next command."""
+    capsys.readouterr()
+    run(["inspect", *words])
+    printed = capsys.readouterr().out.splitlines()
+    (advice,) = (line for line in printed if "fine-tuning" in line)
+    return advice, printed[-1].removeprefix("next: codegan ")
+
+
+def test_fine_tuning_is_advised_by_the_largest_size_that_half_of_the_pictures_have(
+    packaged: Autoencoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_noise(tmp_path / "noise", 96, 256, 257, 512)
+    errors = []
+    for side in (256, 257, 512):
+        with Image.open(tmp_path / "noise" / f"{side}.png") as image:
+            x = torch.tensor(np.asarray(fit(image, 256))).permute(2, 0, 1)[None] / 127.5 - 1
+        errors.append((Autoencoder.load("default")(x) - x).square().mean().item())
+    error = np.mean(errors)
+    for times, verdict in ((1.4, "not needed"), (1.6, "worth it")):
+        others = dict.fromkeys(("128", "512"), error / times * (0.1 if times < 1.5 else 10))  # misleading
+        known = {**others, "256": error / times}
+        default.save_default(packaged.state_dict(), packaged.config, held_out_mse=known)
+        advice, following = inspected(capsys, data, "--autoencoder", "default")
+        assert advice == (
+            f"at 256 px the error is {times} times that of default on images held out from its training and "
+            f"{error / 1e-3:.1f} times the paper's on faces: fine-tuning is {verdict}"
+        )
+        assert following.startswith("train-ae " if times > 1.5 else "encode ")
+
+
+def test_the_commands_printed_work_one_after_the_other(
+    packaged: Autoencoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_noise(tmp_path / "noise", 128, 129)
+    advice, following = inspected(capsys, data, "--autoencoder", "default")
+    assert "times the paper's on faces: fine-tuning is worth it" in advice
+    gentle = "--code-noise 0.05 --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
+    assert following.endswith(f"--init default --factor 4 --code-channels 3 --width 4 {gentle} --out runs/ae-tuned")
+    run(following.replace("--kimg 20", "--kimg 0.016").split())
+    measured = Path("runs/ae-tuned/reconstructions.json")
+    content = json.loads(measured.read_text())
+    content["rows"][0]["mse"] /= 1000
+    measured.write_text(json.dumps(content))
+    advice, following = inspected(capsys, data, "--autoencoder", "runs/ae-tuned")
+    assert "that of runs/ae-tuned on images held out" in advice
+    assert "--init runs/ae-tuned " in following
+    assert following.endswith(" --out runs/ae-tuned-2")
+    run(following.replace("--kimg 20", "--kimg 0.016").split())
+
+
+@pytest.mark.parametrize(
+    ("side", "flags", "said"),
+    [
+        (96, "--autoencoder default", "it takes a --size of 128, 256, 512, 1024 that half of the images have"),
+        (200, "--autoencoder default --size 200", "it takes a --size of 128, 256, 512, 1024"),
+        (128, "--autoencoder default:2", "no errors of default:2 on held-out images are known"),
+        (128, "--autoencoder pixels", "no errors of pixels on held-out images are known"),
+    ],
+)
+def test_inspect_says_why_it_gives_no_advice(
+    packaged: Autoencoder, tmp_path: Path, capsys: pytest.CaptureFixture[str], side: int, flags: str, said: str
+) -> None:
+    two = Autoencoder(2, 3, 4)
+    default.save_default(two.state_dict(), two.config)
+    advice, following = inspected(capsys, save_noise(tmp_path / "noise", side), *flags.split())
+    assert advice.startswith("no advice on fine-tuning: ")
+    assert said in advice
+    assert following.startswith("encode ")
+
+
+def test_inspect_loads_the_autoencoder_before_it_looks_at_data(packaged: Autoencoder) -> None:
+    with pytest.raises(UsageError, match="of factor 8"):
+        run(["inspect", "missing", "--autoencoder", "default:8"])

@@ -1,11 +1,14 @@
 """The page's colours can be read, by day and by night."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
 from pipelines import page
+from pipelines.page import Triple, triples
+from pipelines.pictures import Embedded
 
 LIGHT, DARK = (
     dict(re.findall(r"--([\w-]+): #(\w+)", part))
@@ -35,3 +38,10 @@ def test_text_and_lines_stand_out_from_the_page(colours: dict[str, str]) -> None
         assert contrast(colours[name], colours["panel"]) >= 4.5, name
     for index in range(8):
         assert contrast(colours[f"line-{index}"], colours["page"]) >= 3
+
+
+def test_an_exact_reconstruction_is_the_best_one_to_a_script_too() -> None:
+    pictures = (Embedded("data:", 1, 1),) * 3
+    html = triples([Triple(*pictures, psnr, "name") for psnr in (math.inf, 20.0)])
+    assert re.findall('data-psnr="([^"]*)"', html) == ["20.0000", "Infinity"]  # a script's spelling; "inf" is none
+    assert "PSNR ∞ dB" in html

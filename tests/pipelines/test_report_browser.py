@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +18,16 @@ from typing import Any
 import pytest
 
 from pipelines.report import ReportConfig, report
+from tests.report_pages import train_autoencoder_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium)")
+
+SECTIONS = [
+    *("scores", "samples", "curves", "reconstructions", "latents"),
+    *("interpolation", "neighbours", "data", "configuration"),
+]
 
 WATCH = """
 const complaints = [];
@@ -43,6 +50,8 @@ addEventListener("load", async () => {
     hidden: [...document.querySelectorAll("section, h2, .controls")].filter(part => !part.checkVisibility()).length,
     broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    bands: [...document.querySelectorAll(".mark .hover")].map(line => getComputedStyle(line).stroke),
+    films: document.querySelectorAll(".film").length,
     frames: film.querySelectorAll("img").length,
     first: shown(),
     slid: [0, 1].map(slide),
@@ -104,11 +113,11 @@ def browse(page: Path, folder: Path, *flags: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def drive(run: Path, folder: Path, *flags: str) -> dict[str, Any]:
-    """What the script found on the page of a run."""
-    report(ReportConfig((run,)))
+def drive(runs: Sequence[Path], folder: Path, *flags: str) -> dict[str, Any]:
+    """What the script found on the page of the runs."""
+    report(ReportConfig(tuple(runs)))
     copy = folder / "page.html"
-    copy.write_text(allow((run / "report.html").read_text(), WATCH + DRIVE))
+    copy.write_text(allow((runs[0] / "report.html").read_text(), WATCH + DRIVE))
     dom, said = browse(copy, folder, *flags)
     assert "CONSOLE" not in said
     found = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
@@ -117,17 +126,20 @@ def drive(run: Path, folder: Path, *flags: str) -> dict[str, Any]:
     return values
 
 
+def assert_clean(found: dict[str, Any], sections: Sequence[str]) -> None:
+    """All sections and pictures show, nothing sticks out, nothing was requested, and nobody complained."""
+    assert found["complaints"] == []
+    assert [request for request in found["requests"] if not request.startswith("data:")] == []
+    assert found["sections"] == sections
+    assert (found["hidden"], found["broken"], found["overflow"], found["unfocusable"]) == (0, 0, 0, 0)
+
+
 def test_in_a_browser_every_section_shows_the_controls_work_and_nothing_is_requested(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    found = drive(trained_run, tmp_path)
-    assert found["complaints"] == []
-    assert [request for request in found["requests"] if not request.startswith("data:")] == []
-    assert found["sections"] == [
-        *("scores", "samples", "curves", "reconstructions", "latents"),
-        *("interpolation", "neighbours", "data", "configuration"),
-    ]
-    assert (found["hidden"], found["broken"], found["overflow"], found["unfocusable"]) == (0, 0, 0, 0)
+    found = drive([trained_run], tmp_path)
+    assert_clean(found, SECTIONS)
+    assert set(found["bands"]) == {"rgba(0, 0, 0, 0)"}  # for the pointer to find, not for the eye
     last = found["frames"] - 1
     assert last >= 1
     assert (found["first"], found["slid"]) == (last, [0, 1])
@@ -139,7 +151,17 @@ def test_in_a_browser_every_section_shows_the_controls_work_and_nothing_is_reque
     assert found["best"] == found["worst"][::-1]
 
 
-def test_the_page_follows_the_browser_into_the_dark_and_fits_a_telephone(trained_run: Path, tmp_path: Path) -> None:
-    dark = drive(trained_run, tmp_path, "--blink-settings=preferredColorScheme=0", "--window-size=500,900")
-    assert max(map(int, re.findall(r"\d+", dark["page"]))) < 64
-    assert dark["overflow"] == 0
+def test_in_a_browser_an_autoencoder_shows_every_section(tmp_path: Path) -> None:
+    found = drive([train_autoencoder_run(tmp_path)], tmp_path)
+    assert_clean(found, ["scores", "samples", "curves", "reconstructions", "data", "configuration"])
+    assert found["frames"] == 2
+    assert found["worst"] == sorted(found["worst"])
+
+
+def test_two_runs_follow_the_browser_into_the_dark_and_fit_a_telephone(trained_run: Path, tmp_path: Path) -> None:
+    first = shutil.copytree(trained_run, tmp_path / "first")
+    dark = "--blink-settings=preferredColorScheme=0"
+    found = drive([first, trained_run], tmp_path, dark, "--window-size=500,900")
+    assert_clean(found, SECTIONS)
+    assert found["films"] == 2
+    assert max(map(int, re.findall(r"\d+", found["page"]))) < 64

@@ -17,20 +17,29 @@ from stage1_autoencoder.networks import Autoencoder
 
 KILLS = int(os.environ.get("CODEGAN_KILLS", "6"))
 
-# Encodes into argv[1]/straight once, then into argv[1]/killed again and again, each time in a process of its own that
-# is killed at a random instant (argv[2] of them, drawn by argv[3]), until one is left to finish. Of each attempt it
-# prints the shards that were written without being journalled, and the journalled ones that were written again.
-KILLER = """
-import json, os, pathlib, random, signal, sys, time
-import torch
+# `start` encodes into a folder of argv[1] in `ranks` processes, forked from one that has loaded torch, which is slow.
+GROUP = """
+import json, os, pathlib, random, signal, socket, sys, time
+import torch, torch.distributed.tensor
 from stage1_autoencoder.encode import EncodeConfig, encode
 
-folder, kills = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-random.seed(int(sys.argv[3]))
+folder = pathlib.Path(sys.argv[1])
 
-def start(out):
-    if child := os.fork():
-        return child
+def start(out, ranks):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = []
+    for rank in range(ranks):
+        children.append(os.fork())
+        if children[-1] == 0:
+            if ranks > 1:
+                os.environ |= {name: str(value) for name, value in shared.items()}
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            encode_and_exit(out)
+    return children
+
+def encode_and_exit(out):
     torch.set_num_threads(1)
     sizes = {"size": (16, 32), "dtype": "int8", "shard_rows": 4, "batch_size": 3, "threads": 1}
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -38,34 +47,58 @@ def start(out):
     encode(EncodeConfig(data=("scenes:40",), autoencoder=folder / "ae", out=out, **sizes))
     os._exit(0)
 
-def shards(store):
-    return {str(path): path.stat().st_mtime_ns for path in store.glob("latents/c/*/0/0/0")}
+def wait(children):
+    return [os.waitpid(child, 0)[1] for child in children]
+"""
 
-def journalled(store, present):
-    names = {int(entry.stem) for entry in store.glob("journal/[0-9]*.json")}
-    return {path: stamp for path, stamp in present.items() if int(pathlib.Path(path).parts[-4]) in names}
+EQUAL = """
+for ranks in (1, 2, 4):
+    assert wait(start(folder / str(ranks), ranks)) == [0] * ranks
+"""
+
+# Encodes into argv[1]/straight once, then into argv[1]/killed again and again in argv[2] processes, of which all or one
+# are killed at a random instant (argv[3] times, drawn by argv[4]), until they are left to finish. Whoever is not killed
+# goes on for a while, as long as whoever started them all may take to end it. Of each attempt it prints the finished
+# shards that were written again, how many were written without being journalled, and how many are finished.
+KILLER = """
+ranks, kills = int(sys.argv[2]), int(sys.argv[3])
+random.seed(int(sys.argv[4]))
+
+def look(out):
+    '''When each shard was written, and those of them that count as finished.'''
+    stamps, finished = {}, set()
+    for store in (out / "16", out / "32"):
+        entries = {int(entry.stem) for entry in store.glob("journal/[0-9]*.json")}
+        for path in store.glob("latents/c/*/0/0/0"):
+            stamps[str(path)] = path.stat().st_mtime_ns
+            if int(path.parts[-4]) in entries or (store / "zarr.json").exists():
+                finished.add(str(path))
+    return stamps, finished
 
 began = time.monotonic()
-assert os.waitpid(start(folder / "straight"), 0)[1] == 0
+assert wait(start(folder / "straight", ranks)) == [0] * ranks
 duration = time.monotonic() - began
-out, known, killed, outcomes = folder / "killed", {}, 0, []
+out, killed, outcomes, stamps, finished = folder / "killed", 0, [], {}, set()
 while killed < kills:
-    child = start(out)
-    time.sleep(random.uniform(0.02, duration / 2))
-    os.kill(child, signal.SIGKILL)
-    ended = os.waitpid(child, 0)[1]
+    children = start(out, ranks)
+    time.sleep(random.uniform(0.02, duration * 0.7))
+    if killed % 2:
+        os.kill(random.choice(children), signal.SIGKILL)
+        time.sleep(random.uniform(0, duration * 0.2))
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    ended = any(wait(children))
     if (out / "16/zarr.json").exists() and (out / "32/zarr.json").exists():  # begin anew
-        out, known = out.with_name(f"killed{killed}"), {}
-        killed += ended != 0
+        out, stamps, finished = out.with_name(f"killed{killed}"), {}, set()
+        killed += ended
         continue
     killed += 1
-    for store in (out / "16", out / "32"):
-        present, earlier = shards(store), known.get(store, {})
-        again = [path for path, stamp in earlier.items() if present[path] != stamp]
-        known[store] = present if (store / "zarr.json").exists() else journalled(store, present)
-        outcomes.append({"again": again, "finished": len(known[store]), "orphans": len(present) - len(known[store])})
+    before, done = stamps, finished
+    stamps, finished = look(out)
+    written = {path for path in stamps if stamps[path] != before.get(path)}
+    outcomes.append([sorted(written & done), len(written - finished), len(finished)])
 for unfinished in [path for path in folder.glob("killed*")]:
-    assert os.waitpid(start(unfinished), 0)[1] == 0
+    assert wait(start(unfinished, ranks)) == [0] * ranks
 print(json.dumps(outcomes))
 """
 
@@ -112,15 +145,29 @@ def start(code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def test_any_number_of_processes_writes_the_same_stores(folder: Path) -> None:
+    process = start(GROUP + EQUAL, str(folder))
+    _, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    alone = contents(folder / "1")
+    assert len(alone) == 2 * (10 + 10 + 4 + 2 + 2)  # shards, their scales, arrays' metadata, vectors, seals
+    assert contents(folder / "2") == alone
+    assert contents(folder / "4") == alone
+
+
 @pytest.mark.timeout(max(300, 20 * KILLS))
-def test_killed_at_any_instant_an_encoding_loses_a_shard_at_most_and_ends_the_same(folder: Path) -> None:
-    process = start(KILLER, str(folder), str(KILLS), "0")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_at_any_instant_an_encoding_loses_a_shard_a_process_at_most_and_ends_the_same(
+    folder: Path, ranks: int
+) -> None:
+    process = start(GROUP + KILLER, str(folder), str(ranks), str(KILLS), "0")
     out, err = process.communicate()
     assert process.returncode == 0, err[-3000:]
     outcomes = json.loads(out)
-    assert any(outcome["finished"] for outcome in outcomes)
-    assert [outcome["again"] for outcome in outcomes] == [[]] * len(outcomes)  # what was journalled was not made again
-    assert max(outcome["orphans"] for outcome in outcomes) <= 1  # of each size
+    assert any(finished for _, _, finished in outcomes)
+    for again, lost, _ in outcomes:
+        assert again == []
+        assert lost <= ranks
     straight = contents(folder / "straight")
     for path in folder.glob("killed*"):
         assert contents(path) == straight

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import Preempted, UsageError, WorkerError
+from data.errors import DivergedError, Preempted, Terminated, UsageError, WorkerError
 from stage1_autoencoder.loop import (
     FiniteGuard,
     StepClock,
@@ -75,9 +75,13 @@ def test_from_a_gradient_that_is_not_finite_on_no_weight_moves(bad: float) -> No
     assert not guard.found()
     after = [update(0, bad), update(1), update(0)]
     assert guard.found()
+    with pytest.raises(DivergedError, match="before image 30") as refused:
+        guard.refuse(30, "lower it")
+    assert (refused.value.exit_code, refused.value.fix) == (8, "lower it")
     for now, then in zip((*after[:2], after[2]), (*before, before[0]), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(now, then, strict=True))
     guard.reset()
+    guard.refuse(30, "")
     assert any(not torch.equal(a, b) for a, b in zip(update(0), before[0], strict=True))
 
 
@@ -100,9 +104,23 @@ def test_a_signal_is_remembered_until_the_state_is_saved(number: signal.Signals,
         with pytest.raises(expected):
             stop.raise_if_early(Path("run"), nimg=10, total=20)
         stop.raise_if_early(Path("run"), nimg=20, total=20)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt if number is signal.SIGINT else Terminated):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)], ids=str
+)
+def test_where_nothing_is_left_to_save_a_signal_acts_at_once(
+    number: signal.Signals, expected: type[BaseException]
+) -> None:
+    with StopSignal() as stop, stop.at_once(), pytest.raises(expected):
+        os.kill(os.getpid(), number)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), number)
+        with pytest.raises(expected), stop.at_once():  # as does one that came before
+            pytest.fail("went on")
 
 
 def test_the_clock_reports_per_thousand_images(monkeypatch: pytest.MonkeyPatch) -> None:

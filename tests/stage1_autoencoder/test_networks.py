@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from data.checkpoints import save_weights
 from data.errors import InputError, MismatchError, UsageError
@@ -108,6 +109,23 @@ def test_the_linear_path_starts_as_orthogonal_waves_that_rebuild_a_patch(factor:
     assert isinstance(whole.encoder, Encoder)
     assert isinstance(whole.decoder, Decoder)
     torch.testing.assert_close(whole.decoder.patch(whole.encoder.patch(images)), images, rtol=0, atol=1e-5)
+
+
+def test_balanced_channels_vary_alike_and_rebuild_what_they_did() -> None:
+    torch.manual_seed(0)
+    images = F.interpolate(random_images(4, 3, 6, 6), 32, mode="bicubic") + 0.1 * random_images(4, 3, 32, 32)
+    autoencoder = Autoencoder(width=2)
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+    assert isinstance(encoder, Encoder)
+    assert isinstance(decoder, Decoder)
+    before, spread = decoder.patch(encoder.patch(images)), encoder.patch(images).std(dim=(0, 2, 3))
+    assert spread.max() > 10 * spread.min()
+    autoencoder.balance(images)
+    np.testing.assert_allclose(encoder.patch(images).std(dim=(0, 2, 3)).detach(), 0.5, rtol=1e-4)
+    torch.testing.assert_close(decoder.patch(encoder.patch(images)), before, rtol=0, atol=1e-5)
+    grey = Autoencoder(width=2)
+    grey.balance(images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))
+    assert all(parameter.isfinite().all() for parameter in grey.parameters())
 
 
 def test_sizes_that_are_no_multiple_are_refused(tiny_autoencoder: Autoencoder) -> None:

@@ -18,6 +18,7 @@ from data.reader import LatentReader
 from data.storage import lock, write_bytes
 from pipelines.check import CheckConfig, check
 from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.fill import fill
 from stage1_autoencoder.networks import Autoencoder
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -267,6 +268,115 @@ def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pict
     assert contents(out) == before
 
 
+def test_a_store_that_cannot_be_mended_hides_and_hinders_no_other(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sizes"
+    encode(configure(run, pictures, out, size=(16, 32, 48, 64)))
+    before = contents(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("stage1_autoencoder.encode.fill", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            encode(configure(run, pictures, out / "00", size=(16,)))
+    for name in ("zarr.json", "latents/seal.json"):
+        flip(out / "32" / name)
+    flip(out / "48" / "latents/c/1/0/0/0")
+    torch.manual_seed(1)
+    other = save_run(tmp_path / "other", Autoencoder(factor=4, code_channels=3, width=4))
+    shutil.rmtree(out / "64")
+    encode(configure(other, pictures, out / "64", size=(16,)))
+    flip(out / "64" / "latents/c/0/0/0/0")
+    capsys.readouterr()
+
+    with pytest.raises(CorruptError, match=f"{out / '00'}: is not sealed") as found:
+        check(CheckConfig(out))
+    told = capsys.readouterr().out
+    assert f"{out / '16'}: store is whole" in told
+    assert f"error: {out / '32'}: both copies of its seal are damaged" in told
+    assert all(f"{out / name}: its bytes" in told for name in ("48/latents/c/1/0/0/0", "64/latents/c/0/0/0/0"))
+    assert found.value.fix == "run the same encode again"
+
+    with pytest.raises(CorruptError, match=f"{out / '00'}: is not sealed"):
+        mend(out, autoencoder=run)
+    told = capsys.readouterr().out
+    assert f"{out / '48'}: repaired, every byte is as it was" in told
+    assert f"error: {out / '64'}: was encoded by another autoencoder" in told
+    after = contents(out)
+    assert all(after[name] == before[name] for name in before if name.startswith(("16/", "48/")))
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_fingerprint_and_not_the_place_tells_the_data_that_an_encode_goes_on_with(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pictures, "pics")
+    with monkeypatch.context() as patch:
+        patch.setattr("stage1_autoencoder.encode.fill", interrupt)
+        for data in ("pics", "pics/", str(tmp_path / "pics")):
+            with pytest.raises(KeyboardInterrupt):
+                encode(configure(run, data, tmp_path / "store"))
+    shutil.move("pics", "moved")
+    encode(configure(run, "moved", tmp_path / "store"))
+    assert LatentStore.open(tmp_path / "store" / "16").metadata["data"] == ["moved"]
+    encode(configure(run, "moved", tmp_path / "straight"))
+    assert contents(tmp_path / "store") == contents(tmp_path / "straight")
+    capsys.readouterr()
+    encode(configure(run, "moved/", tmp_path / "store"))
+    assert capsys.readouterr().out.count("is complete already") == len(SIZES)
+    (tmp_path / "moved" / "a" / "0.png").unlink()
+    with pytest.raises(UsageError, match="not an unfinished store"):
+        encode(configure(run, "moved", tmp_path / "store"))
+
+
+def test_a_repair_that_does_not_find_the_data_says_how_to_name_its_place(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pictures, "pics")
+    out = tmp_path / "store"
+    encode(configure(run, "pics", out, size=(16,)))
+    before = contents(out)
+    flip(out / "latents/c/1/0/0/0")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="pics: no such file or folder") as refused:
+        mend(out)
+    assert refused.value.fix.startswith("give the place of the data with --data")
+    with pytest.raises(InputError) as refused:
+        mend(out, data=("nowhere",))
+    assert "--data" not in refused.value.fix
+    mend(out, data=("../pics",))
+    assert contents(out) == before
+
+
+def test_a_picture_that_changes_before_it_is_encoded_is_not_sealed_as_what_it_was(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = Path(shutil.copytree(pictures, tmp_path / "pics")), tmp_path / "store"
+    whole = (data / "a" / "8.png").read_bytes()
+
+    def change_and_fill(*arguments: Any) -> None:
+        (data / "a" / "8.png").write_bytes((data / "a" / "6.png").read_bytes())
+        fill(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stage1_autoencoder.encode.fill", change_and_fill)
+        with pytest.raises(InputError, match=r"a/8\.png: has changed") as refused:
+            encode(configure(run, data, out, size=(16,), shard_rows=4))
+    assert refused.value.fix.startswith("put it back as it was and run the same command again, or begin anew")
+    with pytest.raises(CorruptError, match="not sealed"):
+        LatentStore.open(out)
+    with pytest.raises(MismatchError, match="other images"):
+        encode(configure(run, data, out, size=(16,), shard_rows=4))
+    (data / "a" / "8.png").write_bytes(whole)
+    encode(configure(run, data, out, size=(16,), shard_rows=4))
+    assert LatentStore.open(out).metadata["data_fingerprint"] == open_images(pictures).fingerprint
+
+
 def test_only_the_same_images_and_autoencoder_mend_a_store(
     run: Path, pictures: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -297,7 +407,10 @@ def test_without_a_seal_or_with_one_being_written_there_is_no_repair(store: Path
         mend(store)
 
 
-def test_a_store_in_use_is_neither_encoded_nor_mended(run: Path, pictures: Path, store: Path, tmp_path: Path) -> None:
+def test_a_store_in_use_is_neither_encoded_nor_mended(
+    run: Path, pictures: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stage1_autoencoder.encode.open_images", interrupt)  # which may take hours, it is told before
     with lock(store), pytest.raises(CodeganError, match="being written by process") as refused:
         mend(store)
     assert refused.value.exit_code == 9

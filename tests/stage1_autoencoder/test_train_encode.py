@@ -134,13 +134,27 @@ def test_ctrl_c_exits_130_and_the_same_command_finishes_the_run(
     assert_same_state(run, config.out)
 
 
+def test_sigterm_while_reconstructions_are_measured_acts_at_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["codegan", "train-ae", *flags(config)])
+    for code in (75, 0):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:  # noqa: PT012
+            if code:
+                patch.setattr(training, "reconstruction_table", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            cli.main()
+        assert stopped.value.code == code
+        assert_same_state(run, config.out)
+
+
 def test_a_run_is_not_resumed_with_other_settings(run: Path) -> None:
     with pytest.raises(MismatchError, match="seed: 0 then, 1 now"):
         train(replace(configure(run), seed=1))
 
 
 def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(tmp_path / "run")
     for lr, code in ((1e30, 8), (config.lr, 0)):
@@ -148,6 +162,7 @@ def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == code
+        assert code == 0 or f"lower --lr; --init {config.out} takes over the weights" in capsys.readouterr().err
     assert_same_state(run, config.out)
 
 

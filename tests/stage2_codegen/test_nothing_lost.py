@@ -1,8 +1,10 @@
 """Killed, out of space or at NaN, a run loses at most what it did since its last snapshot, and never its way."""
 
 import errno
+import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -14,10 +16,11 @@ import pytest
 import torch
 
 from data.checkpoints import load_newest
-from data.errors import DivergedError, SpaceError
+from data.errors import DivergedError, Preempted, SpaceError, Terminated
 from data.runs import read_metrics
 from stage2_codegen.setup import TrainConfig
-from stage2_codegen.train import train
+from stage2_codegen.train import Scorer, train
+from stage2_codegen.variants import VARIANTS
 from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
 
 Configure = Callable[..., TrainConfig[Any]]
@@ -47,6 +50,60 @@ def test_a_run_killed_at_any_instant_ends_as_one_that_was_not(configure: Configu
     train("accel", config)
     assert_same_bits(whole.out, config.out)
     assert log_of(whole.out) == log_of(config.out)
+
+
+@pytest.mark.parametrize(
+    ("update", "expected", "saved"),
+    [(0, Terminated, None), (2, Preempted, 24), (4, Terminated, 32)],  # snapshots are 4 updates apart
+)
+def test_sigterm_within_a_step_waits_for_it_unless_all_before_it_is_saved(
+    update: int, expected: type[BaseException], saved: int | None, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first step may compile for minutes."""
+    accel, config, updates = VARIANTS["accel"], configure("accel", "run"), itertools.count()
+
+    def preempting(model: Any) -> Any:
+        loss: Any = accel.loss(model)
+        plain = loss.critic_loss
+
+        def critic_loss(*args: Any) -> Any:
+            if next(updates) == update:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return plain(*args)
+
+        loss.critic_loss = critic_loss
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setitem(VARIANTS, "accel", accel._replace(loss=preempting))
+        with pytest.raises(expected):
+            train("accel", config)
+    checkpoint = load_newest(config.out / "checkpoints")
+    assert (checkpoint and checkpoint.state["nimg"]) == saved
+    train("accel", config)
+    train("accel", configure("accel", "whole"))
+    assert_same_bits(configure("accel", "whole").out, config.out)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)], ids=str
+)
+def test_a_signal_while_scoring_acts_at_once_and_costs_nothing(
+    number: signal.Signals, expected: type[BaseException], configure: Configure
+) -> None:
+    def measure(_: object) -> dict[str, float]:
+        os.kill(os.getpid(), number)
+        pytest.fail("went on")
+
+    config = configure("accel", "run", score_kimg=0.032)
+    with pytest.raises(expected):
+        train("accel", config, lambda *_: Scorer(measure, {}))
+    checkpoint = load_newest(config.out / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.state["nimg"] == 32
+    train("accel", config)
+    train("accel", configure("accel", "whole"))
+    assert_same_bits(configure("accel", "whole").out, config.out)
 
 
 def test_a_full_disk_while_saving_keeps_the_state_before(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +224,7 @@ def test_a_run_rolls_back_three_times_at_most(configure: Configure, capsys: pyte
     with poisoned("accel", updates=range(5, 1000)), pytest.raises(DivergedError) as caught:
         train("accel", config)
     assert caught.value.exit_code == 8
+    assert caught.value.fix == "begin a new run with lower --model.lr and --model.critic-lr"
     assert capsys.readouterr().err.count("warning: NaN") == 3
     with poisoned("accel", updates=range(1000)), pytest.raises(DivergedError):
         train("accel", config)  # the count is in the checkpoint

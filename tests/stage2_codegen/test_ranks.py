@@ -1,4 +1,4 @@
-"""Two ranks, with or without accumulation, are one process at the same global batch.
+"""Two ranks, with or without accumulation, and four are one process at the same global batch.
 
 Shown in float64: Adam divides each gradient by its own size, so that in fp32 what rounding makes of a vanishing
 gradient moves a weight by whole learning rates, as it would between two machines.
@@ -8,13 +8,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor
 
 from data.checkpoints import load_newest
+from data.runs import read_metrics
 from pipelines import cli
 from pipelines.launch import launch
 from tests.tiny_variants import TINY
@@ -26,20 +26,22 @@ FAST = {"lr": 2e-3, "critic_lr": 2e-3, "ema_halflife_kimg": 0.05}  # 20 steps th
 # A gradient penalty and its double backward, three critics with BCE behind batch normalisation, pairs of scores.
 ALONE = {name: (name, TINY[name] | FAST, FIELDS) for name in ("accel", "lrm", "r3")}
 # Batch normalisation looks at each part, so that lrm has no such counterpart.
+ON_FOUR = {"lrm": ALONE["lrm"]}  # one sample a rank, its statistics from all
 IN_PARTS = {f"{name}-in-parts": (*ALONE[name][:2], FIELDS | {"accumulate": 2}) for name in ("accel", "r3")}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one`: each of `ALONE` by one process; `two`: these and `IN_PARTS` by two ranks."""
+    """`1`: each of `ALONE` by one process; `2`: these and `IN_PARTS` by two ranks; `4`: `ON_FOUR` by four."""
     folder = tmp_path_factory.mktemp("ranks")
     store = str(folder / "store")
     cli.run(["encode", "--data", "scenes:100@16", "--autoencoder", "pixels", "--size", "16", "--out", store])
     worker = [sys.executable, WORKER, store]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        subprocess.run([*worker, str(folder / "one"), json.dumps(ALONE)], check=True, capture_output=True)
-        launch([*worker, str(folder / "two"), json.dumps(ALONE | IN_PARTS)], 2)
+        subprocess.run([*worker, str(folder / "1"), json.dumps(ALONE)], check=True, capture_output=True)
+        launch([*worker, str(folder / "2"), json.dumps(ALONE | IN_PARTS)], 2)
+        launch([*worker, str(folder / "4"), json.dumps(ON_FOUR)], 4)
     return folder
 
 
@@ -50,15 +52,12 @@ def _state(run: Path) -> dict[str, dict[str, Tensor]]:
     return checkpoint.tensors
 
 
-@pytest.mark.parametrize("run", [*ALONE, *IN_PARTS])
-def test_two_ranks_are_one_process_after_20_steps(run: str, runs: Path) -> None:
-    rows: list[dict[str, Any]] = [
-        json.loads(x) for x in (runs / "two" / run / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert rows[-1]["ranks"] == 2
-    one, two = _state(runs / "one" / run.removesuffix("-in-parts")), _state(runs / "two" / run)
+@pytest.mark.parametrize(("ranks", "run"), [(2, run) for run in (*ALONE, *IN_PARTS)] + [(4, run) for run in ON_FOUR])
+def test_ranks_are_one_process_after_20_steps(ranks: int, run: str, runs: Path) -> None:
+    assert read_metrics(runs / str(ranks) / run)[-1]["ranks"] == ranks
+    one, several = _state(runs / "1" / run.removesuffix("-in-parts")), _state(runs / str(ranks) / run)
     assert max((one["G"][key] - one["G_ema"][key]).abs().max().item() for key in one["G"]) > 1e-4  # it has moved
     for group in one:
-        assert one[group].keys() == two[group].keys()
+        assert one[group].keys() == several[group].keys()
         for key, expected in one[group].items():
-            np.testing.assert_allclose(two[group][key], expected, rtol=0, atol=1e-5, err_msg=f"{group} {key}")
+            np.testing.assert_allclose(several[group][key], expected, rtol=0, atol=1e-5, err_msg=f"{group} {key}")

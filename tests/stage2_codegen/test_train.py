@@ -40,11 +40,25 @@ def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(name: str, precision:
     assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
 
 
+@pytest.mark.parametrize("name", ["wgan-gp", "lrm"])
+def test_a_resumed_run_with_augmentation_is_bit_for_bit_an_uninterrupted_one(name: str, configure: Configure) -> None:
+    """For variants that have none by default; lrm's is of several scales."""
+    model = {"augment": "jitter,translation,cutout"}
+    assert VARIANTS[name].Config().augment == ""
+    train(name, configure(name, "whole", model=model))
+    train(name, configure(name, "parts", kimg=0.04, model=model))
+    train(name, configure(name, "parts", model=model))
+    assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
+    train(name, configure(name, "plain"))
+    plain, augmented = (state(configure(name, out).out)["G"] for out in ("plain", "whole"))
+    assert any(not torch.equal(plain[key], augmented[key]) for key in plain)
+
+
 def test_resume_in_fresh_processes_after_sigterm(configure: Configure) -> None:
     """Stopped from outside, exit 75, and the same command goes on to the same bits."""
     config = configure("accel", "stopped", kimg=0.4, snapshot_kimg=100)
     process = start_command(arguments(config, "accel"))
-    while not (config.out / "metrics.jsonl").is_file() and process.is_alive():
+    while not read_metrics(config.out, tolerate_cut=True) and process.is_alive():  # of the tenth step
         time.sleep(0.02)
     process.terminate()
     process.join(120)
@@ -182,6 +196,7 @@ def test_nan_is_stopped_before_the_update(configure: Configure) -> None:
     with poisoned("accel", updates=range(100)), pytest.raises(DivergedError) as caught:
         train("accel", config)
     assert caught.value.exit_code == 8
+    assert "--on-nan rollback" in caught.value.fix
     for group, tensors in state(config.out).items():
         for key, value in tensors.items():
             assert torch.equal(value, good[group][key])
