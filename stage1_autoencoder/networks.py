@@ -18,10 +18,13 @@ from torch.nn import functional as F
 
 from data.checkpoints import fingerprint, load_weights, put_weights
 from data.errors import MismatchError, UsageError
+from data.latents import LatentStore
 from stage1_autoencoder.default import is_default, load_default
 
 SLOPE = 0.2  # of every leaky ReLU here
 FACTORS = (2, 4, 8, 16)
+CODE_DEVIATION, MAX_GAIN = 0.5, 64.0  # see `Autoencoder.balance`
+BOUND = 0.99  # of latents whose tanh the decoder undoes; further out noise would be blown up
 PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
@@ -57,8 +60,7 @@ def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
 
     Products of cosines (the basis of the DCT), times grey, blue-yellow and red-green, in order of frequency with
     colour counted as higher; each (code_channels, 3, f, f). They are orthogonal, so synthesis undoes analysis on what
-    they span. Channels beyond 3 f^2 are zero. The gains bring deviations on photographs, 0.45 for the grey mean but
-    0.02 to 0.2 for the rest, closer together: a code's channels should all matter to a critic.
+    they span. Channels beyond 3 f^2 are zero. See `Autoencoder.balance` for how large the rest become.
     """
     position = (torch.arange(factor) + 0.5) * math.pi / factor
     waves = torch.stack([torch.cos(position * k) * (1.0 if k == 0 else math.sqrt(2)) for k in range(factor)])
@@ -70,16 +72,16 @@ def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
     analysis, synthesis = torch.zeros(2, code_channels, 3, factor, factor)
     for channel, (_, c, u, v) in enumerate(order):
         wave = torch.einsum("c,i,j->cij", colours[c], waves[u], waves[v])
-        gain = 4.0 if u + v > 0 else 2.0 if c > 0 else 1.0
-        analysis[channel], synthesis[channel] = wave * gain / factor**2, wave * 3 / gain
+        analysis[channel], synthesis[channel] = wave / factor**2, wave * 3
     return analysis, synthesis
 
 
 class Encoder(nn.Module):
     """(N, 3, H, W) in [-1, 1] -> (N, code_channels, H/f, W/f) in (-1, 1).
 
-    A linear map of each f x f patch runs beside the convolutions. It starts as the patch's lowest frequencies, so that
-    training begins with a usable code and the convolutions learn what a linear code cannot hold.
+    A linear map of each f x f patch runs beside the convolutions, whose last one starts at zero. It starts as the
+    patch's lowest frequencies, so that training begins with a usable code and the convolutions learn what a linear code
+    cannot hold.
     """
 
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
@@ -89,7 +91,7 @@ class Encoder(nn.Module):
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
         layers += [ResidualBlock(channels[-1]), ResidualBlock(channels[-1])]
-        layers += [nn.LeakyReLU(SLOPE), conv(channels[-1], code_channels, 3, gain=0.1)]
+        layers += [nn.LeakyReLU(SLOPE), conv(channels[-1], code_channels, 3, gain=0.0)]
         self.layers = nn.Sequential(*layers)
         self.patch = nn.Conv2d(3, code_channels, factor, stride=factor, bias=False)
         self.patch.weight.data, _ = patch_basis(factor, code_channels)
@@ -101,7 +103,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(N, code_channels, h, w) -> (N, 3, f h, f w) in (-1, 1); the mirror of `Encoder`.
 
-    The linear path starts as the transpose of the encoder's.
+    The linear path undoes the encoder's: the tanh, up to `BOUND`, and the map of a patch.
     """
 
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
@@ -111,12 +113,12 @@ class Decoder(nn.Module):
         layers += [ResidualBlock(channels[0]), ResidualBlock(channels[0]), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, 4 * outputs, 3), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE)]
-        self.layers = nn.Sequential(*layers, conv(channels[-1], 12, 3, gain=0.1), nn.PixelShuffle(2))
+        self.layers = nn.Sequential(*layers, conv(channels[-1], 12, 3, gain=0.0), nn.PixelShuffle(2))
         self.patch = nn.ConvTranspose2d(code_channels, 3, factor, stride=factor, bias=False)
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return torch.tanh(self.layers(latents) + self.patch(latents))
+        return torch.tanh(self.layers(latents) + self.patch(torch.atanh(latents.clamp(-BOUND, BOUND))))
 
 
 class Discriminator(nn.Sequential):
@@ -182,6 +184,20 @@ class Autoencoder(nn.Module):
         # Not clamped to [-1, 1]: at the ends noise would then be halved, a reward for codes that saturate.
         return self.decode(latents if noise is None else latents + noise)
 
+    @torch.no_grad()
+    def balance(self, images: Tensor) -> None:
+        """Give every channel of the linear path the same deviation on `images`; the decoder's undoes it.
+
+        On photographs a patch's grey mean varies twenty times as much as its higher frequencies, which would be lost in
+        noise and hardly matter to a critic. Images without colour or detail do not blow up what they lack.
+        """
+        assert isinstance(self.encoder, Encoder)
+        assert isinstance(self.decoder, Decoder)
+        deviations = self.encoder.patch(images).std(dim=(0, 2, 3))
+        gains = (CODE_DEVIATION / deviations).clamp(max=MAX_GAIN).view(-1, 1, 1, 1)
+        self.encoder.patch.weight *= gains
+        self.decoder.patch.weight /= gains
+
     @classmethod
     def built_in(cls, name: str) -> Self:
         """The one that "default" or "default:F" stands for; with "pixels" none, images are their own latents.
@@ -207,9 +223,26 @@ class Autoencoder(nn.Module):
         return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run)
 
     @classmethod
-    def recorded(cls, run: str) -> Self:
-        """The one a store was made by: a built-in name, though a folder here be called so, or a run's absolute path."""
-        return cls.built_in(run) if run == PIXELS or is_default(run) else cls.load(run)
+    def of_store(cls, store: LatentStore, moved_to: Path | None = None) -> Self:
+        """The one that made these latents: the store names it, or it is the run `moved_to`.
+
+        Raises what `load` does, and `MismatchError` for another one, which would decode them to noise.
+        """
+        recorded = store.metadata["autoencoder_run"]  # a built-in name, whatever folder is called so, or a whole path
+        built_in = is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded)
+        run = str(moved_to or recorded)
+        autoencoder = cls.built_in(run) if built_in else cls.load(run)
+        if autoencoder.fingerprint == store.fingerprint:
+            return autoencoder
+        if built_in and run == recorded and is_default(run):
+            raise MismatchError(
+                f"{store.path}: was encoded by {recorded} of another version; in this one that is another autoencoder",
+                "encode again into another --out, or use the version of codegan that made the store",
+            )
+        raise MismatchError(
+            f"{store.path}: was encoded by another autoencoder than {run}",
+            "give the right one with --autoencoder, or encode again into another --out",
+        )
 
     @classmethod
     def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any], origin: str | Path) -> Self:

@@ -26,6 +26,7 @@ from data.runs import MetricsLog, open_run, to_json
 from data.seeds import derive_seed
 from data.storage import lock, remove_partials, write_json
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
+from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
@@ -37,7 +38,6 @@ from stage1_autoencoder.loop import (
     any_rank,
     autocast,
     crossed,
-    diverged,
     ema_beta,
     local_share,
     make_accelerator,
@@ -48,10 +48,12 @@ from stage1_autoencoder.loop import (
     update_ema,
 )
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
-from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple
+from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
 
+BALANCED_ON = 32  # crops that decide how the channels of the latents are scaled at the start
 EVALUATED_SIZES = (128, 256, 512, 1024)
 MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
+_PIXELS_INSTEAD = "give `codegan encode` --autoencoder pixels instead"
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,11 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _check(config: TrainAEConfig) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: is not a number", "see `codegan train-ae --help`")
     if config.factor == 1:
-        raise UsageError("--factor 1: there is nothing to train", "give `codegan encode` --autoencoder pixels instead")
+        raise UsageError("--factor 1: there is nothing to train", _PIXELS_INSTEAD)
     Autoencoder(config.factor, config.code_channels, config.width)  # refuses impossible ones before there is a folder
     check_multiple((config.size,), config.factor)
     if config.size < 32:
@@ -141,10 +146,14 @@ def _check(config: TrainAEConfig) -> None:
 
 
 def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
-    """The autoencoder to fine-tune; raises `MismatchError` when it has another form."""
+    """The autoencoder to fine-tune; raises what `Autoencoder.load` does, `MismatchError` when it has another form."""
     if config.init is None:
         return None
     initial = Autoencoder.load(config.init)
+    if initial.factor == 1:
+        raise UsageError(f"--init {config.init}: there is nothing to train", _PIXELS_INSTEAD)
+    if initial.factor != config.factor and is_built_in(config.init):
+        find_default(f"{DEFAULT}:{config.factor}")  # it may be that this was meant, and that there is none
     if initial.config != {name: getattr(config, name) for name in initial.config}:
         form = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in initial.config.items())
         raise MismatchError(f"--init {config.init}: has another form than is asked for", f"give {form}")
@@ -179,8 +188,11 @@ def train(config: TrainAEConfig) -> None:
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed))
         autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
+        crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
         if initial:
             autoencoder.load_state_dict(initial.state_dict())
+        else:
+            autoencoder.balance(to_float(torch.from_numpy(crops.batch(0, BALANCED_ON))))
         discriminator = Discriminator(config.discriminator_width)
         ema = copy.deepcopy(autoencoder).requires_grad_(False)
         networks: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": discriminator, "ema": ema}
@@ -197,9 +209,10 @@ def train(config: TrainAEConfig) -> None:
         shown_indices = held_out[:: max(1, len(held_out) // 8)][:8]
         preview = np.stack([to_array(fit(images.pil(int(i)), config.size)) for i in shown_indices])
 
+        at_nan = f"begin a new run with a lower --lr; --init {config.out} takes over the weights of its last snapshot"
+
         def save() -> None:
-            if guard.found():
-                raise diverged(nimg)
+            guard.refuse(nimg, at_nan)
             if main:
                 save_state(config.out / "checkpoints", networks, optimizers, Progress(nimg, step))
                 described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
@@ -211,7 +224,6 @@ def train(config: TrainAEConfig) -> None:
         batch, rows = config.batch_size, share.stop - share.start
         total = math.ceil(config.kimg * 1000 / batch) * batch
         warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, max(1, round(config.snapshot_kimg * 1000))
-        crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
         side = config.size // config.factor
         noises = CodeNoise((config.code_channels, side, side), config.code_noise, config.seed)
         starts = range(nimg + share.start, total, batch)
@@ -250,8 +262,7 @@ def train(config: TrainAEConfig) -> None:
             nimg, step = nimg + batch, step + 1
             update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
             if step % LOG_EVERY_STEPS == 0 or nimg >= total:
-                if guard.found():
-                    raise diverged(nimg)
+                guard.refuse(nimg, at_nan)
                 values = {name: value.item() for name, value in logs.items()}
                 values["memory/peak_mb"] = peak_memory_mb(device)
                 report.update(nimg, values)
@@ -267,7 +278,8 @@ def train(config: TrainAEConfig) -> None:
         stop.raise_if_early(config.out, nimg, total)
 
         if main:
-            _finish(config, images, held_out, initial, ema)
+            with stop.at_once():
+                _finish(config, images, held_out, initial, ema)
 
 
 def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, float]:
