@@ -161,6 +161,10 @@ def _is_lost_connection(error: Exception) -> bool:
 
 def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
+    if code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # the threads of a process group that others have left can turn an orderly end into an abort
+        sys.stderr.flush()
+        os._exit(code)
     raise SystemExit(code)
 
 

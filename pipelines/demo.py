@@ -76,8 +76,7 @@ def demo(config: DemoConfig) -> None:
 Look at {out / "samples" / "grid.png"} and {run / "report.html"}.
 Your own pictures, a folder of 100 or more, go the same way:
   codegan inspect photos/
-  codegan train-ae --data photos/ --out runs/ae
-  codegan encode --data photos/ --autoencoder runs/ae --out stores/photos --size 256
+  codegan encode --data photos/ --out stores/photos
   codegan train accel --store stores/photos --out runs/photos
   codegan sample --run runs/photos --out samples""")
 

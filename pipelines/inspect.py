@@ -65,13 +65,13 @@ def inspect(config: InspectConfig) -> None:
         write_skipped(config.out / "skipped.jsonl", images.skipped)
         wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
     data = data_flags(config.data, config.allow_host)
-    following = ["train-ae", *data, "--out", "runs/ae"]
+    following = ["encode", *data, "--out", "stores/latents"]
     if autoencoder and config.autoencoder:
         rows, written = _reconstruct(images, autoencoder, config.autoencoder, sizes, config.out)
         summary["reconstructions"], wrote = rows, wrote + written
         worth_it, why = _advice(rows, autoencoder, config.autoencoder, summary["sides"]["shorter"]["median"])
         print(f"{why}\n")
-        following = ["encode", *data, "--autoencoder", str(config.autoencoder), "--out", "stores/latents"]
+        following += ["--autoencoder", str(config.autoencoder)]
         if worth_it:
             following = ["train-ae", *data, *_fine_tuning(autoencoder, config.autoencoder)]
     if config.out:
@@ -85,7 +85,10 @@ def _load_autoencoder(run: Path | None) -> "Autoencoder | None":
         return None
     from stage1_autoencoder.networks import Autoencoder
 
-    return Autoencoder.load(run)
+    autoencoder = Autoencoder.load(run)
+    if autoencoder.factor == 1:
+        raise UsageError(f"--autoencoder {run}: changes no pixel, there is nothing to measure", "leave it out")
+    return autoencoder
 
 
 def _open(data: Sequence[str], allow_hosts: Sequence[str]) -> ImageSet:

@@ -13,7 +13,7 @@ from data.images import ImageSet, fit, image_grid, to_array, to_float, to_uint8
 from data.prefetch import prefetch
 from data.storage import read_json
 from stage1_autoencoder.default import load_default
-from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
+from stage1_autoencoder.networks import Autoencoder, is_built_in
 
 # Liu, Yao, Ren, table 1, factor 4, on faces, by side in pixels
 PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}
@@ -74,12 +74,12 @@ def reconstruction_table(
 
 
 def held_out_mse(run: str | Path) -> dict[int, float]:
-    """By size in pixels, the errors of a run or of a built-in autoencoder on images held out from its training.
+    """By size in pixels, the errors of a run or of a default autoencoder on images held out from its training.
 
     Empty where none were measured. Raises what `Autoencoder.load` does.
     """
     if is_built_in(run):
-        recorded = {} if str(run) == PIXELS else load_default(str(run)).state.get("held_out_mse", {})
+        recorded = load_default(str(run)).state.get("held_out_mse", {})
         return {int(size): mse for size, mse in recorded.items()}
     measured = Path(run) / "reconstructions.json"
     return {row["size"]: row["mse"] for row in read_json(measured)["rows"]} if measured.is_file() else {}
