@@ -49,7 +49,7 @@ RECIPE = (
     "--factor 4 --code-channels 16 --width 64 --precision bf16 --batch-size 8 --seed 6 --lr 7e-4 --lr-ramp-kimg 2"
     " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2 --adversarial-weight 0"
 )
-HERE_ONLY = {"kind", "data", "out", "init", "allow_host", "tracker", "threads", "max_skip", "snapshot_kimg"}
+HERE_ONLY = {"kind", "crc32c", "data", "out", "init", "allow_host", "tracker", "threads", "max_skip", "snapshot_kimg"}
 PHOTOGRAPHS = ("flowers", "photos", "packages")
 MEASURED = 64  # held-out photographs of each source and size behind the errors in the package
 

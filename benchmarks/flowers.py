@@ -16,6 +16,7 @@ from benchmarks.verbs import run_verb
 from data.images import open_images, save_png
 
 CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --precision bf16"
+TUNING = "--kimg 4 --code-noise 0.05 --lr 3e-4 --lr-decay-kimg 2 --adversarial-weight 0 --precision bf16"
 SAMPLES = 256
 PROTOCOLS = ("accel", "giu", "fastgan", "gca")
 METRICS = ("fd", "kd", "is", "sifid")
@@ -61,6 +62,7 @@ def main() -> None:
     large = f"--kimg {options.kimg:g} --snapshot-kimg {options.kimg / 4:g} --model.ema-halflife-kimg 2"
     small = f"--kimg {options.small_kimg:g} --snapshot-kimg {options.small_kimg / 16:g} --model.ema-halflife-kimg 5"
     steps = {
+        "fine-tune on leaves": f"train-ae --data {leaves} --init default --out runs/leaves-ae {TUNING}",
         "encode leaves": f"encode --data {leaves} --out stores/leaves --precision bf16",
         "encode flowers": f"encode --data {flowers} --out stores/flowers --size 64 --precision bf16",
         "encode one flower": "encode --data one --out stores/one --size 64 --flip",
@@ -70,11 +72,10 @@ def main() -> None:
         "score leaves": f"score --run runs/leaves --data {leaves} {score}",
         "score flowers": f"score --run runs/flowers --data {flowers} {score}",
         **{
-            f"protocol {name}": f"score --run runs/flowers --data {flowers} --protocol {name} {score} --out {name}.json"
+            f"protocol {name}": f"score --run runs/flowers --data {flowers} --protocol {name} {score}"
             for name in PROTOCOLS
         },
-        "protocol single-image": "score --run runs/one --data one --protocol single-image --features offline"
-        " --out single-image.json",
+        "protocol single-image": "score --run runs/one --data one --protocol single-image --features offline",
         "report": "report --run runs/flowers",
     }
     taken = [run_verb(out, step, command) for step, command in steps.items()]
@@ -83,13 +84,17 @@ def main() -> None:
     for row in taken:
         print(f"| {row['step']} | {row['seconds'] / 60:.1f} | {row['peak_mb']:.0f} |")
     print("\n" + "\n".join(f"    codegan {row['command']}" for row in taken))
+    tuned = json.loads((out / "runs/leaves-ae/reconstructions.json").read_text())
+    print("\n| leaves held out | images | PSNR dB, default | fine-tuned |\n|---|---|---|---|")
+    for before, after in zip(tuned["rows_before"], tuned["rows"], strict=True):
+        print(f"| {after['size']} px | {after['count']} | {before['psnr']:.2f} | {after['psnr']:.2f} |")
     print(
         "\n| | score | value | 95% interval | autoencoder floor | real floor | images |\n|---|---|---|---|---|---|---|"
     )
     for name in ("leaves", "flowers"):
         print("\n".join(score_rows(name, json.loads((out / "runs" / name / "scores.json").read_text()))))
-    for name in (*PROTOCOLS, "single-image"):
-        scores = json.loads((out / f"{name}.json").read_text())
+    for run, name in (*(("flowers", name) for name in PROTOCOLS), ("one", "single-image")):
+        scores = json.loads((out / "runs" / run / f"scores-{name}.json").read_text())
         print("\n".join(score_rows(f"{name}, {', '.join(scores['protocol_departures'])}", scores)))
 
 
