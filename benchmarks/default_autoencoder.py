@@ -1,7 +1,7 @@
 """The autoencoder in the box, from its data to its card: the numbers of docs/autoencoder.md.
 
     uv run python -m benchmarks.default_autoencoder prepare --data FOLDER --packages SITE --out FOLDER
-    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--kimg 32]
+    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--kimg 24]
     uv run python -m benchmarks.default_autoencoder export --out FOLDER
     uv run --group benchmarks python -m benchmarks.default_autoencoder measure --out FOLDER [--without-noise RUN]
 
@@ -187,7 +187,7 @@ def main() -> None:
     preparing.add_argument("--data", type=Path, required=True)
     preparing.add_argument("--packages", type=Path, required=True)
     training = verbs.add_parser("train")
-    training.add_argument("--kimg", type=float, default=32.0)
+    training.add_argument("--kimg", type=float, default=24.0)
     training.add_argument("--code-noise", type=float, default=0.05)
     exporting, measuring = verbs.add_parser("export"), verbs.add_parser("measure")
     measuring.add_argument("--without-noise", type=Path, help="a run of `train --code-noise 0`")

@@ -1,6 +1,6 @@
 """From photographs to a generator, verb by verb, with the autoencoder in the box: the numbers of docs/flowers.md.
 
-    uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--kimg 8] [--small-kimg 128]
+    uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--kimg 16] [--small-kimg 64]
 
 FOLDER of the data holds flowers256.tar, appleleaf_256.tar and, below weights/, torchvision's squeezenet1_0 as
 squeezenet*.pth. Steps already done are not run again, so the same command goes on after a stop.
@@ -16,7 +16,7 @@ from benchmarks.verbs import run_verb
 from data.images import open_images, save_png
 
 CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --precision bf16"
-TUNING = "--kimg 4 --code-noise 0.05 --lr 3e-4 --lr-decay-kimg 2 --adversarial-weight 0 --precision bf16"
+TUNING = "--kimg 2 --code-noise 0.05 --lr 3e-4 --lr-decay-kimg 1 --adversarial-weight 0 --precision bf16"
 SAMPLES = 256
 PROTOCOLS = ("accel", "giu", "fastgan", "gca")
 METRICS = ("fd", "kd", "is", "sifid")
@@ -45,8 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--kimg", type=float, default=8.0, help="of the leaves at 256 px")
-    parser.add_argument("--small-kimg", type=float, default=128.0, help="of the flowers at 64 px")
+    parser.add_argument("--kimg", type=float, default=16.0, help="of the leaves at 128 px")
+    parser.add_argument("--small-kimg", type=float, default=64.0, help="of the flowers at 64 px")
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -63,12 +63,12 @@ def main() -> None:
     small = f"--kimg {options.small_kimg:g} --snapshot-kimg {options.small_kimg / 16:g} --model.ema-halflife-kimg 5"
     steps = {
         "fine-tune on leaves": f"train-ae --data {leaves} --init default --out runs/leaves-ae {TUNING}",
-        "encode leaves": f"encode --data {leaves} --out stores/leaves --precision bf16",
+        "encode leaves": f"encode --data {leaves} --out stores/leaves --size 128 --precision bf16",
         "encode flowers": f"encode --data {flowers} --out stores/flowers --size 64 --precision bf16",
         "encode one flower": "encode --data one --out stores/one --size 64 --flip",
         "train on leaves": f"train accel --store stores/leaves --out runs/leaves {large} {CODE_GAN}",
         "train on flowers": f"train accel --store stores/flowers --out runs/flowers {small} {seen} {CODE_GAN}",
-        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 8 --batch-size 2 {CODE_GAN}",
+        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 4 --batch-size 2 {CODE_GAN}",
         "score leaves": f"score --run runs/leaves --data {leaves} {score}",
         "score flowers": f"score --run runs/flowers --data {flowers} {score}",
         **{
