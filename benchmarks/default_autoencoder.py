@@ -123,11 +123,12 @@ def prepare(data: Path, site: Path, out: Path) -> None:
         print(f"| {source} | {cut['train']} | {cut['repeats']} | {len(cut['held out'])} |")
 
 
-def train(out: Path, run: Path, kimg: float, code_noise: float) -> None:
+def train(out: Path, run: Path, kimg: float, code_noise: float, init: Path | None) -> None:
     """Become `codegan train-ae`, so that whoever stops this stops that."""
     data = [str(out / "train" / f"{source}.tar") for source in REPEATS]
     words = ["train-ae", "--data", *data, "--out", str(run), "--kimg", str(kimg)]
     words += ["--code-noise", str(code_noise), *RECIPE.split()]
+    words += ["--init", str(init)] if init else []
     os.execv(sys.executable, [sys.executable, "-m", "pipelines", *words])
 
 
@@ -189,8 +190,9 @@ def main() -> None:
     training = verbs.add_parser("train")
     training.add_argument("--kimg", type=float, default=24.0)
     training.add_argument("--code-noise", type=float, default=0.05)
+    training.add_argument("--init", type=Path, help="a run to go on from with other settings")
     exporting, measuring = verbs.add_parser("export"), verbs.add_parser("measure")
-    measuring.add_argument("--without-noise", type=Path, help="a run of `train --code-noise 0`")
+    measuring.add_argument("--without-noise", type=Path, help="a run of `train --init RUN --code-noise 0 --kimg 4`")
     for verb in (training, exporting, measuring):
         verb.add_argument("--run", type=Path)
     for verb in (preparing, training, exporting, measuring):
@@ -199,7 +201,7 @@ def main() -> None:
     if options.verb == "prepare":
         prepare(options.data, options.packages, options.out)
     elif options.verb == "train":
-        train(options.out, options.run or options.out / "run", options.kimg, options.code_noise)
+        train(options.out, options.run or options.out / "run", options.kimg, options.code_noise, options.init)
     elif options.verb == "export":
         export(options.out, options.run or options.out / "run")
     else:
