@@ -182,7 +182,9 @@ def _store(run: RunView) -> str:
     store = run.store
     shape, mirrored = " x ".join(map(str, store.code_shape)), ", mirrored ones among them" * store.metadata["flip"]
     size = f"images of {store.image_size} x {store.image_size} pixels"
-    told = f"Store {store.path.name}: {len(store):,} latents of {shape}{mirrored}, {store.metadata['dtype']}, of {size}."
+    told = (
+        f"Store {store.path.name}: {len(store):,} latents of {shape}{mirrored}, {store.metadata['dtype']}, of {size}."
+    )
     return note(told) + _skipped_table(store.metadata["skipped"])
 
 
