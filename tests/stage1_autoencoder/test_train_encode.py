@@ -334,7 +334,7 @@ def broken(pictures: Path) -> None:
         (None, {"threads": 0}, 2),
         (None, {"shard_rows": 0}, 2),
         (None, {"data": ()}, 2),
-        (None, {"autoencoder": None}, 2),
+        (None, {"autoencoder": Path("default:8")}, 2),
         (None, {"repair": True}, 3),
         (None, {"autoencoder": Path("no-such-run")}, 3),
         (shutil.rmtree, {}, 3),
