@@ -68,7 +68,7 @@ def main() -> None:
         "encode one flower": "encode --data one --out stores/one --size 64 --flip",
         "train on leaves": f"train accel --store stores/leaves --out runs/leaves {large} {CODE_GAN}",
         "train on flowers": f"train accel --store stores/flowers --out runs/flowers {small} {seen} {CODE_GAN}",
-        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 4 --batch-size 2 {CODE_GAN}",
+        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 0.4 --batch-size 2 {CODE_GAN}",
         "score leaves": f"score --run runs/leaves --data {leaves} {score}",
         "score flowers": f"score --run runs/flowers --data {flowers} {score}",
         **{
