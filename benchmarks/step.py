@@ -74,14 +74,16 @@ def convolution_peak(batch: int, bf16: bool) -> float:
 
 def _convolution(channels: int, side: int, batch: int, bf16: bool) -> tuple[Callable[[], None], int]:
     """A 3 x 3 convolution forward and backward, and its floating-point operations."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device).to(memory_format=torch.channels_last)
-    maps = torch.randn(batch, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    placed: Any = {
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "dtype": torch.bfloat16 if bf16 else torch.float32,
+    }
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, **placed).to(memory_format=torch.channels_last)
+    maps = torch.randn(batch, channels, side, side, **placed).contiguous(memory_format=torch.channels_last)
     maps.requires_grad_(True)
 
     def run() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            out = layer(maps)
+        out = layer(maps)
         out.backward(out.detach())
 
     return run, 3 * 2 * batch * 9 * channels**2 * side**2

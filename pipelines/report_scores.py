@@ -30,12 +30,7 @@ _MEASURED_WITH = {
     "size": "sizes",
 }
 _COUNTS = {"num_generated": "counts of generated images", "num_real": "counts of real images"}
-_COUNT_MATTERS_NOT = (
-    "kid",
-    "kd",
-    "sifid",
-    "lpips",
-)  # first words of scores; their expectation is the same for any count
+_COUNT_MATTERS_NOT = ("kid", "kd", "sifid", "lpips")  # first words of scores whose expectation no count moves
 _UNBIASED_FROM = 2048
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _EXPLAINED = (
