@@ -1,4 +1,4 @@
-"""Encoding pictures into latent stores, one for each size; each picture is decoded for all at once, and a shard has one writer."""
+"""Encoding pictures into latent stores, one for each size; a picture serves all sizes, and a shard has one writer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
