@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.decoding import Unreadable, decode, one_line
+from data.decoding import Unreadable, decode, look, one_line
 from data.errors import CodeganError, InputError, UsageError
 from data.places import shown
 from data.prefetch import prefetch
@@ -85,7 +85,7 @@ def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Pictures by index, sorted by key; every one of them was decoded once when the set was opened.
+    """Pictures by index, sorted by key; every one of them was found readable when the set was opened.
 
     Reading is safe from several threads and raises `InputError` when a file has gone or its bytes have changed.
     """
@@ -145,10 +145,10 @@ def open_images(
     allow_hosts: Collection[str] = (),
     share: Share = ALONE,
 ) -> ImageSet:
-    """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and decode every file once.
+    """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and look at every file.
 
     `size` is what images are fitted to; scenes without a size of their own are rendered at it. `seed` draws the scenes.
-    `on_progress` receives (files done, files in all) of this process, which decodes its `share` of them. Archives on
+    `on_progress` receives (files done, files in all) of this process, which looks at its `share` of them. Archives on
     web servers are read from `allow_hosts` only. Raises `InputError` if nothing can be read or more than the share
     `max_skip` of the files cannot, `CorruptError` for damaged archives, `UsageError` and `UnsafeError` for bad DATA.
     """
@@ -226,13 +226,12 @@ class _Scan:
 
 
 def _scan(entry: Entry) -> _Scan:
-    """Read and decode a file in full: only that finds a body that was cut."""
     try:
         content = _read(entry)
-        image, notes = decode(content)
+        height, width, notes = look(content)
     except Unreadable as reason:
         return _Scan(problem=str(reason))
-    return _Scan(crc32c_bytes(content), image.height, image.width, "; ".join(notes))
+    return _Scan(crc32c_bytes(content), height, width, "; ".join(notes))
 
 
 def _read(entry: Entry) -> bytes:
@@ -251,7 +250,7 @@ def _reload(entry: Entry, checksum: int) -> Image.Image:
         content = _read(entry)
         if crc32c_bytes(content) != checksum:
             raise InputError(f"{entry.key}: has changed since the data was read through", fix)
-        return decode(content)[0]
+        return decode(content)
     except Unreadable as reason:
         raise InputError(f"{entry.key}: could be read before, but no more: {reason}", fix) from reason
 

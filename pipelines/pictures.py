@@ -24,7 +24,7 @@ def embed_file(content: bytes, budget: int) -> Embedded:
 
     Raises `data.decoding.Unreadable` for anything else than a picture.
     """
-    image, _ = decode(content)
+    image = decode(content)
     if len(content) <= budget and content.startswith(b"\x89PNG"):
         return _embedded("png", content, image)
     return _shrunk(image, budget)

@@ -187,7 +187,7 @@ def _originals(names: list[str], size: int) -> list[tuple[str, Image.Image]]:
     entries, pictures = list_entries(names).entries, []
     for index in spread(len(entries), _ORIGINALS):
         with suppress(Unreadable):
-            pictures.append((entries[index].key, fit(decode(entries[index].read())[0], size)))
+            pictures.append((entries[index].key, fit(decode(entries[index].read()), size)))
     if not pictures:
         raise InputError("it holds no pictures", "give it its pictures back")
     return pictures

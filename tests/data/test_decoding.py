@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from data.decoding import Unreadable, decode
+from data.decoding import Unreadable, decode, look
 
 # Pillow's remarks on odd metadata, which data.decoding silences in use; its bomb warning stays an error here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -313,7 +313,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_awkward_file_decodes_to_reference_pixels(name: str) -> None:
     case = CASES[name]
-    image, notes = decode(case.content)
+    image, (height, width, notes) = decode(case.content), look(case.content)
+    assert (width, height) == image.size
     assert image.mode == "RGB"
     pixels = np.asarray(image).astype(float)
     assert pixels.shape == case.expected.shape
@@ -327,6 +328,9 @@ def test_broken_file_is_refused_with_a_reason(name: str) -> None:
     content, reason = BROKEN[name]
     with pytest.raises(Unreadable, match=reason) as caught:
         decode(content)
+    with pytest.raises(Unreadable) as seen:
+        look(content)
+    assert str(seen.value) == str(caught.value)
     assert "0x" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -341,4 +345,24 @@ def test_any_cut_or_flip_decodes_or_is_refused(name: str) -> None:
         for position in random.integers(0, len(damaged), 4):
             damaged[position] ^= 1 << random.integers(8)
         with suppress(Unreadable):
-            assert decode(bytes(damaged))[0].mode == "RGB"
+            assert decode(bytes(damaged)).mode == "RGB"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "png-rgb", "gif", "webp", "bmp", "tiff-lzw", "avif"])
+def test_a_look_refuses_what_does_not_decode(name: str) -> None:
+    """And nothing else, wherever a file is damaged: an eighth of a JPEG is made of all of its bytes."""
+    whole = saved(RGB, "JPEG", progressive=True) if name == "jpeg-progressive" else CASES[name].content
+
+    def reason(read: Callable[[bytes], object], content: bytes) -> str:
+        try:
+            read(content)
+        except Unreadable as reason:
+            return str(reason)
+        return ""
+
+    for trial in range(200):
+        random = np.random.default_rng(trial)
+        damaged = bytearray(whole[: random.integers(len(whole) // 2, len(whole))] if trial % 2 else whole)
+        for position in random.integers(0, len(damaged), trial % 4):
+            damaged[position] ^= 1 << random.integers(8)
+        assert reason(look, bytes(damaged)) == reason(decode, bytes(damaged))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data import images as images_module
-from data.decoding import decode
+from data.decoding import Look, look
 from data.errors import InputError, UsageError
 from data.images import (
     ImageSet,
@@ -120,7 +120,7 @@ def test_batches_of_an_endless_order_can_be_left(folder: Path) -> None:
             break
 
 
-def test_several_processes_decode_every_file_once_and_open_the_same_set(
+def test_several_processes_look_at_every_file_once_and_open_the_same_set(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "broken.png").write_bytes(b"no picture")
@@ -128,13 +128,13 @@ def test_several_processes_decode_every_file_once_and_open_the_same_set(
     whole = open_images(folder, max_skip=1)
     parts: list[list[Any]] = [[] for _ in range(ranks)]
     met = threading.Barrier(ranks, timeout=60)
-    decoded: list[bytes] = []
+    seen: list[bytes] = []
 
-    def decode_and_count(content: bytes) -> tuple[Image.Image, list[str]]:
-        decoded.append(content)
-        return decode(content)
+    def look_and_count(content: bytes) -> Look:
+        seen.append(content)
+        return look(content)
 
-    monkeypatch.setattr(images_module, "decode", decode_and_count)
+    monkeypatch.setattr(images_module, "look", look_and_count)
 
     def process(rank: int) -> ImageSet:
         def gather(part: list[Any]) -> list[Any]:
@@ -146,7 +146,7 @@ def test_several_processes_decode_every_file_once_and_open_the_same_set(
 
     with ThreadPoolExecutor(ranks) as pool:
         opened = list(pool.map(process, range(ranks)))
-    assert len(decoded) == len(set(decoded)) == 7
+    assert len(seen) == len(set(seen)) == 7
     for images in opened:
         assert (images.fingerprint, images.keys, images.skipped) == (whole.fingerprint, whole.keys, whole.skipped)
         np.testing.assert_array_equal(images.sizes, whole.sizes)
