@@ -1,15 +1,15 @@
 """The autoencoder in the box, from its data to its card: the numbers of docs/autoencoder.md.
 
     uv run python -m benchmarks.default_autoencoder prepare --data FOLDER --packages SITE --out FOLDER
-    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--kimg 24]
+    uv run python -m benchmarks.default_autoencoder train --out FOLDER [--init RUN] [FLAGS OF train-ae]
     uv run python -m benchmarks.default_autoencoder export --out FOLDER
-    uv run --group benchmarks python -m benchmarks.default_autoencoder measure --out FOLDER [--without-noise RUN]
+    uv run --group benchmarks python -m benchmarks.default_autoencoder measure --out FOLDER [--compared RUN ...]
 
 `prepare` cuts every source, by image, into 90 % to train on (OUT/train) and 10 % never trained on (OUT/held-out), as
 tar shards of the same bytes on every machine. FOLDER of the data holds flowers256.tar and photos1024.tar; SITE is where
 `pip install --target SITE scikit-image scikit-learn` put their photographs. `train` resumes itself; the run is
-OUT/run unless --run names another. `export` puts its weights into the package, and `measure` prints the tables of the
-packaged weights, or of those of --run.
+OUT/run unless --run names another, and flags of `train-ae` take the place of those of the recipe. `export` puts its
+weights into the package, and `measure` prints the tables of the packaged weights, or of those of --run.
 """
 
 import argparse
@@ -47,7 +47,8 @@ PACKAGED = (
 )
 RECIPE = (
     "--factor 4 --code-channels 16 --width 64 --precision bf16 --batch-size 8 --seed 6 --lr 7e-4 --lr-ramp-kimg 2"
-    " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2 --adversarial-weight 0"
+    " --lr-decay-kimg 12 --ema-halflife-kimg 4 --jitter 0.1 --snapshot-kimg 2 --adversarial-weight 0 --kimg 24"
+    " --code-noise 0.05 --mirror"
 )
 HERE_ONLY = {"kind", "crc32c", "data", "out", "init", "allow_host", "tracker", "threads", "max_skip", "snapshot_kimg"}
 PHOTOGRAPHS = ("flowers", "photos", "packages")
@@ -123,12 +124,10 @@ def prepare(data: Path, site: Path, out: Path) -> None:
         print(f"| {source} | {cut['train']} | {cut['repeats']} | {len(cut['held out'])} |")
 
 
-def train(out: Path, run: Path, kimg: float, code_noise: float, init: Path | None) -> None:
+def train(out: Path, run: Path, changes: Sequence[str]) -> None:
     """Become `codegan train-ae`, so that whoever stops this stops that."""
     data = [str(out / "train" / f"{source}.tar") for source in REPEATS]
-    words = ["train-ae", "--data", *data, "--out", str(run), "--kimg", str(kimg)]
-    words += ["--code-noise", str(code_noise), *RECIPE.split()]
-    words += ["--init", str(init)] if init else []
+    words = ["train-ae", "--data", *data, "--out", str(run), *RECIPE.split(), *changes]
     os.execv(sys.executable, [sys.executable, "-m", "pipelines", *words])
 
 
@@ -166,14 +165,12 @@ def export(out: Path, run: Path) -> None:
 
 
 @torch.inference_mode()
-def measure(out: Path, run: Path | None, without_noise: Path | None) -> None:
+def measure(out: Path, run: Path | None, compared: Sequence[Path]) -> None:
     autoencoder, sources = Autoencoder.load(run or DEFAULT), held_out_sets(out)
-    compared = {"with noise in training": autoencoder}
-    if without_noise:
-        compared["without"] = Autoencoder.load(without_noise)
+    autoencoders = {"these weights": autoencoder} | {path.name: Autoencoder.load(path) for path in compared}
     measures.reconstruction(autoencoder, sources)
-    measures.tolerance(compared, sources["flowers"])
-    for name, one in compared.items():
+    measures.tolerance(autoencoders, sources["flowers"])
+    for name, one in autoencoders.items():
         print(f"\n{name}:")
         measures.codes_of(one, sources["flowers"])
         measures.mirrors(one, sources["flowers"])
@@ -184,28 +181,26 @@ def measure(out: Path, run: Path | None, without_noise: Path | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    preparing = verbs.add_parser("prepare")
+    preparing, training = verbs.add_parser("prepare"), verbs.add_parser("train")
+    exporting, measuring = verbs.add_parser("export"), verbs.add_parser("measure")
     preparing.add_argument("--data", type=Path, required=True)
     preparing.add_argument("--packages", type=Path, required=True)
-    training = verbs.add_parser("train")
-    training.add_argument("--kimg", type=float, default=24.0)
-    training.add_argument("--code-noise", type=float, default=0.05)
-    training.add_argument("--init", type=Path, help="a run to go on from with other settings")
-    exporting, measuring = verbs.add_parser("export"), verbs.add_parser("measure")
-    measuring.add_argument("--without-noise", type=Path, help="a run of `train --init RUN --code-noise 0 --kimg 4`")
+    measuring.add_argument("--compared", type=Path, nargs="*", default=[], help="runs for the tables that compare")
     for verb in (training, exporting, measuring):
         verb.add_argument("--run", type=Path)
     for verb in (preparing, training, exporting, measuring):
         verb.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
+    if others and options.verb != "train":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if options.verb == "prepare":
         prepare(options.data, options.packages, options.out)
     elif options.verb == "train":
-        train(options.out, options.run or options.out / "run", options.kimg, options.code_noise, options.init)
+        train(options.out, options.run or options.out / "run", others)
     elif options.verb == "export":
         export(options.out, options.run or options.out / "run")
     else:
-        measure(options.out, options.run, options.without_noise)
+        measure(options.out, options.run, options.compared)
 
 
 if __name__ == "__main__":

@@ -108,15 +108,13 @@ def codes_of(autoencoder: Autoencoder, images: ImageSet) -> None:
 
 
 def mirrors(autoencoder: Autoencoder, images: ImageSet) -> None:
-    """As they are, and with the sign a channel that fits best: odd patterns of a patch change theirs in a mirror."""
     pixels = torch.cat(list(load(images, 256, SAMPLE)))
     mirrored = pixels.flip(-1)
-    codes, codes_of_mirrored = autoencoder.encode(pixels).flip(-1), autoencoder.encode(mirrored)
-    signs = (codes * codes_of_mirrored).sum(dim=(0, 2, 3), keepdim=True).sign()
+    codes, codes_of_mirrored = autoencoder.encode(pixels), autoencoder.encode(mirrored)
     rows = []
     for name, given in {
-        "mirrored codes": codes,
-        "mirrored codes, each channel with its sign": signs * codes,
+        "codes mirrored": codes.flip(-1),
+        "and each channel with its sign": autoencoder.mirror(codes),
         "codes of the mirrored images": codes_of_mirrored,
     }.items():
         agreement = "-" if given is codes_of_mirrored else f"{psnr(mse(given, codes_of_mirrored)):.2f}"
@@ -125,7 +123,6 @@ def mirrors(autoencoder: Autoencoder, images: ImageSet) -> None:
         "mirroring | against codes of the mirrored images, PSNR dB | decoded, against the mirrored images, PSNR dB",
         rows,
     )
-    print(f"\nchannels that change their sign: {int((signs < 0).sum())} of {signs.numel()}")
 
 
 def kinds(autoencoder: Autoencoder, photos: ImageSet) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONTACT_IMAGES, CONTACT_SIZE = 64, 128
 FINE_TUNE_ABOVE = 1.5  # times the error on held-out images
 # Gentler than training anew: what is already known should not be forgotten while little is learnt.
-FINE_TUNING = "--code-noise 0.05 --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
+FINE_TUNING = "--code-noise 0.05 --mirror --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
 _SHOWN = 20  # remarks and skipped files printed; the files of --out hold all
 _COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their size where the data has it
 

@@ -55,6 +55,14 @@ def widths(factor: int, width: int) -> list[int]:
     return [width] + [3 * width] * (int(math.log2(factor)) - 1)
 
 
+def _frequencies(factor: int, code_channels: int) -> list[tuple[int, int, int]]:
+    """Of each channel at the start: colour (0 is grey), and half-waves down and across a patch."""
+    order = sorted(
+        ((u + v + 2 * (c > 0), c, u, v) for c in range(3) for u in range(factor) for v in range(factor)),
+    )
+    return [channel[1:] for channel in order[:code_channels]]
+
+
 def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
     """Weights that analyse a colour patch into its lowest frequencies and put it together again.
 
@@ -66,11 +74,8 @@ def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
     waves = torch.stack([torch.cos(position * k) * (1.0 if k == 0 else math.sqrt(2)) for k in range(factor)])
     colours = torch.tensor([[1.0, 1.0, 1.0], [-0.5, -0.5, 1.0], [1.0, -1.0, 0.0]])
     colours = colours / colours.norm(dim=1, keepdim=True) / math.sqrt(3)
-    order = sorted(
-        ((u + v + 2 * (c > 0), c, u, v) for c in range(3) for u in range(factor) for v in range(factor)),
-    )[:code_channels]
     analysis, synthesis = torch.zeros(2, code_channels, 3, factor, factor)
-    for channel, (_, c, u, v) in enumerate(order):
+    for channel, (c, u, v) in enumerate(_frequencies(factor, code_channels)):
         wave = torch.einsum("c,i,j->cij", colours[c], waves[u], waves[v])
         analysis[channel], synthesis[channel] = wave / factor**2, wave * 3
     return analysis, synthesis
@@ -178,11 +183,27 @@ class Autoencoder(nn.Module):
         """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
         return self.decoder(latents)
 
-    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Reconstructions; with `noise`, of the shape of the latents, those of latents the encoder did not make."""
+    def mirror(self, latents: Tensor) -> Tensor:
+        """Latents of the mirrored images: mirrored, and each channel with its sign.
+
+        Exact for the linear path; the convolutions learn it where `train-ae --mirror` teaches them.
+        """
+        signs = torch.ones(self.code_channels, 1, 1)
+        for channel, (_, _, across) in enumerate(_frequencies(self.factor, self.code_channels)):
+            signs[channel] = (-1) ** across  # a cosine of odd frequency is odd about the middle of its patch
+        return latents.flip(-1) * signs.to(latents)
+
+    def forward(self, images: Tensor, noise: Tensor | None = None, mirrored: Tensor | None = None) -> Tensor:
+        """Reconstructions; with `noise`, of the shape of the latents, those of latents the encoder did not make.
+
+        Rows where `mirrored`, (N,) of bool, go through `mirror` and are mirrored back as images.
+        """
         latents = self.encode(images)
+        if mirrored is not None:
+            latents = torch.where(mirrored.view(-1, 1, 1, 1), self.mirror(latents), latents)
         # Not clamped to [-1, 1]: at the ends noise would then be halved, a reward for codes that saturate.
-        return self.decode(latents if noise is None else latents + noise)
+        rebuilt = self.decode(latents if noise is None else latents + noise)
+        return rebuilt if mirrored is None else torch.where(mirrored.view(-1, 1, 1, 1), rebuilt.flip(-1), rebuilt)
 
     @torch.no_grad()
     def balance(self, images: Tensor) -> None:

@@ -98,6 +98,9 @@ class TrainAEConfig:
     code_noise: float = 0.0
     """Gaussian noise on the latents that the decoder learns from, so that it also decodes what a generator makes: its
     deviation is uniform between 0 and this for each crop."""
+    mirror: bool = False
+    """Learn from every other crop that latents mirror with their images: mirrored, each channel with its sign, they
+    then decode almost as well as those of the mirrored image."""
     jitter: float = 0.0
     """Colours of crops vary by up to this: 0.1 is a tenth of the contrast and of half the range."""
     ema_halflife_kimg: float = 2.0
@@ -239,11 +242,13 @@ def train(config: TrainAEConfig) -> None:
             rise, fall = lr_shares(config, nimg, total)
             set_lr(optimizers["opt_autoencoder"], config.lr * min(rise, fall))
             set_lr(optimizers["opt_discriminator"], config.lr / 2 * fall)
+            positions = torch.arange(nimg + share.start, nimg + share.stop, device=device)
+            mirrored = positions % 2 == 1 if config.mirror else None
             noise = torch.from_numpy(noises.batch(nimg + share.start, rows)).to(device) if config.code_noise else None
 
             discriminator.requires_grad_(False)
             with autocast(accelerator, config.precision):
-                fake = ae(real, noise)
+                fake = ae(real, noise, mirrored)
                 loss = logs["loss/l1"] = reconstruction_loss(fake.float(), real)
                 if adversarial:
                     logs["loss/adversarial"] = adversarial_loss(critic(fake).float())

@@ -110,13 +110,13 @@ def test_every_table_is_printed(
     monkeypatch.setattr(script, "held_out_sets", lambda out: sets)
     run = tmp_path / "run"
     train(TrainAEConfig(("scenes:12@32",), run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
-    script.measure(tmp_path, run, without_noise=run)
+    script.measure(tmp_path, run, compared=[run])
     printed = capsys.readouterr().out
     for words in (
         "flowers: error",
-        "| without |",
+        "| run |",
         "dead channels:",
-        "channels that change their sign",
+        "| and each channel with its sign |",
         "16-bit grey",
     ):
         assert words in printed

@@ -150,7 +150,7 @@ def test_the_commands_printed_work_one_after_the_other(
     data = save_noise(tmp_path / "noise", 128, 129)
     advice, following = inspected(capsys, data, "--autoencoder", "default")
     assert "times the paper's on faces: fine-tuning is worth it" in advice
-    gentle = "--code-noise 0.05 --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
+    gentle = "--code-noise 0.05 --mirror --lr 3e-4 --lr-decay-kimg 5 --kimg 20 --adversarial-weight 0"
     assert following.endswith(f"--init default --factor 4 --code-channels 3 --width 4 {gentle} --out runs/ae-tuned")
     run(following.replace("--kimg 20", "--kimg 0.016").split())
     measured = Path("runs/ae-tuned/reconstructions.json")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 class Darker(Autoencoder):
     """Reconstructs everything but for a known error: red too low by 0.1."""
 
-    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, noise: Tensor | None = None, mirrored: Tensor | None = None) -> Tensor:
         return images - torch.tensor([0.1, 0.0, 0.0])[:, None, None]
 
 

@@ -111,6 +111,35 @@ def test_the_linear_path_starts_as_orthogonal_waves_that_rebuild_a_patch(factor:
     torch.testing.assert_close(whole.decoder.patch(whole.encoder.patch(images)), images, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", FACTORS)
+def test_at_the_start_mirrored_latents_are_those_of_the_mirrored_images(factor: int) -> None:
+    autoencoder, images = Autoencoder(factor, width=1).double(), random_images(2, 3, 2 * factor, 3 * factor).double()
+    autoencoder.balance(images)
+    latents = autoencoder.encode(images)
+    mirrored = autoencoder.mirror(latents)
+    torch.testing.assert_close(mirrored, autoencoder.encode(images.flip(-1)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(autoencoder.decode(mirrored), autoencoder.decode(latents).flip(-1), rtol=0, atol=1e-6)
+    assert torch.equal(autoencoder.mirror(mirrored), latents)
+    assert (mirrored - latents.flip(-1)).abs().max() > 0.1
+    pixels = Autoencoder(factor=1, code_channels=3)
+    assert torch.equal(pixels.mirror(images), images.flip(-1))
+
+
+def test_mirrored_rows_are_decoded_from_mirrored_latents_and_mirrored_back() -> None:
+    torch.manual_seed(0)
+    autoencoder, images = Autoencoder(width=2), random_images(3, 3, 16, 16)
+    for weight in autoencoder.parameters():
+        nn.init.normal_(weight, std=0.1)
+    noise = 0.1 * torch.randn(3, 16, 4, 4)
+    rebuilt = autoencoder(images, noise, torch.tensor([False, True, False]))
+    for row in range(3):
+        latents = autoencoder.encode(images[row : row + 1])
+        latents = (autoencoder.mirror(latents) if row == 1 else latents) + noise[row]
+        expected = autoencoder.decode(latents).flip(-1) if row == 1 else autoencoder.decode(latents)
+        torch.testing.assert_close(rebuilt[row : row + 1], expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(rebuilt[1], autoencoder(images, noise)[1], atol=1e-3)
+
+
 def test_balanced_channels_vary_alike_and_rebuild_what_they_did() -> None:
     torch.manual_seed(0)
     images = F.interpolate(random_images(4, 3, 6, 6), 32, mode="bicubic") + 0.1 * random_images(4, 3, 32, 32)

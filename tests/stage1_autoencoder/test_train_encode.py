@@ -47,6 +47,7 @@ def configure(out: Path, steps: int = STEPS) -> TrainAEConfig:
         warmup_kimg=2 * BATCH / 1000,  # both optimisers have state when the run is cut
         lr_ramp_kimg=0.004,
         code_noise=0.1,
+        mirror=True,
         jitter=0.1,
         snapshot_kimg=1.0,
         threads=1,
@@ -54,8 +55,9 @@ def configure(out: Path, steps: int = STEPS) -> TrainAEConfig:
 
 
 def flags(config: TrainAEConfig) -> list[str]:
-    names = vars(config) | {"data": config.data[0]}
-    return [part for name, value in names.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    switches = ["--mirror"] if config.mirror else []
+    names = {name: value for name, value in vars(config).items() if name != "mirror"} | {"data": config.data[0]}
+    return [*switches, *(part for name, value in names.items() for part in (f"--{name.replace('_', '-')}", str(value)))]
 
 
 def newest(run: Path) -> dict[str, dict[str, torch.Tensor]]:
