@@ -1,6 +1,6 @@
 """What each number format of a latent store costs: bytes, and accuracy of the latents and of the decoded pictures.
 
-    uv run python -m benchmarks.store_precision --data DATA --autoencoder RUN --out FOLDER [--size 256]
+    uv run python -m benchmarks.store_precision --data DATA [--autoencoder RUN] --out FOLDER [--size 256]
 
 The same pictures are encoded three times; float32 is what the others are compared with.
 """
@@ -17,7 +17,8 @@ from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
 from data.images import open_images, to_float
 from data.latents import LatentStore
-from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.default import DEFAULT
+from stage1_autoencoder.networks import Autoencoder, is_built_in
 
 DTYPES = ("float32", "float16", "int8")
 PEAK_TO_PEAK = 2.0  # latents and pictures lie in [-1, 1]
@@ -32,16 +33,17 @@ def psnr(difference: NDArray[np.float64]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--autoencoder", type=Path, required=True)
+    parser.add_argument("--autoencoder", type=Path, default=Path(DEFAULT))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--decode", type=int, default=36, help="pictures to decode")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    run = options.autoencoder if is_built_in(options.autoencoder) else options.autoencoder.resolve()
     stores = {}
     for dtype in DTYPES:
         path = options.out.resolve() / dtype
-        command = f"encode --data {options.data.resolve()} --autoencoder {options.autoencoder.resolve()}"
+        command = f"encode --data {options.data.resolve()} --autoencoder {run}"
         run_verb(options.out, dtype, f"{command} --out {path} --size {options.size} --dtype {dtype}")
         stores[dtype] = LatentStore.open(path)
     exact = stores["float32"]
