@@ -69,7 +69,12 @@ def tracked(accelerator: Accelerator) -> Iterator[None]:
         folder = accelerator.logging_dir
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TRACKIO_DIR"):  # they write elsewhere unless told so here
+        for name in (
+            "WANDB_DIR",
+            "WANDB_CACHE_DIR",
+            "WANDB_DATA_DIR",
+            "TRACKIO_DIR",
+        ):  # they write elsewhere unless told so here
             os.environ[name] = str(folder)
         accelerator.init_trackers("codegan")
     try:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.checkpoints import Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, scan_progress
-from data.errors import InputError, MismatchError, UsageError
+from data.errors import DivergedError, InputError, MismatchError, UsageError
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.places import data_flags, shown
 from data.prefetch import prefetch
@@ -50,6 +50,10 @@ from stage1_autoencoder.loop import (
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
 
+# Of the autoencoder's gradient, which is 0.5 most of the time. Without it a few steps in a row with several times that
+# have sent all latents into saturation, out of which no gradient leads.
+MAX_GRADIENT_NORM = 1.0
+LOST = 0.25  # mean error from which on reconstructions that are worse than plain grey end the training
 BALANCED_ON = 32  # crops that decide how the channels of the latents are scaled at the start
 EVALUATED_SIZES = (128, 256, 512, 1024)
 MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
@@ -212,10 +216,12 @@ def train(config: TrainAEConfig) -> None:
         shown_indices = held_out[:: max(1, len(held_out) // 8)][:8]
         preview = np.stack([to_array(fit(images.pil(int(i)), config.size)) for i in shown_indices])
 
-        at_nan = f"begin a new run with a lower --lr; --init {config.out} takes over the weights of its last snapshot"
+        at_divergence = (
+            f"begin a new run with a lower --lr; --init {config.out} takes over the weights of its last snapshot"
+        )
 
         def save() -> None:
-            guard.refuse(nimg, at_nan)
+            guard.refuse(nimg, at_divergence)
             if main:
                 save_state(config.out / "checkpoints", networks, optimizers, Progress(nimg, step))
                 described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
@@ -254,6 +260,7 @@ def train(config: TrainAEConfig) -> None:
                     logs["loss/adversarial"] = adversarial_loss(critic(fake).float())
                     loss = loss + config.adversarial_weight * logs["loss/adversarial"]
             accelerator.backward(loss)
+            nn.utils.clip_grad_norm_(autoencoder.parameters(), MAX_GRADIENT_NORM)
             guard.update(optimizers["opt_autoencoder"])
 
             if adversarial:
@@ -267,8 +274,12 @@ def train(config: TrainAEConfig) -> None:
             nimg, step = nimg + batch, step + 1
             update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
             if step % LOG_EVERY_STEPS == 0 or nimg >= total:
-                guard.refuse(nimg, at_nan)
+                guard.refuse(nimg, at_divergence)
                 values = {name: value.item() for name, value in logs.items()}
+                lost = rise == 1 and values["loss/l1"] > max(LOST, real.abs().mean().item())
+                if any_rank(accelerator, lost):
+                    what = f"{config.out}: its reconstructions became worse than plain grey before image {nimg}"
+                    raise DivergedError(what, at_divergence)
                 values["memory/peak_mb"] = peak_memory_mb(device)
                 report.update(nimg, values)
                 values |= clock.read(nimg)

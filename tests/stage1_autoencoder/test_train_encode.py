@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from data.checkpoints import save_weights
-from data.errors import CodeganError, MismatchError, UsageError
+from data.errors import CodeganError, DivergedError, MismatchError, UsageError
 from data.images import open_images, to_float
 from data.latents import LatentStore
 from data.places import file_sizes
@@ -27,6 +27,7 @@ from data.runs import read_metrics
 from pipelines import cli
 from stage1_autoencoder import train as training
 from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.loop import FiniteGuard
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import TrainAEConfig, lr_shares, split, train
 
@@ -166,6 +167,33 @@ def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
         assert stopped.value.code == code
         assert code == 0 or f"lower --lr; --init {config.out} takes over the weights" in capsys.readouterr().err
     assert_same_state(run, config.out)
+
+
+def test_a_training_whose_pictures_are_lost_ends_with_the_last_snapshot_kept(tmp_path: Path) -> None:
+    config = replace(configure(tmp_path / "run", steps=20), lr=3.0, snapshot_kimg=0.004)
+    with pytest.raises(DivergedError, match="worse than plain grey before image 20") as lost:
+        train(config)
+    assert f"--init {config.out} takes over" in lost.value.fix
+    assert newest(config.out)
+    config = replace(configure(tmp_path / "grey", steps=20), data=(str(tmp_path / "greys"),), mirror=False, jitter=0.0)
+    for index in range(2):
+        (tmp_path / "greys").mkdir(exist_ok=True)
+        Image.new("L", (32, 32), 127 + index).save(tmp_path / "greys" / f"{index}.png")
+    train(config)  # grey itself is as good as plain grey
+
+
+def test_large_gradients_are_scaled_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def update(self: FiniteGuard, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+        optimizer.zero_grad()
+
+    monkeypatch.setattr(FiniteGuard, "update", update)
+    monkeypatch.setattr("stage1_autoencoder.train.MAX_GRADIENT_NORM", 1e-3)
+    train(replace(configure(tmp_path / "run"), adversarial_weight=0.0))
+    np.testing.assert_allclose(norms, [1e-3] * STEPS, rtol=1e-2)
 
 
 def test_learning_rates_rise_once_and_fall_to_zero_over_the_last_kimg(tmp_path: Path) -> None:
