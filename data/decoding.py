@@ -25,7 +25,7 @@ MAX_PIXELS = 100_000_000
 MIN_SIDE = 16
 # Decoders with a history of safe use; nothing that runs a program (EPS) or guesses by name (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-Image.MAX_IMAGE_PIXELS = None  # decode() checks the header itself, and skips where Pillow would only warn
+Image.MAX_IMAGE_PIXELS = None  # `_check_size` looks at the header, and refuses where Pillow would only warn
 warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd metadata; what matters becomes a note or a skip
 
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -66,12 +66,12 @@ def look(content: bytes) -> Look:
     def found(image: Image.Image) -> Look:
         width, height = image.size
         notes: list[str] = []
-        # A camera's JPEG may carry previews as further frames (MPO): nothing to remark.
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            notes.append("several frames or pages, the first is used")
         image.draft(None, (width // 8, height // 8))
         _to_rgb(image, notes)
-        return Look(width, height, notes) if _orientation(image) in _SIDEWAYS else Look(height, width, notes)
+        sides = (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+        if _has_several_frames(image):
+            notes.insert(0, "several frames or pages, the first is used")
+        return Look(*sides, notes)
 
     return _opened(content, found)
 
@@ -89,6 +89,15 @@ def _opened[Result](content: bytes, use: Callable[[Image.Image], Result]) -> Res
         raise Unreadable("not a picture in a known format") from None
     except Exception as error:  # decoders meet damage with nearly any class of exception
         raise Unreadable(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _has_several_frames(image: Image.Image) -> bool:
+    if image.format == "MPO":  # a camera's JPEG may carry previews as further frames: nothing to remark
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # there is a second one, and it is damaged
+        return True
 
 
 def _check_size(width: int, height: int) -> None:

@@ -348,7 +348,21 @@ def test_any_cut_or_flip_decodes_or_is_refused(name: str) -> None:
             assert decode(bytes(damaged)).mode == "RGB"
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "png-rgb", "gif", "webp", "bmp", "tiff-lzw", "avif"])
+LOOKED_AT = (
+    "jpeg",
+    "jpeg-progressive",
+    "png-rgb",
+    "gif",
+    "gif-animated",
+    "webp",
+    "bmp",
+    "tiff-lzw",
+    "tiff-pages",
+    "avif",
+)
+
+
+@pytest.mark.parametrize("name", LOOKED_AT)
 def test_a_look_refuses_what_does_not_decode(name: str) -> None:
     """And nothing else, wherever a file is damaged: an eighth of a JPEG is made of all of its bytes."""
     whole = saved(RGB, "JPEG", progressive=True) if name == "jpeg-progressive" else CASES[name].content
