@@ -13,7 +13,7 @@ import shutil
 import socket
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -232,18 +232,20 @@ def lock(folder: Place) -> Iterator[None]:
     absent = _absent(folder)
     _make_folder(folder)
     path = folder / ".lock"
-    with disk_errors(folder), path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
-        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise LockedError(f"{folder}: was released this instant", "run the same command again")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with ExitStack() as stack:
+        with disk_errors(folder):
+            file = stack.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
+            if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                raise LockedError(f"{folder}: was released this instant", "run the same command again")
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         try:
             yield
         finally:

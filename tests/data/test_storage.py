@@ -123,6 +123,14 @@ def test_a_lock_leaves_no_folder_that_it_made_and_nobody_filled(tmp_path: Path) 
     assert names(tmp_path / "c") == ["file"]
 
 
+def test_a_lock_is_not_named_by_errors_of_the_work_done_under_it(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError) as error, lock(tmp_path / "run"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+    assert error.value.filename is None
+    with pytest.raises(OSError, match="elsewhere is full"), lock(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "elsewhere is full")
+
+
 def test_a_failed_commit_changes_nothing(tmp_path: Path) -> None:
     target = tmp_path / "target"
     for existing in (False, True):
