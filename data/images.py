@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -163,7 +164,10 @@ def open_images(
         return _open_scenes(names[0], size, seed)
     listing = list_entries(names, allow_hosts)
     scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
-    return _gather_set(", ".join(map(shown, names)), listing, scans, size, max_skip)
+    images = _gather_set(", ".join(map(shown, names)), listing, scans, size)
+    look = ["codegan", "inspect", *map(shown, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
+    _check_share(images, listing.closed, max_skip, shlex.join(look))
+    return images
 
 
 def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int, int], None]) -> list["_Scan"]:
@@ -176,11 +180,10 @@ def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int
     return share.gather(scans)
 
 
-def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int | None, max_skip: float) -> ImageSet:
+def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int | None) -> ImageSet:
     scanned = list(zip(listing.entries, scans, strict=True))
     kept = [(entry, scan) for entry, scan in scanned if not scan.problem]
     skipped = sorted(listing.skipped + [Skip(entry.key, scan.problem) for entry, scan in scanned if scan.problem])
-    _check_share(name, len(kept), skipped, max_skip)
     entries, checksums = [entry for entry, _ in kept], [scan.crc32c for _, scan in kept]
     labels = [entry.label for entry in entries]
     return ImageSet(
@@ -255,7 +258,8 @@ def _reload(entry: Entry, checksum: int) -> Image.Image:
         raise InputError(f"{entry.key}: could be read before, but no more: {reason}", fix) from reason
 
 
-def _check_share(name: str, kept: int, skipped: list[Skip], max_skip: float) -> None:
+def _check_share(images: ImageSet, closed: list[str], max_skip: float, look: str) -> None:
+    name, kept, skipped = images.name, len(images), images.skipped
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
         raise InputError(f"{name}: holds no pictures", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
@@ -266,7 +270,11 @@ def _check_share(name: str, kept: int, skipped: list[Skip], max_skip: float) -> 
     if len(skipped) > max_skip * (kept + len(skipped)):
         raise InputError(
             f"{name}: {len(skipped)} of {kept + len(skipped)} pictures cannot be used ({reasons})",
-            f"see them all with `codegan inspect {name}`; mend them, or allow more than {max_skip:g} with --max-skip",
+            f"see them all with `{look}`; mend them, or allow more than {max_skip:g} with --max-skip",
+        )
+    if closed and max_skip < 1:  # nobody knows how many it holds
+        raise InputError(
+            f"{closed[0]}: this folder cannot be read", "mend its permissions, or go on without it with --max-skip 1"
         )
 
 

@@ -62,6 +62,7 @@ class Listing:
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    closed: list[str] = field(default_factory=list)  # folders that cannot be read, with who knows how many pictures
     _seen: set[str] = field(default_factory=set)
 
     def add(
@@ -129,7 +130,10 @@ def _expand(name: str, allow_hosts: Collection[str]) -> Iterator[Source]:
 def _find(name: str, allow_hosts: Collection[str]) -> Source:
     source = data_place(name, allow_hosts)
     if isinstance(source, Path):
-        source = source.expanduser()
+        try:
+            source = source.expanduser()
+        except RuntimeError as error:
+            raise InputError(f"{source}: names no user of this machine", "write the path in full") from error
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", f"check the path; {_FORMS}")
     if source.name.lower().endswith(_COMPRESSED):
@@ -154,8 +158,9 @@ def _list_folder(root: Path) -> Listing:
     root = root.resolve()
 
     def unreadable(error: OSError) -> None:
-        folder = Path(error.filename).relative_to(root).as_posix()
-        listing.skipped.append(Skip(clean_key(folder), f"folder cannot be read: {error.strerror}"))
+        inside = Path(error.filename).relative_to(root) / "*"  # a name in it, for it is a class of its own
+        listing.skipped.append(Skip(clean_key(inside.as_posix()), f"folder cannot be read: {error.strerror}"))
+        listing.closed.append(error.filename)
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
         for path in sorted(Path(folder, name) for name in subfolders):
@@ -193,7 +198,7 @@ def _list_zip(source: Source) -> Listing:
     listing = Listing()
     try:  # stays open: its reads lock, and closing is left to the last entry
         archive = zipfile.ZipFile(source if isinstance(source, Path) else open_file(source))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
     ends = dict(pairwise(sorted({archive.start_dir, *(info.header_offset for info in archive.infolist())})))
     for info in archive.infolist():

@@ -1,7 +1,9 @@
 """One set of pictures is the same set in a folder, a zip or tars, and damage to any of them is said, not swallowed."""
 
+import errno
 import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -317,6 +319,52 @@ def test_bad_data_is_an_error_with_a_remedy(
 
 
 # --- names ---
+
+
+def test_an_unreadable_folder_moves_no_label_and_is_not_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "f", dict.fromkeys(["a/0.png", "b/0.png", "c/0.png"], FILES["cat/0.png"]))
+    scandir = os.scandir
+
+    def closed(path: Path | str) -> Any:
+        if Path(path).name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    names = {"b"}
+    monkeypatch.setattr(os, "scandir", closed)
+    images = open_images(folder, max_skip=1)
+    assert images.keys == ["a/0.png", "c/0.png"]
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 2]
+    assert images.skipped == [("b/*", "folder cannot be read: Permission denied")]
+    with pytest.raises(InputError, match="b: this folder cannot be read"):
+        open_images(folder, max_skip=0.5)
+    names = {"f"}
+    with pytest.raises(InputError, match=re.escape("(*: folder cannot be read: Permission denied)")):
+        open_images(folder, max_skip=1)
+
+
+@pytest.mark.parametrize(
+    ("find", "put"), [("é".encode(), b"\xc3\x29"), (b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x94")]
+)
+def test_a_damaged_zip_directory_is_told(tmp_path: Path, find: bytes, put: bytes) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é.png", FILES["cat/0.png"])
+    content = path.read_bytes()
+    where = content.rindex(find)
+    path.write_bytes(content[:where] + put + content[where + len(find) :])
+    with pytest.raises(CorruptError, match="not a whole zip archive"):
+        open_images(path)
+
+
+def test_the_advice_to_see_what_was_skipped_is_a_command(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "my photos", {"a.png": FILES["cat/0.png"], "b.png": b"no picture"})
+    with pytest.raises(InputError) as refused:
+        open_images(folder)
+    assert f"`codegan inspect '{folder}'`" in refused.value.fix
 
 
 @given(st.text(st.characters(), max_size=30))
