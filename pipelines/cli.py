@@ -94,6 +94,8 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     show_traceback = "--traceback" in arguments
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
 
     def fail(error: CodeganError) -> NoReturn:
         if show_traceback:
@@ -118,11 +120,11 @@ def main() -> NoReturn:
         told = "interrupted; what was saved is kept, and the same command goes on from there"
         print(told, file=complaints, flush=True)
         _exit(130)
-    except BrokenPipeError:
-        _exit(0)
+    except BrokenPipeError:  # nobody reads on, so nothing can be said
+        _exit(Preempted.exit_code if _resumes(arguments) else 0)
     except Exception as error:
         if _is_out_of_memory(error):
-            fail(SpaceError("out of device memory", "lower --batch-size"))
+            fail(SpaceError("out of memory for tensors", "lower --batch-size"))
         if _is_lost_connection(error):
             what = f"rank {os.environ.get('RANK', '0')} lost the other processes, or waited too long for them"
             fail(WorkerError(what, "see why another one ended; the same command goes on from what was saved"))
@@ -140,7 +142,7 @@ def _terminable(arguments: list[str]) -> Iterator[None]:
     def terminate(*_: object) -> NoReturn:
         raise Terminated
 
-    if not any(word in VERBS and VERBS[word].resumes for word in arguments[:1]):
+    if not _resumes(arguments):
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)
@@ -150,8 +152,13 @@ def _terminable(arguments: list[str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _resumes(arguments: list[str]) -> bool:
+    return any(word in VERBS and VERBS[word].resumes for word in arguments[:1])
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
+    """What torch raises on a GPU, and on a CPU, where the error has no class of its own."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
 
 
 def _is_lost_connection(error: Exception) -> bool:

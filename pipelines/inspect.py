@@ -55,7 +55,7 @@ def inspect(config: InspectConfig) -> None:
     if not config.size or min(config.size) < 1:
         raise UsageError("--size: needs at least one side, all positive", "give for example --size 128 256")
     sizes = sorted(set(config.size))
-    autoencoder = _load_autoencoder(config.autoencoder)  # first, for looking through the data may take hours
+    autoencoder = _load_autoencoder(config.autoencoder, sizes)  # first, for looking through the data may take hours
     images = _open(config.data, config.allow_host)
     summary = summarise(images, sizes)
     print(format_summary(images, summary))
@@ -80,14 +80,15 @@ def inspect(config: InspectConfig) -> None:
     finish(wrote, ["codegan", *following])
 
 
-def _load_autoencoder(run: Path | None) -> "Autoencoder | None":
+def _load_autoencoder(run: Path | None, sizes: Sequence[int]) -> "Autoencoder | None":
     if run is None:
         return None
-    from stage1_autoencoder.networks import Autoencoder
+    from stage1_autoencoder.networks import Autoencoder, check_multiple
 
     autoencoder = Autoencoder.load(run)
     if autoencoder.factor == 1:
         raise UsageError(f"--autoencoder {run}: changes no pixel, there is nothing to measure", "leave it out")
+    check_multiple(tuple(sizes), autoencoder.factor)
     return autoencoder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from data.errors import UsageError
 from data.latent_writer import LatentWriter
@@ -80,6 +81,12 @@ def test_train_lists_its_variants_and_their_fields(
         (["report", "--run", "missing"], 3, ""),
         (["inspect", "missing"], 3, ""),
         (["inspect", "pipe:rm"], 6, ""),
+        (["inspect", "~nosuchuser/x"], 3, "in full"),
+        (["inspect", "scenes:4", "--size", "30", "--autoencoder", "default", "--out", "i"], 2, "such as 32"),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--threads", "0"], 2, "--help"),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--lr=-1"], 2, "--help"),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--discriminator-width", "0"], 2, "--help"),
+        (["train-ae", "--data", "scenes:9", "--out", "x", "--adversarial-weight=-1"], 2, "give 0"),
         (["train-ae", "--data", "scenes:9", "--out", "/proc/x"], 3, "permissions"),
         (["train-ae", "--data", "scenes:9", "--out", "/dev/null/x"], 3, "permissions"),
     ],
@@ -170,6 +177,34 @@ def test_a_place_that_cannot_be_used_is_named_in_two_lines(
     what, fix = capsys.readouterr().err.splitlines()
     assert what == f"error: runs/a: {os.strerror(code)}"
     assert fix.startswith("  fix: ")
+
+
+@pytest.mark.parametrize(("verb", "code"), [("encode", 75), ("train", 75), ("inspect", 0), ("report", 0)])
+def test_work_that_nobody_reads_on_is_not_called_done(verb: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert _exit_code(monkeypatch, verb) == code
+
+
+def test_too_little_memory_for_a_tensor_exits_7(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "run", lambda arguments: torch.empty(2**60))
+    assert _exit_code(monkeypatch, "train") == 7
+    assert capsys.readouterr().err.endswith("  fix: lower --batch-size\n")
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    Image.new("RGB", (20, 20)).save(folder / "a.png")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "pipelines", "inspect", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9" in done.stdout
 
 
 def test_a_place_without_locks_is_named(
