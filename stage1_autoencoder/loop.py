@@ -49,10 +49,12 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
     group = InitProcessGroupKwargs(timeout=patience)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
+        mixed_precision="no",  # else the environment would decide instead of --precision, here and below
         kwargs_handlers=[ddp, group],
         log_with=None if tracker == "none" else tracker,
         project_dir=None if run is None else run / "tracker",
     )
+    accelerator.gradient_accumulation_steps = 1
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise WorkerError(
@@ -69,12 +71,8 @@ def tracked(accelerator: Accelerator) -> Iterator[None]:
         folder = accelerator.logging_dir
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        for name in (
-            "WANDB_DIR",
-            "WANDB_CACHE_DIR",
-            "WANDB_DATA_DIR",
-            "TRACKIO_DIR",
-        ):  # they write elsewhere unless told so here
+        # They write elsewhere unless told so here.
+        for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TRACKIO_DIR"):
             os.environ[name] = str(folder)
         accelerator.init_trackers("codegan")
     try:

@@ -8,7 +8,7 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from stage1_autoencoder.loop import (
     ema_beta,
     local_share,
     make_accelerator,
+    on_main,
     peak_memory_mb,
     scan_share,
     set_lr,
@@ -144,12 +145,12 @@ def _check(config: TrainAEConfig) -> None:
         raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
-    if min(config.code_noise, config.jitter, config.lr_ramp_kimg, config.lr_decay_kimg) < 0:
-        raise UsageError(
-            "--code-noise, --jitter, --lr-ramp-kimg and --lr-decay-kimg: cannot be negative", "give 0 to do without"
-        )
-    if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0:
-        raise UsageError("--kimg, --batch-size and --snapshot-kimg: must be positive", "see `codegan train-ae --help`")
+    for name in ("code_noise", "jitter", "adversarial_weight", "lr_ramp_kimg", "lr_decay_kimg"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name.replace('_', '-')}: cannot be negative", "give 0 to do without")
+    for name in ("kimg", "batch_size", "snapshot_kimg", "lr", "ema_halflife_kimg", "discriminator_width", "threads"):
+        if getattr(config, name) <= 0:
+            raise UsageError(f"--{name.replace('_', '-')}: must be positive", "see `codegan train-ae --help`")
 
 
 def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
@@ -174,23 +175,24 @@ def train(config: TrainAEConfig) -> None:
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
-    images = open_images(
-        config.data,
-        max_skip=config.max_skip,
-        on_progress=scan_progress(main),
-        allow_hosts=config.allow_host,
-        share=scan_share(accelerator),
-    )
-    train_indices, held_out = split(len(images), config.seed)
     with ExitStack() as stack:
-        if main:
-            stack.enter_context(lock(config.out))
-            described = to_json(config) | {"data": list(map(shown, config.data))}  # a signature may be renewed
+        on_main(accelerator, lambda: stack.enter_context(lock(config.out)))  # first: looking at the data takes long
+        images = open_images(
+            config.data,
+            max_skip=config.max_skip,
+            on_progress=scan_progress(main),
+            allow_hosts=config.allow_host,
+            share=scan_share(accelerator),
+        )
+        train_indices, held_out = split(len(images), config.seed)
+
+        def begin() -> None:
             remove_partials(config.out)
-            open_run(config.out, {"kind": "autoencoder", **described}, MAY_CHANGE)
+            open_run(config.out, _described(config, images), MAY_CHANGE)
             write_skipped(config.out / "skipped.jsonl", images.skipped)
             stack.enter_context(tracked(accelerator))
-        accelerator.wait_for_everyone()
+
+        on_main(accelerator, begin)
 
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed))
@@ -302,6 +304,12 @@ def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, floa
     """Of the learning rate, for the step that begins at `nimg`: the rise at the start and the fall at the end."""
     ramp, decay = (max(kimg * 1000, config.batch_size) for kimg in (config.lr_ramp_kimg, config.lr_decay_kimg))
     return min(1.0, (nimg + config.batch_size) / ramp), min(1.0, (total - nimg) / decay)
+
+
+def _described(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
+    """What a resumed run must agree with; other pictures would be trained on that were held out before."""
+    fields = to_json(config) | {"data": list(map(shown, config.data))}  # a signature in an address may be renewed
+    return {"kind": "autoencoder", **fields, "data_fingerprint": images.fingerprint}
 
 
 def _finish(

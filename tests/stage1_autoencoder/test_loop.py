@@ -4,6 +4,8 @@ import copy
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,15 @@ from stage1_autoencoder.loop import (
     set_lr,
     update_ema,
 )
+
+
+def test_the_environment_does_not_decide_how_is_computed() -> None:
+    code = "from stage1_autoencoder.loop import make_accelerator as m; a = m(); "
+    code += "print(a.mixed_precision, a.gradient_accumulation_steps)"
+    environment = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["no", "1"]
 
 
 def test_ema_of_constant_weights_has_its_closed_form() -> None:

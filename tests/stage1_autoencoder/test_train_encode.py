@@ -156,6 +156,19 @@ def test_a_run_is_not_resumed_with_other_settings(run: Path) -> None:
         train(replace(configure(run), seed=1))
 
 
+def test_a_run_is_not_resumed_with_other_pictures(tmp_path: Path) -> None:
+    """Of a larger set other pictures are held out, and some of them have been trained on."""
+    (tmp_path / "pictures").mkdir()
+    scenes = open_images("scenes:5@32")
+    for index in range(4):
+        scenes.pil(index).save(tmp_path / "pictures" / f"{index}.png")
+    config = replace(configure(tmp_path / "run"), data=(str(tmp_path / "pictures"),))
+    train(config)
+    scenes.pil(4).save(tmp_path / "pictures" / "4.png")
+    with pytest.raises(MismatchError, match="data_fingerprint"):
+        train(replace(config, kimg=2 * config.kimg))
+
+
 def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
