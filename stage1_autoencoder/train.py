@@ -145,10 +145,10 @@ def _check(config: TrainAEConfig) -> None:
         raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
-    for name in ("code_noise", "jitter", "adversarial_weight", "lr_ramp_kimg", "lr_decay_kimg"):
+    for name in ("code_noise", "jitter", "adversarial_weight", "lr_ramp_kimg", "lr_decay_kimg", "ema_halflife_kimg"):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name.replace('_', '-')}: cannot be negative", "give 0 to do without")
-    for name in ("kimg", "batch_size", "snapshot_kimg", "lr", "ema_halflife_kimg", "discriminator_width", "threads"):
+    for name in ("kimg", "batch_size", "snapshot_kimg", "lr", "discriminator_width", "threads"):
         if getattr(config, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')}: must be positive", "see `codegan train-ae --help`")
 
