@@ -83,13 +83,15 @@ def inspect(config: InspectConfig) -> None:
 def _load_autoencoder(run: Path | None, sizes: Sequence[int]) -> "Autoencoder | None":
     if run is None:
         return None
+    import torch
+
     from stage1_autoencoder.networks import Autoencoder, check_multiple
 
     autoencoder = Autoencoder.load(run)
     if autoencoder.factor == 1:
         raise UsageError(f"--autoencoder {run}: changes no pixel, there is nothing to measure", "leave it out")
     check_multiple(tuple(sizes), autoencoder.factor)
-    return autoencoder
+    return autoencoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _open(data: Sequence[str], allow_hosts: Sequence[str]) -> ImageSet:
