@@ -6,9 +6,11 @@ from pathlib import Path
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.images import image_grid, save_png
+from data.storage import read_json, write_json
 from stage2_codegen.images import ImageGenerator
 
 GRID = 64  # images at most in grid.png
+DRAWN = "samples.json"  # in the folder: how many images an earlier `sample` left there
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class SampleConfig:
     run: Path
     """Run folder of `codegan train`."""
     out: Path
-    """Folder for 000000.png ... and grid.png; images that are there already are kept."""
+    """Folder for 000000.png ... and grid.png. What an earlier `sample` drew there is replaced, nothing else."""
     num: int = 64
     """How many images."""
     seed: int = 0
@@ -42,14 +44,33 @@ def sample(config: SampleConfig) -> None:
     if config.num < 1 or config.batch_size < 1 or config.seed < 0:
         raise UsageError("--num and --batch-size: must be positive, --seed not negative", "codegan sample --help")
     generator = load_generator(config.run, config.best)
+    _clear(config.out, config.num)
     grid = []
     with ProgressReport("sample", config.num, "img") as report:
         for start in range(0, config.num, config.batch_size):
             numbers = range(start, min(start + config.batch_size, config.num))
             images = generator([config.seed + number for number in numbers])
             for number, image in zip(numbers, images, strict=True):
-                save_png(config.out / f"{number:06d}.png", image)
+                save_png(_image_file(config.out, number), image)
             grid += list(images[: max(0, GRID - start)])
             report.update(numbers.stop)
     save_png(config.out / "grid.png", image_grid(grid))
     finish([config.out], ["codegan", "report", "--run", str(config.run)])
+
+
+def _image_file(out: Path, number: int) -> Path:
+    return out / f"{number:06d}.png"
+
+
+def _clear(out: Path, num: int) -> None:
+    """Take away what was drawn here before, and claim the folder; `UsageError` when other pictures would be lost."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file", "give a folder for --out")
+    claimed = (out / DRAWN).is_file()
+    files = [_image_file(out, number) for number in range(max(num, read_json(out / DRAWN)["num"] if claimed else 0))]
+    there = [file for file in (*files, out / "grid.png") if file.exists()]
+    if there and not claimed:
+        raise UsageError(f"{there[0]}: is there already, and no `codegan sample` put it there", "choose another --out")
+    write_json(out / DRAWN, {"num": num})
+    for file in there:
+        file.unlink()
