@@ -5,6 +5,7 @@ A verb's module is imported only when the verb is typed, so `codegan --help` ans
 
 import contextlib
 import difflib
+import errno
 import importlib
 import importlib.metadata
 import inspect
@@ -128,6 +129,9 @@ def main() -> NoReturn:
         if _is_lost_connection(error):
             what = f"rank {os.environ.get('RANK', '0')} lost the other processes, or waited too long for them"
             fail(WorkerError(what, "see why another one ended; the same command goes on from what was saved"))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"{error.filename or 'what is printed'}: no space left"
+            fail(SpaceError(what, "free some space and run the same command again"))
         if isinstance(error, OSError) and error.filename:
             what = f"{error.filename}: {error.strerror or error}"
             fail(InputError(what, "check the place, its permissions and its disk, then run the same command again"))

@@ -1,5 +1,6 @@
 """The whole pipeline on procedural scenes, in minutes on a CPU: the same verbs a user types, with small networks."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,8 @@ class DemoConfig:
 
 def demo(config: DemoConfig) -> None:
     """Train, encode, train, sample, score and report into `out`; every step is skipped or resumed when repeated."""
-    if config.minutes <= 0:
-        raise UsageError(f"--minutes {config.minutes:g}: must be positive", "leave it out for the default of 4")
+    if not 0 < config.minutes < math.inf:
+        raise UsageError(f"--minutes {config.minutes:g}: is not a length of time", "leave it out for the default of 4")
     scenes = max(64, round(SCENES * min(1, config.minutes / 4)))
     out, data = config.out, (f"scenes:{scenes}@{SIZE}",)
     ae_run, store, run = out / "autoencoder", out / "latents", out / "generator"

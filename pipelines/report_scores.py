@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pipelines.page import Fact, folded, missing, note, paragraph, table
 from pipelines.run_view import Missing, RunView, is_number, score_command
+from pipelines.score_config import UNBIASED_FROM
 
 type Entry = dict[str, Any]
 
@@ -31,7 +32,6 @@ _MEASURED_WITH = {
 }
 _COUNTS = {"num_generated": "counts of generated images", "num_real": "counts of real images"}
 _COUNT_MATTERS_NOT = ("kid", "kd", "sifid", "lpips")  # first words of scores whose expectation no count moves
-_UNBIASED_FROM = 2048
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _EXPLAINED = (
     "Lower is better for distances (fid, kid, fd, kd, sifid), higher for all others. Autoencoder floor: the score of "
@@ -42,7 +42,7 @@ _OTHER_REAL_FLOORS = {
     "is": "for is, which compares with nothing, the score of one half alone",
     "lpips": "for lpips-diversity, that of pairs of real images",
 }
-_BIASED = f"Below {_UNBIASED_FROM:,} images a Frechet distance (fid, fd) is biased upward, and so are its floors."
+_BIASED = f"Below {UNBIASED_FROM:,} images a Frechet distance (fid, fd) is biased upward, and so are its floors."
 
 
 class Measured(NamedTuple):
@@ -187,7 +187,7 @@ def _explanation(measured: Sequence[Measured]) -> str:
     kinds = dict.fromkeys(kind for kind, _ in entries)
     told = "; ".join([_EXPLAINED, *(text for kind, text in _OTHER_REAL_FLOORS.items() if kind in kinds)])
     counts = [entry.get(count, 0) for kind, entry in entries for count in _COUNTS if kind in ("fid", "fd")]
-    return f"{told}. {_BIASED}" if min(counts, default=_UNBIASED_FROM) < _UNBIASED_FROM else f"{told}."
+    return f"{told}. {_BIASED}" if min(counts, default=UNBIASED_FROM) < UNBIASED_FROM else f"{told}."
 
 
 def _factors(measured: Sequence[Measured], several: bool) -> str:

@@ -18,17 +18,19 @@ from data.errors import CodeganError, CorruptError, InputError
 from data.images import fit, open_images
 from data.latents import LatentStore
 from data.places import data_flags, shown
-from data.runs import read_metrics, to_json
+from data.runs import config_error, find_config, read_metrics, to_json
 from data.sources import list_entries
 from data.storage import read_json
 from pipelines.sample import load_generator
+from pipelines.score_config import UNBIASED_FROM
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.train import TrainAEConfig
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
-_NOT_FLAGS = ("kind", "variant", "store_checksum", "versions")
+_NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "versions")
 _SCORE_DEFAULTS = {"protocol": None, "features": "inception", "resize": "clean", "num": None, "seed": 0}
 _ORIGINALS = 64
 
@@ -70,13 +72,14 @@ class RunView:
 
         Files beside a run are left to the sections that show them, see `side_file`.
         """
-        path = folder / "config.json"
-        config = read_json(path) if path.is_file() else None
-        if not isinstance(config, dict) or config.get("kind") not in KINDS:
+        config, damaged = find_config(folder)
+        if config is None and damaged:
+            raise config_error(config, damaged)
+        if config is None or config.get("kind") not in KINDS:
             raise InputError(
                 f"{folder}: is not a run", "give the --out folder of `codegan train` or `codegan train-ae`"
             )
-        config.pop("crc32c", None)
+        config = {name: value for name, value in config.items() if name != "crc32c"} | {"out": str(folder)}
         metrics = [_numbers(row) for row in read_metrics(folder, tolerate_cut=True) if isinstance(row, dict)]
         weights = folder / "weights"
         complete = [row for row in metrics if row.keys() >= {"nimg", "wall_sec"}]
@@ -142,7 +145,10 @@ class RunView:
     def store(self) -> LatentStore:
         path = str(self.weights.get("store", self.config.get("store")))
         with needing(f"The store {path} can no longer be read", "This command makes it:", self._encode_command):
-            return LatentStore.open(path)
+            store = LatentStore.open(path)
+            if store.metadata["crc32c"] != self.config.get("store_checksum"):
+                raise InputError("it is another one than the run was trained on", "put that one back")
+            return store
 
     @cached_property
     def originals(self) -> list[tuple[str, Image.Image]]:
@@ -163,7 +169,8 @@ class RunView:
         known = self.weights or {"autoencoder_run": "AUTOENCODER", "store": self.config.get("store"), "image_size": 256}
         words = ["codegan", "encode", *data_flags(self.data or ["DATA"], ())]
         words += ["--autoencoder", str(known.get("autoencoder_run")), "--out", str(known.get("store"))]
-        return shlex.join([*words, "--size", str(known.get("image_size"))])
+        words += ["--size", str(known.get("image_size")), "--dtype", str(known.get("dtype", "float16"))]
+        return shlex.join([*words, "--flip"] if known.get("flip") else words)
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +222,9 @@ def reproducing_command(config: Mapping[str, Any]) -> str:
 
 
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run of train has without flags; a variant that this version does not know has no defaults."""
+    """What a run has without flags; a variant that this version does not know has no defaults."""
+    if config["kind"] == "autoencoder":
+        return {field.name: field.default for field in fields(TrainAEConfig)}
     known = VARIANTS.get(config.get("variant", ""))
     model = {"model": to_json(known.Config())} if known else {}
     return {field.name: field.default for field in fields(TrainConfig)} | model
@@ -243,6 +252,12 @@ def score_command(run: RunView, measured: Mapping[str, Any] | None = None) -> li
             words += [f"--{name}", str(value)]
     if isinstance(metrics := known.get("metrics"), list):
         words += ["--metrics", *map(str, metrics)]
+        if "lpips-diversity" in metrics:
+            words += ["--vgg-weights", "FILE"]
+        if "fid" in metrics and known.get("features") == "inception" and known.get("num", 0) < UNBIASED_FROM:
+            words += ["--force-fid"]
+    if known.get("features") == "squeezenet":
+        words += ["--feature-weights", "FILE"]
     return [*words, "--best"] if known.get("best") else words
 
 

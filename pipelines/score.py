@@ -26,9 +26,9 @@ from pipelines.inception import cache_folder
 from pipelines.measures import MEASURES, Entry, Sets, diversity, entries, table
 from pipelines.neighbours import find_neighbours, summary, write_neighbours
 from pipelines.protocols import PROTOCOLS, MetricName, departures
-from pipelines.score_config import ALONE, ScoreConfig, asked_metrics, check_flags, compares_sets
+from pipelines.score_config import ALONE, UNBIASED_FROM, ScoreConfig, asked_metrics, check_flags, compares_sets
 from pipelines.score_files import comparable_scores, entries_of, scores_file
-from pipelines.score_sets import UNBIASED_FROM, Looking, Opened, cache_key, open_run, open_sets
+from pipelines.score_sets import Looking, Opened, cache_key, open_run, open_sets
 from pipelines.sifid import sifid
 from stage1_autoencoder.loop import make_accelerator, on_main
 

@@ -12,6 +12,7 @@ from pipelines.features import FeatureName, Resize
 from pipelines.protocols import PROTOCOLS, MetricName, ProtocolName
 
 MIN_IMAGES = 4  # two halves of two
+UNBIASED_FROM = 2048  # images below which a Frechet distance is hardly comparable
 _DEFAULT: tuple[MetricName, ...] = ("fid", "kid")
 ALONE = {"sifid", "lpips-diversity"}  # metrics that need no set of features
 

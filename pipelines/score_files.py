@@ -30,8 +30,9 @@ def scores_file(config: ScoreConfig) -> Path | None:
             pass
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})", "name another file with --out") from error
-    if not config.out:
-        _read(path)
+    if config.out and (path.stem.startswith("neighbours") or (path.exists() and not entries_of(_read(path)))):
+        raise UsageError(f"{path}: is another file than one of scores", "choose another name for --out")
+    _read(path)
     return path
 
 

@@ -21,7 +21,7 @@ from pipelines.features import Features
 from pipelines.measures import Seen, distances
 from pipelines.protocols import PROTOCOLS
 from pipelines.sample import load_generator
-from pipelines.score_config import MIN_IMAGES, ScoreConfig, asked_metrics, compares_sets
+from pipelines.score_config import MIN_IMAGES, UNBIASED_FROM, ScoreConfig, asked_metrics, compares_sets
 from pipelines.sifid import check_pairs
 from stage1_autoencoder.loop import any_rank, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
@@ -29,7 +29,6 @@ from stage2_codegen.images import ImageGenerator
 
 type Indices = NDArray[np.int64]
 
-UNBIASED_FROM = 2048  # images below which a Frechet distance is hardly comparable
 _MIN_DEFAULT, _MAX_DEFAULT = UNBIASED_FROM, 50_000
 _DECODING_THREADS = min(8, torch.get_num_threads())
 
@@ -60,7 +59,7 @@ def open_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Opened
     num = config.num or (PROTOCOLS[config.protocol].num if config.protocol else by_default)
     chosen = choose(reference, len(reference) if config.protocol else num, config.seed)
     if compares_sets(asked):
-        _check_count(reference.name, chosen)
+        check_count(reference.name, chosen)
     if "sifid" in asked:
         check_pairs(1, len(usable(reference)))  # a generated image has no partner
     generated, real = generated_source(pipe, num, config.seed), set_source(reference, chosen, "real images")
@@ -78,7 +77,7 @@ def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:
     chosen = choose(reference, len(reference) if config.protocol else num, config.seed)
     for images, indices in ((given, from_given), (reference, chosen)):
         if compares_sets(asked):
-            _check_count(images.name, indices)
+            check_count(images.name, indices)
     if "lpips-diversity" in asked and len(from_given) < 2:
         raise InputError(f"{given.name}: has {len(from_given)} images, too few for a pair", "give some hundred images")
     generated, real = set_source(given, from_given, "given images"), set_source(reference, chosen, "real images")
@@ -195,7 +194,7 @@ def _fit_to_median(given: ImageSet, show: bool) -> ImageSet:
     return replace(given, size=size)
 
 
-def _check_count(name: str, chosen: Indices) -> None:
+def check_count(name: str, chosen: Indices) -> None:
     if len(chosen) < MIN_IMAGES:
         raise InputError(f"{name}: has {len(chosen)} images, too few to compare", "give some hundred images")
 

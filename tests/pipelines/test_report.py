@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from data.checkpoints import save_weights
 from data.errors import CorruptError, InputError, UsageError
 from data.runs import to_json
 from pipelines.report import ReportConfig, report
-from pipelines.run_view import reproducing_command
+from pipelines.run_view import Missing, RunView, reproducing_command, score_command
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import TrainAEConfig
 from stage2_codegen.setup import TrainConfig
@@ -338,9 +339,37 @@ def test_the_command_on_the_page_gives_the_same_configuration(model: VariantConf
 
 
 def test_the_command_on_an_autoencoders_page_gives_the_same_configuration(tmp_path: Path) -> None:
-    autoencoder = TrainAEConfig(data=("a b.tar", "c.tar"), out=tmp_path, factor=8, lr=1e-4, precision="bf16")
-    _, _, *flags = shlex.split(reproducing_command({"kind": "autoencoder", **to_json(autoencoder)}))
-    assert parse(TrainAEConfig, flags) == autoencoder
+    for mirror in (False, True):
+        autoencoder = TrainAEConfig(data=("a b.tar", "c.tar"), out=tmp_path, factor=8, lr=1e-4, mirror=mirror)
+        stored = {"kind": "autoencoder", **to_json(autoencoder), "data_fingerprint": "0f", "versions": VERSIONS}
+        _, _, *flags = shlex.split(reproducing_command(stored))
+        assert parse(TrainAEConfig, flags) == autoencoder
+
+
+def test_a_copied_run_goes_on_where_it_lies_and_its_lost_config_is_found(trained_run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(trained_run, tmp_path / "copied")
+    (copied / "config.json").unlink()
+    run = RunView.open(copied)
+    assert run.config["out"] == str(copied)
+    (copied / ".config.json").write_text("{}")
+    with pytest.raises(CorruptError, match="is missing or does not match"):
+        RunView.open(copied)
+
+
+def test_another_store_in_the_place_of_the_run_s_is_not_shown(trained_run: Path, tmp_path: Path) -> None:
+    run = RunView.open(trained_run)
+    assert run.store.metadata["crc32c"] == run.config["store_checksum"]
+    other = replace(run, config=run.config | {"store_checksum": 1})
+    with pytest.raises(Missing, match="another one than the run was trained on"):
+        _ = other.store
+
+
+def test_the_command_that_measures_again_names_what_it_needs(trained_run: Path) -> None:
+    run, few = RunView.open(trained_run), {"features": "inception", "num": 16, "metrics": ["kid", "fid"]}
+    assert score_command(run, few)[-4:] == ["--metrics", "kid", "fid", "--force-fid"]
+    assert "--force-fid" not in score_command(run, few | {"num": 2048})
+    weights = {"features": "squeezenet", "num": 16, "metrics": ["kid", "lpips-diversity"]}
+    assert score_command(run, weights)[-4:] == ["--vgg-weights", "FILE", "--feature-weights", "FILE"]
 
 
 def parse(config: Any, flags: list[str]) -> Any:
@@ -361,14 +390,15 @@ def test_many_large_grids_stay_below_ten_megabytes(empty_run: Path) -> None:
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
-    for content in (None, "{}", "[]", '{"kind": "store"}'):
+    for content in (None, "{}", '{"kind": "store"}'):
         if content is not None:
             (tmp_path / "config.json").write_text(content)
         with pytest.raises(InputError):
             report(ReportConfig((tmp_path,)))
     with pytest.raises(InputError):
         report(ReportConfig((tmp_path / "nowhere",)))
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CorruptError):
-        report(ReportConfig((tmp_path,)))
+    for content in ("{", "[]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(CorruptError):
+            report(ReportConfig((tmp_path,)))
     assert not (tmp_path / "report.html").exists()
