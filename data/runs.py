@@ -121,12 +121,15 @@ def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] 
 class MetricsLog:
     """Appends to RUN/metrics.jsonl; wall time goes on where an interrupted run left it."""
 
-    def __init__(self, folder: Path, nimg: int) -> None:
-        """Keep lines up to `nimg`: those after it belong to steps that a resumed run takes again."""
+    def __init__(self, folder: Path, nimg: int, wall_sec: float = 0.0) -> None:
+        """Keep lines up to `nimg`: those after it belong to steps that a resumed run takes again.
+
+        `wall_sec` is the time that went by even so, where the process knows it.
+        """
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder, tolerate_cut=True) if row["nimg"] <= nimg]
         write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._wall_before = kept[-1]["wall_sec"] if kept else 0.0
+        self._wall_before = max(wall_sec, kept[-1]["wall_sec"] if kept else 0.0)
         self._started = time.monotonic()
 
     def wall_sec(self) -> float:

@@ -27,7 +27,7 @@ def snapshot_scores(config: TrainConfig[VariantConfig], store: LatentStore, acce
     from pipelines.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
     from pipelines.features import load_features
     from pipelines.inception import cache_folder
-    from pipelines.score_sets import real_features, score_generator
+    from pipelines.score_sets import check_count, choose, real_features, score_generator
 
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
     images = open_images(
@@ -42,6 +42,7 @@ def snapshot_scores(config: TrainConfig[VariantConfig], store: LatentStore, acce
             f"{images.name}: is no longer the data that {store.path} was made of",
             "give it back its files, or train without --score-kimg and score afterwards",
         )
+    check_count(images.name, choose(images, config.score_num, seed=0))
     real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
     return stage2.Scorer(
         lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator),

@@ -39,6 +39,9 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         package = "'codegan[tracking]'" if tracker == "tensorboard" else tracker
         raise UsageError(f"--tracker {tracker}: is not installed", f"pip install {package}")
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UsageError(f"ACCELERATE_USE_{name}: is not supported", "unset it, and start with --processes N")
     gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if 0 < gpus < local:
         raise UsageError(f"{local} processes: more than this machine's GPUs ({gpus})", f"give --processes {gpus}")
@@ -49,7 +52,8 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
     group = InitProcessGroupKwargs(timeout=patience)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        mixed_precision="no",  # else the environment would decide instead of --precision, here and below
+        mixed_precision="no",  # else the environment would decide instead of our flags, here and below
+        dynamo_backend="no",
         kwargs_handlers=[ddp, group],
         log_with=None if tracker == "none" else tracker,
         project_dir=None if run is None else run / "tracker",

@@ -20,6 +20,7 @@ number recovers.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,8 @@ def _channel_shift(fake: Tensor, real: Tensor) -> Tensor:
         torch.std_mean(codes.float(), (0, 2, 3), correction=0) for codes in (fake, real)
     )
     shift = torch.maximum((mean_fake - mean_real).abs(), (std_fake - std_real).abs())
-    return (shift / std_real.clamp(min=1e-6)).max()
+    floor = max(1e-6, 0.05 * std_real.max().item())  # of a channel that hardly varies no deviation is worth a word
+    return (shift / std_real.clamp(min=floor)).max()
 
 
 def _gap(scores_fake: Tensor, scores_real: Tensor) -> Tensor:
@@ -96,6 +98,13 @@ class HealthCheck:
         """`z` (N, z_dim) and real codes (M, C, H, W) stay the same over a run, so that its numbers compare."""
         self.G, self.critic, self.z, self.real = G, critic, z, real
         self.advisor = Advisor()
+
+    def remember(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Rows of metrics.jsonl so far: a run that is resumed again and again warns like one that never stopped."""
+        self.advisor = Advisor()
+        for row in rows:
+            if "health/critic_gap" in row:
+                self.advisor(Health(*(row[f"health/{name}"] for name in Health._fields)))
 
     @torch.no_grad()
     def __call__(self) -> Health:

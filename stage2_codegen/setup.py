@@ -93,6 +93,9 @@ class Setup(NamedTuple):
 
 
 def _check(config: TrainConfig[VariantConfig]) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: is not a number", "see `codegan train --help`")
     if config.kimg <= 0 or config.batch_size < 1 or config.snapshot_kimg <= 0 or config.accumulate < 1:
         raise UsageError(
             "--kimg, --batch-size, --snapshot-kimg and --accumulate: must be positive", "see `codegan train --help`"

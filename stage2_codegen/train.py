@@ -79,6 +79,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         previews = ImageGenerator(step.G_ema, scale, autoencoder, store.image_size)
         health = _health_check(step, previews, store) if main else None
         log = MetricsLog(config.out, progress.nimg) if main else None
+        if health:
+            health.remember(read_metrics(config.out))
         if main:
             stack.enter_context(tracked(accelerator))
 
@@ -127,8 +129,9 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 saved_at, scored_at = progress.nimg, min(scored_at, progress.nimg)
                 clock = StepClock()
                 reals = codes_between(progress.nimg, total, setup, clock)
-                if main:
-                    log = MetricsLog(config.out, progress.nimg)
+                if log and health:
+                    log = MetricsLog(config.out, progress.nimg, log.wall_sec())
+                    health.remember(read_metrics(config.out))
                     record({"rollbacks": progress.rollbacks})
                 continue
             if main and at_log:
@@ -140,7 +143,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 break
             if nimg < total and at_snapshot:
                 save()
-        save(may_score=not leave)
+        save(may_score=not leave or progress.nimg >= total)
         stop.raise_if_early(config.out, progress.nimg, total)
     if main:
         sample = ["codegan", "sample", "--run", str(config.out), "--out", "samples", "--num", "64"]
@@ -223,7 +226,7 @@ def _health_check(step: AdversarialStep, previews: ImageGenerator, store: Latent
 def _describe(
     name: str, config: TrainConfig[VariantConfig], store: LatentStore, scale: CodeScale, nimg: int
 ) -> dict[str, Any]:
-    """Everything besides the weights that sampling needs."""
+    """Everything besides the weights that sampling needs, and what the store was made of and how."""
     return {
         "kind": "generator",
         "variant": name,
@@ -236,5 +239,7 @@ def _describe(
         "autoencoder_run": store.metadata["autoencoder_run"],
         "store": str(config.store.resolve()),
         "data": store.metadata["data"],
+        "dtype": store.metadata["dtype"],
+        "flip": bool(store.metadata.get("flip")),
         "nimg": nimg,
     }

@@ -69,7 +69,9 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """Also refuse a single value a channel, which is its own mean and leaves nothing."""
         super()._check_input_dim(input)
         if self.training and input.numel() * _ranks() == input.shape[1]:
-            raise UsageError("batch norm: needs more than one value a channel", "give --batch-size 2 or more")
+            raise UsageError(
+                "batch norm: needs more than one value a channel", "give a larger --batch-size, or less --accumulate"
+            )
 
     def affine_map(self, x: Tensor) -> Tensor:
         return x * per_channel(self.weight, x) + per_channel(self.bias, x) if self.affine else x

@@ -56,11 +56,12 @@ def check_config(config: VariantConfig) -> None:
         value, flag = getattr(config, field.name), f"--model.{field.name.replace('_', '-')}"
         if get_origin(kinds[field.name]) is Literal:
             check_choice(flag, value, kinds[field.name])
-        elif isinstance(value, int | float):
-            least, limit = next((r for end, r in RANGES.items() if field.name.endswith(end)), (0, math.inf))
-            if not least <= value < limit:
+            continue
+        least, limit = next((r for end, r in RANGES.items() if field.name.endswith(end)), (0, math.inf))
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not least <= number < limit:
                 below = "" if math.isinf(limit) else f" and less than {limit}"
-                raise UsageError(f"{flag} {value}: is impossible", f"give {least} or more{below}")
+                raise UsageError(f"{flag} {number}: is impossible", f"give {least} or more{below}")
 
 
 Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine

@@ -1,15 +1,18 @@
 """Scores while training: they are those of `codegan score`'s functions, and the best weights are kept."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from data.checkpoints import load_weights
-from data.errors import InputError, UsageError
+from data.errors import InputError, Preempted, Terminated, UsageError
 from data.images import open_images
 from data.runs import read_metrics
 from pipelines.features import load_features
@@ -17,6 +20,7 @@ from pipelines.metrics import frechet_distance, kernel_distance
 from pipelines.sample import load_generator
 from pipelines.train import TrainConfig, train
 from stage1_autoencoder.encode import EncodeConfig, encode
+from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import Scorer, _is_best
 from stage2_codegen.train import train as train_unscored
 from stage2_codegen.variants import VARIANTS
@@ -74,6 +78,30 @@ def test_what_cannot_be_scored_is_refused_before_there_is_a_run(config: TrainCon
     with pytest.raises(UsageError, match="needs ImageNet weights"):
         train("accel", replace(config, score_features="squeezenet"))
     assert not config.out.exists()
+
+
+def test_too_few_pictures_to_compare_are_refused_before_there_is_a_run(config: TrainConfig, tmp_path: Path) -> None:
+    encode(EncodeConfig(data=("scenes:3@32",), autoencoder=tmp_path / "ae", out=tmp_path / "three", size=(32,)))
+    with pytest.raises(InputError, match="too few to compare"):
+        train("accel", replace(config, store=tmp_path / "three", batch_size=2))
+    assert not config.out.exists()
+
+
+def test_a_stop_in_the_last_step_does_not_cost_the_score(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, last = AdversarialStep.__call__, 40 - 8
+
+    def stopped(self: AdversarialStep, reals: Any, nimg: int) -> None:
+        step(self, reals, nimg)
+        if nimg == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = replace(config, score_kimg=0.04)
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialStep, "__call__", stopped)
+        with pytest.raises((Preempted, Terminated)):
+            train("accel", config)
+    train("accel", config)
+    assert [row["nimg"] for row in read_metrics(config.out) if "eval/kd-offline" in row] == [40]
 
 
 def test_scores_of_other_settings_are_not_compared_and_a_finished_run_can_be_scored(config: TrainConfig) -> None:

@@ -143,6 +143,28 @@ def test_a_collapse_is_said_at_the_second_snapshot_once_until_it_recovers(capsys
     assert [bool(said()) for _ in range(3)] == [False, True, False]
 
 
+def test_a_resumed_run_warns_like_one_that_never_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    real = codes()
+    before, resumed = (check_of(real[:1] + 0.05 * codes(), normed_critic(), real) for _ in range(2))
+    rows = [{"nimg": 8, "loss/g": 1.0}, {"nimg": 8, **before().to_metrics()}]
+    assert capsys.readouterr().err == ""
+    resumed.remember(rows)
+    resumed()
+    assert "samples are nearly equal" in capsys.readouterr().err
+    resumed.remember([])  # a rollback to the start
+    resumed()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_channel_that_hardly_varies_is_not_what_is_shifted() -> None:
+    real = codes()
+    real[:, 0] = 0.5
+    fake = real.clone()
+    fake[:, 0] += 0.001
+    fake[:, 1] += 0.75 * real[:, 1].std(correction=0)
+    assert measure(fake, real, scores(0), scores(0)).channel_shift == pytest.approx(0.75, rel=1e-4)
+
+
 def test_shifts_and_a_growing_gap_of_a_perfect_critic_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     class Gain(nn.Module):
         """Scores real codes, which are positive in the first entry, above the others by a gap that grows."""

@@ -1,6 +1,7 @@
 """The training loop as a user meets it: resumed bit for bit, one process or two, and never silently broken."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -248,6 +249,7 @@ def test_wrong_autoencoder_is_refused(configure: Configure, tmp_path: Path) -> N
 def test_senseless_numbers_are_refused_before_there_is_a_run(configure: Configure) -> None:
     changes: list[dict[str, Any]] = [{"kimg": 0}, {"batch_size": 0}, {"snapshot_kimg": -1}, {"seed": -1}]
     changes += [{"accumulate": 0}, {"accumulate": 3}]
+    changes += [{"kimg": math.nan}, {"kimg": math.inf}, {"snapshot_kimg": math.nan}, {"score_kimg": math.inf}]
     fields = {"n_critic": 0, "penalty_every": 0, "z_dim": 0, "lr": -1.0, "critic_lr": -1.0, "beta1": 1.5, "beta2": 1.0}
     for change in [*changes, *({"model": {name: value}} for name, value in fields.items())]:
         config = configure("accel", "run", **change)
