@@ -234,18 +234,17 @@ def lock(folder: Place) -> Iterator[None]:
     path = folder / ".lock"
     with ExitStack() as stack:
         with disk_errors(folder):
-            file = stack.enter_context(path.open("a+"))
+            file = stack.enter_context(path.open("ab+", buffering=0))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                owner = file.read().strip() or "another process"
+                owner = file.read().decode().strip() or "another process"
                 raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
             if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
                 raise LockedError(f"{folder}: was released this instant", "run the same command again")
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:
