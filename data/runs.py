@@ -25,6 +25,7 @@ from data.storage import disk_errors, write_bytes, write_json
 logger = logging.getLogger(__name__)
 
 CONFIG, TWIN = "config.json", ".config.json"
+DRAWN = ".samples.json"  # in a folder of `codegan sample`: how many images it left there
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
 # what a run writes before it has a checkpoint
 _BEFORE_CHECKPOINTS = {CONFIG, "metrics.jsonl", "skipped.jsonl", "tracker"}

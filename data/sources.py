@@ -26,6 +26,7 @@ from data.decoding import FORMATS
 from data.errors import CorruptError, InputError, UsageError
 from data.places import Place, data_place, list_objects, open_file, read_range, scheme_of, shown
 from data.prefetch import prefetch
+from data.runs import DRAWN, TWIN
 from data.web import WebFile
 
 if TYPE_CHECKING:
@@ -163,6 +164,10 @@ def _list_folder(root: Path) -> Listing:
         listing.closed.append(error.filename)
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
+        if Path(folder) != root and not {TWIN, DRAWN}.isdisjoint(files):  # else a second run would read the first one's
+            listing.notes[clean_key(Path(folder).relative_to(root).as_posix())] = "made by codegan, not read"
+            subfolders.clear()
+            continue
         for path in sorted(Path(folder, name) for name in subfolders):
             if path.is_symlink():  # os.walk does not follow it: it may lead out of the folder, or round in a circle
                 listing.notes[clean_key(path.relative_to(root).as_posix())] = "link to a folder, not followed"

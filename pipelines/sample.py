@@ -6,11 +6,11 @@ from pathlib import Path
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.images import image_grid, save_png
+from data.runs import DRAWN
 from data.storage import read_json, write_json
 from stage2_codegen.images import ImageGenerator
 
 GRID = 64  # images at most in grid.png
-DRAWN = "samples.json"  # in the folder: how many images an earlier `sample` left there
 
 
 @dataclass(frozen=True)

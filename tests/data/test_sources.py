@@ -19,6 +19,7 @@ from PIL import Image
 
 from data.errors import CodeganError, CorruptError, InputError, UnsafeError, UsageError
 from data.images import open_images
+from data.runs import DRAWN, TWIN
 from data.sources import MAX_FILE_BYTES, Listing, clean_key, is_picture
 
 RNG = np.random.default_rng(0)
@@ -319,6 +320,18 @@ def test_bad_data_is_an_error_with_a_remedy(
 
 
 # --- names ---
+
+
+@pytest.mark.parametrize("marker", [TWIN, DRAWN])
+def test_what_codegan_put_beside_the_pictures_is_not_read(tmp_path: Path, marker: str) -> None:
+    folder = make_folder(tmp_path / "f", dict.fromkeys(["a.png", "b/0.png", "run/samples/0.png"], FILES["cat/0.png"]))
+    whole = open_images(folder)
+    assert len(whole) == 3
+    (folder / "run" / marker).touch()
+    images = open_images(folder)
+    assert images.keys == ["a.png", "b/0.png"]
+    assert images.notes == {"run": "made by codegan, not read"}
+    assert open_images(folder / "run").keys == ["samples/0.png"]  # but when it is asked for
 
 
 def test_an_unreadable_folder_moves_no_label_and_is_not_one_picture(
