@@ -165,8 +165,8 @@ def open_images(
     listing = list_entries(names, allow_hosts)
     scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
     images = _gather_set(", ".join(map(shown, names)), listing, scans, size)
-    look = ["codegan", "inspect", *map(shown, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
-    _check_share(images, listing.closed, max_skip, shlex.join(look))
+    inspect = ["codegan", "inspect", *map(shown, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
+    _check_share(images, listing.closed, max_skip, shlex.join(inspect))
     return images
 
 
@@ -258,7 +258,7 @@ def _reload(entry: Entry, checksum: int) -> Image.Image:
         raise InputError(f"{entry.key}: could be read before, but no more: {reason}", fix) from reason
 
 
-def _check_share(images: ImageSet, closed: list[str], max_skip: float, look: str) -> None:
+def _check_share(images: ImageSet, closed: list[str], max_skip: float, inspect: str) -> None:
     name, kept, skipped = images.name, len(images), images.skipped
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
@@ -270,7 +270,7 @@ def _check_share(images: ImageSet, closed: list[str], max_skip: float, look: str
     if len(skipped) > max_skip * (kept + len(skipped)):
         raise InputError(
             f"{name}: {len(skipped)} of {kept + len(skipped)} pictures cannot be used ({reasons})",
-            f"see them all with `{look}`; mend them, or allow more than {max_skip:g} with --max-skip",
+            f"see them all with `{inspect}`; mend them, or allow more than {max_skip:g} with --max-skip",
         )
     if closed and max_skip < 1:  # nobody knows how many it holds
         raise InputError(
