@@ -67,10 +67,13 @@ def _clear(out: Path, num: int) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file", "give a folder for --out")
     claimed = (out / DRAWN).is_file()
-    files = [_image_file(out, number) for number in range(max(num, read_json(out / DRAWN)["num"] if claimed else 0))]
-    there = [file for file in (*files, out / "grid.png") if file.exists()]
-    if there and not claimed:
-        raise UsageError(f"{there[0]}: is there already, and no `codegan sample` put it there", "choose another --out")
-    write_json(out / DRAWN, {"num": num})
-    for file in there:
-        file.unlink()
+    before = read_json(out / DRAWN)["num"] if claimed else 0
+    ours = [_image_file(out, number) for number in range(before)]
+    others = [_image_file(out, number) for number in range(before, num)]
+    (ours if claimed else others).append(out / "grid.png")
+    if foreign := [file for file in others if file.exists()]:
+        what = f"{foreign[0]}: is there already, and no `codegan sample` put it there"
+        raise UsageError(what, "choose another --out")
+    for file in ours:
+        file.unlink(missing_ok=True)
+    write_json(out / DRAWN, {"num": num})  # before anything is drawn, so that what an interrupted one leaves is known

@@ -22,6 +22,10 @@ def test_another_draw_takes_the_place_of_the_last_one(trained_run: Path, tmp_pat
     run(["sample", "--run", str(trained_run), "--out", str(out), "--num", "2", "--seed", "7"])
     assert names(out) == ["000000.png", "000001.png", "grid.png", "mine.png"]
     assert (out / "000000.png").read_bytes() != first
+    (out / "000002.png").write_bytes(first)  # the name is free again
+    with pytest.raises(UsageError, match=r"000002\.png: is there already"):
+        run(["sample", "--run", str(trained_run), "--out", str(out), "--num", "3"])
+    assert names(out) == ["000000.png", "000001.png", "000002.png", "grid.png", "mine.png"]
 
 
 @pytest.mark.parametrize("name", ["000001.png", "grid.png"])
