@@ -171,11 +171,15 @@ def _is_lost_connection(error: Exception) -> bool:
 
 
 def _exit(code: int) -> NoReturn:
+    """End the program, without letting the threads of a process group turn that into an abort."""
     sys.stdout.flush()
-    if code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # the threads of a process group that others have left can turn an orderly end into an abort
-        sys.stderr.flush()
-        os._exit(code)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if code:  # the others may be waiting for us, and to leave the group in order is to wait for them
+            sys.stderr.flush()
+            os._exit(code)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed and distributed.is_initialized():
+            distributed.destroy_process_group()
     raise SystemExit(code)
 
 

@@ -165,6 +165,19 @@ def test_a_rank_that_lost_the_others_says_so_in_two_lines(
     assert fix.startswith("  fix: ")
 
 
+def test_a_rank_that_is_done_leaves_its_group_before_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the group's threads abort the process at its exit, one time in ten."""
+
+    def join(arguments: list[str]) -> None:
+        meeting = f"file://{tmp_path}/meeting"
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+
+    monkeypatch.setattr(cli, "run", join)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert _exit_code(monkeypatch, "train") == 0
+    assert not torch.distributed.is_initialized()
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
 def test_a_place_that_cannot_be_used_is_named_in_two_lines(
     code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

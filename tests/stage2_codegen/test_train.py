@@ -75,6 +75,7 @@ def test_resume_in_fresh_processes_after_sigterm(configure: Configure) -> None:
 _BOTH_RANKS = """
 import itertools, json, math, os, sys
 from pathlib import Path
+import torch
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
@@ -99,6 +100,7 @@ def poisonous(config):  # NaN on one rank, at the sixth update
 
 VARIANTS["accel"] = accel._replace(loss=poisonous)
 train("accel", TrainConfig(store, folder / "rolled-back", models["accel"], 0.08, 8, on_nan="rollback"))
+torch.distributed.destroy_process_group()
 """
 
 
