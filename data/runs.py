@@ -47,6 +47,27 @@ def to_json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)  # a path, here or elsewhere
 
 
+def defaults(config: Any) -> dict[str, Any]:
+    """By name, the default of each field of a dataclass that has one, for those of a dataclass in it, too."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = defaults(value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+    return found
+
+
+def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
+    """`stored` with what only `missing` has; objects in both are merged."""
+    filled = dict(missing)
+    for key, value in stored.items():
+        inner = missing.get(key)
+        filled[key] = _filled(value, inner) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return filled
+
+
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
@@ -85,8 +106,12 @@ def config_error(config: Mapping[str, Any] | None, damaged: Sequence[Path]) -> C
     return CorruptError(f"{damaged[0]}: is missing or does not match its checksum", fix)
 
 
-def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> None:
+def open_run(
+    folder: Path, config: Mapping[str, Any], may_change: Sequence[str] = (), earlier: Mapping[str, Any] | None = None
+) -> None:
     """Start a run in `folder`, or check that its configuration is the one it was started with.
+
+    A run of an earlier version, which lacks newer fields, is taken to have had `earlier`, usually their `defaults`.
 
     Fields in `may_change` (how long to train, how often to save) can differ, and so can all before the first
     checkpoint: then nothing is lost, and a command that failed is corrected by typing it again. Raises `MismatchError`
@@ -96,6 +121,7 @@ def open_run(folder: Path, config: Mapping[str, Any], may_change: Sequence[str] 
     wanted = to_json(config)
     stored, damaged = find_config(folder)
     if stored is not None:
+        stored = _filled(stored, to_json(earlier or {}))
         ignored = {"versions", "crc32c", *may_change}
         differing = _differences(
             {k: v for k, v in stored.items() if k not in ignored}, {k: v for k, v in wanted.items() if k not in ignored}

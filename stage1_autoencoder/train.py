@@ -22,7 +22,7 @@ from data.errors import DivergedError, InputError, MismatchError, UsageError
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.places import data_flags, shown
 from data.prefetch import prefetch
-from data.runs import MetricsLog, open_run, to_json
+from data.runs import MetricsLog, defaults, open_run, to_json
 from data.seeds import derive_seed
 from data.storage import lock, remove_partials, write_json
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
@@ -188,7 +188,7 @@ def train(config: TrainAEConfig) -> None:
 
         def begin() -> None:
             remove_partials(config.out)
-            open_run(config.out, _described(config, images), MAY_CHANGE)
+            open_run(config.out, _described(config, images), MAY_CHANGE, defaults(config))
             write_skipped(config.out / "skipped.jsonl", images.skipped)
             stack.enter_context(tracked(accelerator))
 

@@ -17,7 +17,7 @@ from data.checkpoints import BEST, Progress, load_state, save_state, save_weight
 from data.console import ProgressReport, finish, warn
 from data.images import image_grid, save_png
 from data.latents import LatentStore
-from data.runs import MetricsLog, open_run, read_metrics, to_json
+from data.runs import MetricsLog, defaults, open_run, read_metrics, to_json
 from data.storage import lock, read_json, remove_partials
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
@@ -68,7 +68,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             stack.enter_context(lock(config.out))
             described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
             remove_partials(config.out)
-            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE)
+            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, defaults(config))
         accelerator.wait_for_everyone()
 
         # --- where it stands ---

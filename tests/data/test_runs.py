@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import CorruptError, MismatchError, UsageError
-from data.runs import CONFIG, TWIN, MetricsLog, find_config, open_run, read_metrics, to_json
+from data.runs import CONFIG, TWIN, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
 from data.seals import checksum_holds
 
 
@@ -52,6 +52,23 @@ def test_every_other_difference_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="extra"):
         open_run(run, {**to_json(Config(run)), "extra": 1})
     assert (run / "config.json").read_bytes() == before
+
+
+def test_a_run_of_an_earlier_version_had_the_defaults_of_newer_flags(tmp_path: Path) -> None:
+    run, now = tmp_path / "run", Config(tmp_path / "run")
+    assert defaults(now) == {"kimg": 1.0, "seed": 0, "model": {"width": 8, "sides": (4, 8)}}
+    open_run(run, {"out": str(run), "kimg": 1.0, "model": {"width": 8}})
+    (run / "weights").mkdir()
+    for other in (Config(run, seed=3), Config(run, model=Model(sides=(4,)))):
+        with pytest.raises(MismatchError, match=r"(seed: 0 then, 3|model\.sides: \[4, 8\] then, \[4\]) now"):
+            open_run(run, to_json(other), earlier=defaults(other))
+    with pytest.raises(MismatchError, match="seed: None then, 0 now"):
+        open_run(run, to_json(now))
+    open_run(run, to_json(now), earlier=defaults(now))
+    config, _ = find_config(run)
+    assert config is not None
+    assert config["seed"] == 0
+    assert config["model"] == {"width": 8, "sides": [4, 8]}
 
 
 def test_before_the_first_checkpoint_everything_may_differ(tmp_path: Path) -> None:
