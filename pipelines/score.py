@@ -51,10 +51,10 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     check_flags(config)
     target = scores_file(config)
     accelerator = make_accelerator()
-    opened = open_run(config, config.run, accelerator) if config.run else open_sets(config, accelerator)
-    metrics = _without_hopeless_fid(config, opened, accelerator.is_main_process)
     with accelerator.main_process_first():  # it may download what the others then find
         features = load_features(config.features, config.feature_weights, accelerator.device, config.resize)
+    opened = open_run(config, config.run, accelerator) if config.run else open_sets(config, accelerator)
+    metrics = _without_hopeless_fid(config, opened, accelerator.is_main_process)
     looked = _look(config, metrics, opened, features, accelerator)
 
     def conclude() -> dict[str, Any]:
