@@ -16,7 +16,7 @@ from benchmarks.verbs import run_verb
 from data.images import open_images, save_png
 
 CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --precision bf16"
-TUNING = "--kimg 2 --code-noise 0.05 --lr 3e-4 --lr-decay-kimg 1 --adversarial-weight 0 --precision bf16"
+TUNING = "--kimg 2 --code-noise 0.05 --mirror --lr 3e-4 --lr-decay-kimg 1 --adversarial-weight 0 --precision bf16"
 SAMPLES = 256
 PROTOCOLS = ("accel", "giu", "fastgan", "gca")
 METRICS = ("fd", "kd", "is", "sifid")
