@@ -15,7 +15,8 @@ from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
 from data.images import open_images, save_png
 
-CODE_GAN = "--model.width 64 --model.lr 5e-4 --model.critic-lr 5e-4 --precision bf16"
+CODE_GAN = "--model.width 64 --model.lr {rate} --model.critic-lr {rate} --precision bf16"
+FAST, STEADY = CODE_GAN.format(rate="5e-4"), CODE_GAN.format(rate="2.5e-4")
 TUNING = "--kimg 2 --code-noise 0.05 --mirror --lr 3e-4 --lr-decay-kimg 1 --adversarial-weight 0 --precision bf16"
 SAMPLES = 256
 PROTOCOLS = ("accel", "giu", "fastgan", "gca")
@@ -66,9 +67,9 @@ def main() -> None:
         "encode leaves": f"encode --data {leaves} --out stores/leaves --size 128 --precision bf16",
         "encode flowers": f"encode --data {flowers} --out stores/flowers --size 64 --precision bf16",
         "encode one flower": "encode --data one --out stores/one --size 64 --flip",
-        "train on leaves": f"train accel --store stores/leaves --out runs/leaves {large} {CODE_GAN}",
-        "train on flowers": f"train accel --store stores/flowers --out runs/flowers {small} {seen} {CODE_GAN}",
-        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 0.4 --batch-size 2 {CODE_GAN}",
+        "train on leaves": f"train accel --store stores/leaves --out runs/leaves {large} {FAST}",
+        "train on flowers": f"train accel --store stores/flowers --out runs/flowers {small} {seen} {STEADY}",
+        "train on one flower": f"train accel --store stores/one --out runs/one --kimg 0.4 --batch-size 2 {FAST}",
         "score leaves": f"score --run runs/leaves --data {leaves} {score}",
         "score flowers": f"score --run runs/flowers --data {flowers} {score}",
         **{
