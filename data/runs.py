@@ -47,16 +47,9 @@ def to_json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)  # a path, here or elsewhere
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """By name, the default of each field of a dataclass that has one, for those of a dataclass in it, too."""
-    found = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found[field.name] = defaults(value)
-        elif field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
-    return found
+def defaults(kind: type) -> dict[str, Any]:
+    """By name, the default of each field of a dataclass that has one."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
 
 
 def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -18,7 +18,7 @@ from data.errors import CodeganError, CorruptError, InputError
 from data.images import fit, open_images
 from data.latents import LatentStore
 from data.places import data_flags, shown
-from data.runs import config_error, find_config, read_metrics, to_json
+from data.runs import config_error, defaults, find_config, read_metrics, to_json
 from data.sources import list_entries
 from data.storage import read_json
 from pipelines.sample import load_generator
@@ -224,16 +224,16 @@ def reproducing_command(config: Mapping[str, Any]) -> str:
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run has without flags; a variant that this version does not know has no defaults."""
     if config["kind"] == "autoencoder":
-        return {field.name: field.default for field in fields(TrainAEConfig)}
+        return defaults(TrainAEConfig)
     known = VARIANTS.get(config.get("variant", ""))
-    model = {"model": to_json(known.Config())} if known else {}
-    return {field.name: field.default for field in fields(TrainConfig)} | model
+    model = {"model": to_json(defaults(known.Config))} if known else {}
+    return defaults(TrainConfig) | model
 
 
-def _flags(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "--") -> list[str]:
+def _flags(config: Mapping[str, Any], assumed: Mapping[str, Any], prefix: str = "--") -> list[str]:
     words: list[str] = []
     for name, value in config.items():
-        flag, default = name.replace("_", "-"), defaults.get(name)
+        flag, default = name.replace("_", "-"), assumed.get(name)
         if isinstance(value, dict):
             words += _flags(value, default if isinstance(default, dict) else {}, f"{prefix}{flag}.")
         elif isinstance(value, bool):  # a switch, which there is only for what is not the default

@@ -188,7 +188,7 @@ def train(config: TrainAEConfig) -> None:
 
         def begin() -> None:
             remove_partials(config.out)
-            open_run(config.out, _described(config, images), MAY_CHANGE, defaults(config))
+            open_run(config.out, _described(config, images), MAY_CHANGE, defaults(TrainAEConfig))
             write_skipped(config.out / "skipped.jsonl", images.skipped)
             stack.enter_context(tracked(accelerator))
 

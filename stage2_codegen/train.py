@@ -68,7 +68,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             stack.enter_context(lock(config.out))
             described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
             remove_partials(config.out)
-            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, defaults(config))
+            earlier = defaults(TrainConfig) | {"model": defaults(type(config.model))}
+            open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, earlier)
         accelerator.wait_for_everyone()
 
         # --- where it stands ---

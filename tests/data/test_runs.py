@@ -56,15 +56,15 @@ def test_every_other_difference_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_run_of_an_earlier_version_had_the_defaults_of_newer_flags(tmp_path: Path) -> None:
     run, now = tmp_path / "run", Config(tmp_path / "run")
-    assert defaults(now) == {"kimg": 1.0, "seed": 0, "model": {"width": 8, "sides": (4, 8)}}
+    assert defaults(Config) == {"kimg": 1.0, "seed": 0, "model": Model()}
     open_run(run, {"out": str(run), "kimg": 1.0, "model": {"width": 8}})
     (run / "weights").mkdir()
     for other in (Config(run, seed=3), Config(run, model=Model(sides=(4,)))):
         with pytest.raises(MismatchError, match=r"(seed: 0 then, 3|model\.sides: \[4, 8\] then, \[4\]) now"):
-            open_run(run, to_json(other), earlier=defaults(other))
+            open_run(run, to_json(other), earlier=defaults(Config))
     with pytest.raises(MismatchError, match="seed: None then, 0 now"):
         open_run(run, to_json(now))
-    open_run(run, to_json(now), earlier=defaults(now))
+    open_run(run, to_json(now), earlier=defaults(Config))
     config, _ = find_config(run)
     assert config is not None
     assert config["seed"] == 0
