@@ -10,6 +10,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.machine import interleaved
 from stage1_autoencoder.loop import Precision, make_accelerator
+from stage2_codegen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeShape
@@ -34,9 +35,10 @@ class Step:
     ) -> None:
         """`engine` goes to `AdversarialStep`, `model` to the variant's configuration."""
         config = VARIANTS[name].Config(**{**model, "n_critic": 1})
-        accelerator, std = make_accelerator(), torch.ones(shape[0])
+        accelerator, variant = make_accelerator(), VARIANTS[name]
+        context = Context.stand_in(shape, variant.frozen(config)).to(accelerator.device)
         precision: Precision = "bf16" if bf16 else "fp32"
-        self.inner = AdversarialStep(VARIANTS[name], config, shape, std, accelerator, precision=precision, **engine)
+        self.inner = AdversarialStep(variant, config, shape, context, accelerator, precision=precision, **engine)
         self.batch, self.shape, self.device = batch, shape, accelerator.device
         self.nimg = 0
 

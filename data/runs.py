@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,15 @@ def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, 
     return filled
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+def _differences(old: Any, new: Any, ignored: Container[str], name: str = "") -> list[str]:
+    """A line for each entry that differs; `ignored` names those that may, inner ones as "outer.inner"."""
+    if name in ignored:
+        return []
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))]
-    return [] if old == new else [f"{prefix}: {old!r} then, {new!r} now"]
+        inner = (_differences(old.get(key), new.get(key), ignored, f"{name}.{key}".strip(".")) for key in keys)
+        return [line for lines in inner for line in lines]
+    return [] if old == new else [f"{name}: {old!r} then, {new!r} now"]
 
 
 def _has_trained(folder: Path) -> bool:
@@ -106,19 +110,16 @@ def open_run(
 
     A run of an earlier version, which lacks newer fields, is taken to have had `earlier`, usually their `defaults`.
 
-    Fields in `may_change` (how long to train, how often to save) can differ, and so can all before the first
-    checkpoint: then nothing is lost, and a command that failed is corrected by typing it again. Raises `MismatchError`
-    naming every other field that differs, `CorruptError` when both copies of the configuration are damaged,
-    `UsageError` when the folder holds something that is not a run.
+    Fields in `may_change` (how long to train, how often to save; "outer.inner" for one inside another) can differ, and
+    so can all before the first checkpoint: then nothing is lost, and a command that failed is corrected by typing it
+    again. Raises `MismatchError` naming every other field that differs, `CorruptError` when both copies of the
+    configuration are damaged, `UsageError` when the folder holds something that is not a run.
     """
     wanted = to_json(config)
     stored, damaged = find_config(folder)
     if stored is not None:
         stored = _filled(stored, to_json(earlier or {}))
-        ignored = {"versions", "crc32c", *may_change}
-        differing = _differences(
-            {k: v for k, v in stored.items() if k not in ignored}, {k: v for k, v in wanted.items() if k not in ignored}
-        )
+        differing = _differences(stored, wanted, {"versions", "crc32c", *may_change})
         if differing and (_has_trained(folder) or "versions" not in stored):
             raise MismatchError(
                 f"{folder}: was started with another configuration ({'; '.join(differing)})",

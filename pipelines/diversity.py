@@ -1,6 +1,5 @@
 """LPIPS diversity: how different generated images are from each other; a collapsed generator is near zero."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ class LpipsPairs:
             raise UsageError("--metrics lpips-diversity: needs VGG-16", f"give {VGG_URL} with --vgg-weights")
         if not vgg_weights.is_file():
             raise InputError(f"{vgg_weights}: is not a file", f"download {VGG_URL} and give it with --vgg-weights")
-        self._distance: Callable[[Tensor, Tensor], Tensor] = load_lpips(vgg_weights)
+        self._distance = load_lpips(vgg_weights).network.to(device)
         self._device = device
 
     def prepare(self, images_u8: Images) -> Tensor:

@@ -116,7 +116,7 @@ def _measure(name: str, setup: Setup) -> Taken:
         data_share=data_share,
         peak_mb=peak_memory_mb(device),
         checkpoint_bytes=_bytes(networks + optimizers),
-        weights_bytes=_bytes([step.G_ema.state_dict(), setup.autoencoder.state_dict()]),
+        weights_bytes=_bytes([step.G_ema.state_dict(), setup.context.autoencoder.state_dict()]),
         grid_bytes=image_grid(np.empty((len(GRID_SEEDS), 3, size, size), np.uint8)).nbytes,
     )
 

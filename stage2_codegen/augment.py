@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from data.errors import UsageError
 from stage2_codegen.noise import uniform_rows
-from stage2_codegen.variants.contract import Judged
+
+Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine, or what is seen of them
 
 
 def _uniform(codes: Tensor, low: float, high: float, channels: int = 1) -> Tensor:

@@ -1,19 +1,32 @@
 """LPIPS (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", section 3)."""
 
+import hashlib
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from data.errors import InputError, MismatchError, UsageError
 from data.torch_files import read_state_dict
+from stage2_codegen.context import Frozen
 
 VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 
-def load_lpips(vgg_weights: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    """(images, images), both (N, 3, H, W) in [-1, 1] -> mean LPIPS distance over the batch, on VGG-16.
+class MeanDistance(nn.Module):
+    """(images, images), both (N, 3, H, W) in [-1, 1] -> their mean LPIPS distance over the batch."""
+
+    def __init__(self, lpips: nn.Module) -> None:
+        super().__init__()
+        self.lpips = lpips
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        distances: Tensor = self.lpips(images, others)
+        return distances.mean()
+
+
+def load_lpips(vgg_weights: Path) -> Frozen:
+    """A `MeanDistance` on VGG-16, and the identity of its weights.
 
     `vgg_weights` is a file of torchvision's vgg16; the calibration comes with the package `lpips`. Raises `UsageError`
     without that package, `InputError` without the file, and what `read_state_dict` raises for a bad one.
@@ -28,12 +41,7 @@ def load_lpips(vgg_weights: Path) -> Callable[[Tensor, Tensor], Tensor]:
         warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision as one did before version 0.13
         lpips = LPIPS(net="vgg", pnet_rand=True, verbose=False).requires_grad_(False)
     _load_trunk(lpips.net, vgg_weights)
-
-    def distance(images: Tensor, others: Tensor) -> Tensor:
-        result: Tensor = lpips.to(images.device)(images, others)
-        return result.mean()
-
-    return distance
+    return Frozen(MeanDistance(lpips).eval(), hashlib.sha256(vgg_weights.read_bytes()).hexdigest())
 
 
 def _load_trunk(trunk: nn.Module, path: Path) -> None:

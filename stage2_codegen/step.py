@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from data.errors import UsageError
 from data.seeds import derive_seed
 from stage1_autoencoder.loop import FiniteGuard, Precision, autocast, ema_beta, set_adam, update_ema
-from stage2_codegen.augment import augmentation
+from stage2_codegen.context import Context
 from stage2_codegen.losses import LossAndLogs
 from stage2_codegen.noise import normal_rows, part_of_batch
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, JudgedBy, Variant, VariantConfig
@@ -26,7 +26,7 @@ from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, J
 class AdversarialStep:
     """Networks, optimisers, and what moves them one step on.
 
-    `std` (C,) is the deviation of the codes a channel, for augmentation. With `accumulate` K a batch goes through in K
+    `context` is on the accelerator's device. With `accumulate` K a batch goes through in K
     parts, in a K-th of the memory and with the same gradients; only what looks at a whole batch (moments of batch
     normalisation, power iterations of spectral normalisation) then looks at each part. With `compiled`, the generator
     is compiled, and the critic where it judges for the generator: torch.compile cannot take the gradients of gradients
@@ -38,7 +38,7 @@ class AdversarialStep:
         variant: Variant,
         model: VariantConfig,
         code_shape: CodeShape,
-        std: Tensor,
+        context: Context,
         accelerator: Accelerator,
         *,
         seed: int = 0,
@@ -46,13 +46,15 @@ class AdversarialStep:
         accumulate: int = 1,
         compiled: bool = False,
     ) -> None:
-        self.variant, self.model, self.code_shape, self.accelerator = variant, model, code_shape, accelerator
+        self.variant, self.model = variant.given(context), model
+        self.code_shape, self.accelerator = code_shape, accelerator
         self.seed, self.precision, self.accumulate = seed, precision, accumulate
         self.lr_factor = 1.0
         self.logs: dict[str, Tensor] = {}
-        self.now, self.loss = model, variant.loss(model)
+        self.now, self.loss = model, self.variant.loss(model)
         device = accelerator.device
-        self.augment = augmentation(model.augment, std.to(device))
+        self.view = variant.view(model, context)
+        self._kept: tuple[Judged, Judged] | None = None  # what the critic has just seen, for the generator's update
 
         self.G, self.critic = self._initial_networks()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
@@ -94,12 +96,15 @@ class AdversarialStep:
         for i in range(self.model.n_critic):
             real = next(reals)
             batch = len(real) * self.accelerator.num_processes
-            objective = partial(self._critic_loss, self._penalty_factor(nimg // batch * self.model.n_critic + i))
+            penalty_factor = self._penalty_factor(nimg // batch * self.model.n_critic + i)
+            is_last = i == self.model.n_critic - 1
+            objective = partial(self._critic_loss, penalty_factor, self.now.one_batch_of_fakes and is_last)
             seed = derive_seed(self.seed, nimg, 1 + i)  # with 0 it would be the stream of the initial weights
             self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
             self.guard.update(self.optimizers["opt_critic"])
         self.critic.requires_grad_(False)
-        seed = derive_seed(self.seed, nimg, 1 + self.model.n_critic)
+        if not self.now.one_batch_of_fakes:
+            seed = derive_seed(self.seed, nimg, 1 + self.model.n_critic)
         self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)
         self.guard.update(self.optimizers["opt_G"])
         update_ema(self.G_ema, self.G, ema_beta(batch, self.now.ema_halflife_kimg, nimg + batch))
@@ -115,17 +120,24 @@ class AdversarialStep:
         every = self.now.penalty_every
         return every if update % every == 0 else 0
 
-    def _critic_loss(self, penalty_factor: float, real: Tensor) -> LossAndLogs:
-        with torch.no_grad():
-            fake = self._fake(len(real))
-        return self.loss.critic_loss(self._shared_critic, self.augment(real), self.augment(fake), penalty_factor)
+    def _critic_loss(self, penalty_factor: float, is_shared: bool, real: Tensor) -> LossAndLogs:
+        keeps = (
+            is_shared and self.accumulate == 1
+        )  # parts are drawn again by their seed: their graphs would fill memory
+        with torch.set_grad_enabled(keeps):
+            seen_real, seen_fake = self._see(real)
+        if keeps:
+            self._kept = seen_real, seen_fake
+        return self.loss.critic_loss(self._shared_critic, seen_real, detached(seen_fake), penalty_factor)
 
     def _generator_loss(self, real: Tensor) -> LossAndLogs:
-        fake = self._fake(len(real))
-        return self.loss.generator_loss(self._judge, self.augment(real), self.augment(fake))
+        (seen_real, seen_fake), self._kept = self._kept or self._see(real), None
+        return self.loss.generator_loss(self._judge, seen_real, seen_fake)
 
-    def _fake(self, count: int) -> Judged:
-        return self._draw(normal_rows(count, self.G.z_dim, device=self.accelerator.device))
+    def _see(self, real: Tensor) -> tuple[Judged, Judged]:
+        """Real codes, and as many newly generated ones, as the critic sees them."""
+        fake = self._draw(normal_rows(len(real), self.G.z_dim, device=self.accelerator.device))
+        return self.view(real), self.view(fake)
 
     def _backward(
         self, name: str, objective: Callable[[Tensor], LossAndLogs], shared: nn.Module, real: Tensor, seed: int
@@ -142,6 +154,10 @@ class AdversarialStep:
             for key, value in {name: loss.detach(), **logs}.items():
                 totals[key] = totals[key] + value / parts if key in totals else value / parts
         return totals
+
+
+def detached(judged: Judged) -> Judged:
+    return tuple(x.detach() for x in judged) if isinstance(judged, tuple) else judged.detach()
 
 
 def check_compiler(device: torch.device) -> None:

@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
 from data.errors import UsageError
 from data.latents import LatentStore
+from stage2_codegen.augment import Judged, augmentation
 from stage2_codegen.choices import check_choice
+from stage2_codegen.context import Context, Frozen
 from stage2_codegen.losses import Loss
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
@@ -38,6 +41,8 @@ class VariantConfig:
     """Apply a gradient penalty at every so many critic updates only, as many times as strong."""
     standardise: bool = False
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+    one_batch_of_fakes: bool = False
+    """Let both networks learn from the same generated batch in a step, which spares drawing it twice."""
     augment: str = ""
     """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
 
@@ -62,9 +67,6 @@ def check_config(config: VariantConfig) -> None:
             if isinstance(number, int | float) and not least <= number < limit:
                 below = "" if math.isinf(limit) else f" and less than {limit}"
                 raise UsageError(f"{flag} {number}: is impossible", f"give {least} or more{below}")
-
-
-Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine
 
 
 class CodeGenerator(nn.Module):
@@ -97,18 +99,44 @@ def unconditional(generator: Any, store: LatentStore, config: Any) -> None:
     """For generators that keep nothing of the data."""
 
 
+View = Callable[[Judged], Judged]
+
+
+def augmented(config: Any, context: Context) -> View:
+    """The view of a critic that sees the codes themselves."""
+    return augmentation(config.augment, context.std)
+
+
+def no_networks(config: Any) -> dict[str, Frozen]:
+    """For variants that train all they use."""
+    return {}
+
+
 class Variant(NamedTuple):
     """A record of `VARIANTS`.
 
     `Generator(code_shape, config)`: z (N, z_dim) -> codes; `Critic(code_shape, config)`: what is judged, or real
     codes -> scores (N, k); `loss(config)` -> an object with `critic_loss` and `generator_loss`; `schedule(config,
     kimg)` -> the configuration as of that moment of the training; `condition(generator, store, config)` shows a new
-    generator its data once.
+    generator its data once; `view(config, context)` -> what is done in training, alike to real and generated codes,
+    before the critic: a differentiable function without weights of its own to train.
+
+    `frozen(config)` opens the pretrained networks that the variant needs. Where it `uses_context`, `Critic` and `loss`
+    take a `Context` as their last argument; without one they open what they need and stand alone.
     """
 
     Config: type[VariantConfig]
     Generator: Callable[[CodeShape, Any], CodeGenerator]
-    Critic: Callable[[CodeShape, Any], nn.Module]
-    loss: Callable[[Any], Loss]
+    Critic: Callable[..., nn.Module]
+    loss: Callable[..., Loss]
     schedule: Callable[[Any, float], Any] = constant
     condition: Callable[[Any, LatentStore, Any], None] = unconditional
+    view: Callable[[Any, Context], View] = augmented
+    frozen: Callable[[Any], Mapping[str, Frozen]] = no_networks
+    uses_context: bool = False
+
+    def given(self, context: Context) -> Self:
+        """The same variant, whose critic and loss know what they use and do not train."""
+        if not self.uses_context:
+            return self
+        return self._replace(Critic=partial(self.Critic, context=context), loss=partial(self.loss, context=context))

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import UsageError
+from stage2_codegen.context import Context, Frozen
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.losses import Hinge, Loss, LossAndLogs
 from stage2_codegen.modules.skip_layer_excitation import Activation
@@ -53,6 +54,8 @@ CRITIC_WIDTHS = {256: 16, 128: 32, 64: 64, 32: 128, 16: 256, 8: 512}
 BRANCH_WIDTHS = {64: 32, 32: 64, 16: 128, 8: 256}
 DECODER_WIDTHS = {16: 128, 32: 64, 64: 64, 128: 32}
 
+LPIPS = "lpips-vgg16"  # the frozen network of `--model.reconstruct lpips`
+
 Reconstruction = tuple[Tensor, Tensor]  # what a decoder made, and what it should have made
 
 
@@ -68,6 +71,8 @@ class Config(VariantConfig):
     """Adam's second decay."""
     ema_halflife_kimg: float = 5.5
     """Half-life of the averaged generator, thousands of samples (0.999 a step of 8)."""
+    one_batch_of_fakes: bool = True
+    """Let both networks learn from the same generated batch in a step, as the public code does."""
     augment: str = "translation"
     """What is done alike to real and fake before the critic; the public code's on pixels is color,translation."""
     width: int = 64
@@ -143,7 +148,7 @@ class Critic(nn.Module):
     branch, each with its target. Batch normalised: a score depends on the whole batch, so not for a gradient penalty.
     """
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
         super().__init__()
         channels, size, _ = code_shape
         if config.reconstruct == "lpips" and channels != 3:
@@ -218,13 +223,21 @@ class SelfSupervised:
         return self.adversarial.generator_loss(critic, real, fake)
 
 
-def loss(config: Config) -> Loss:
+def frozen(config: Config) -> dict[str, Frozen]:
+    """LPIPS, where it is what the decoders minimise; raises what `load_lpips` raises."""
+    if config.reconstruct != "lpips":
+        return {}
+    if not config.vgg_weights:
+        raise UsageError("reconstruct lpips: needs the weights of VGG-16", "give them with --model.vgg-weights")
+    return {LPIPS: load_lpips(Path(config.vgg_weights))}
+
+
+def loss(config: Config, context: Context | None = None) -> Loss:
     hinge = Hinge(config.soft_margin)
     if config.reconstruct == "none":
         return hinge
     if config.reconstruct == "lpips":
-        if not config.vgg_weights:
-            raise UsageError("reconstruct lpips: needs the weights of VGG-16", "give them with --model.vgg-weights")
-        return SelfSupervised(hinge, load_lpips(Path(config.vgg_weights)), config.reconstruct_weight)
+        lpips = (context.frozen if context else frozen(config))[LPIPS].network
+        return SelfSupervised(hinge, lpips, config.reconstruct_weight)
     distance = {"l1": F.l1_loss, "mse": F.mse_loss}[config.reconstruct]
     return SelfSupervised(hinge, distance, config.reconstruct_weight)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.errors import InputError, UsageError
 from pipelines import diversity
@@ -13,13 +13,14 @@ from pipelines.diversity import LpipsPairs
 from pipelines.feature_pass import Source, look_at
 from pipelines.measures import diversity as diversity_of
 from stage1_autoencoder.loop import make_accelerator
+from stage2_codegen.context import Frozen
 
 CPU = torch.device("cpu")
 
 
 def test_each_image_is_compared_with_one_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(weights: Path) -> object:
-        return lambda images, others: (images - others).abs().mean()
+    def load(weights: Path) -> Frozen:
+        return Frozen(nn.L1Loss(), "")
 
     monkeypatch.setattr(diversity, "load_lpips", load)
     (tmp_path / "vgg.pth").write_bytes(b"")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.errors import UsageError
 from stage1_autoencoder.loop import make_accelerator
+from stage2_codegen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from tests.tiny_variants import TINY
@@ -25,8 +26,9 @@ def double() -> Iterator[None]:
 
 
 def make_step(name: str, model: dict[str, Any] | None = None, **settings: Any) -> AdversarialStep:
-    config = VARIANTS[name].Config(**{**TINY[name], **(model or {})})
-    return AdversarialStep(VARIANTS[name], config, SHAPE, torch.ones(SHAPE[0]), make_accelerator(), seed=3, **settings)
+    config, variant = VARIANTS[name].Config(**{**TINY[name], **(model or {})}), VARIANTS[name]
+    context = Context.stand_in(SHAPE, variant.frozen(config))
+    return AdversarialStep(variant, config, SHAPE, context, make_accelerator(), seed=3, **settings)
 
 
 def take(step: AdversarialStep, steps: int, batch: int = 8) -> dict[str, Tensor]:

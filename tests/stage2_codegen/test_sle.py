@@ -340,11 +340,11 @@ def test_lpips_needs_pixels_weights_and_a_file(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match="3 channels"):
         sle.Critic((16, 32, 32), config)
     with pytest.raises(UsageError) as raised:
-        sle.loss(config)
+        sle.frozen(config)
     assert "--model.vgg-weights" in raised.value.fix
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UsageError, match="not installed"):
-        sle.loss(replace(config, vgg_weights=str(tmp_path / "vgg16.pth")))
+        sle.frozen(replace(config, vgg_weights=str(tmp_path / "vgg16.pth")))
 
 
 @pytest.fixture(scope="module")
@@ -391,9 +391,9 @@ def test_lpips_is_the_calibrated_distance_of_unit_features(
 def test_lpips_refuses_missing_and_foreign_weights(tmp_path: Path, torchvision_vgg16: dict[str, Tensor]) -> None:
     config = replace(TINY, reconstruct="lpips", vgg_weights=str(tmp_path / "vgg16.pth"))
     with pytest.raises(InputError) as raised:
-        sle.loss(config)
+        sle.frozen(config)
     assert "--model.vgg-weights" in raised.value.fix
     incomplete = {name: weight for name, weight in torchvision_vgg16.items() if name != "features.28.bias"}
     torch.save(incomplete, tmp_path / "vgg16.pth")
     with pytest.raises(MismatchError):
-        sle.loss(config)
+        sle.frozen(config)
