@@ -122,8 +122,12 @@ class Decoder(nn.Module):
         self.patch = nn.ConvTranspose2d(code_channels, 3, factor, stride=factor, bias=False)
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
+    def linear(self, latents: Tensor) -> Tensor:
+        """What the linear path alone gives, before the tanh."""
+        return self.patch(torch.atanh(latents.clamp(-BOUND, BOUND)))
+
     def forward(self, latents: Tensor) -> Tensor:
-        return torch.tanh(self.layers(latents) + self.patch(torch.atanh(latents.clamp(-BOUND, BOUND))))
+        return torch.tanh(self.layers(latents) + self.linear(latents))
 
 
 class Discriminator(nn.Sequential):
@@ -183,6 +187,10 @@ class Autoencoder(nn.Module):
         """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
         return self.decoder(latents)
 
+    def decode_linear(self, latents: Tensor) -> Tensor:
+        """A likeness of `decode` that costs next to nothing: the decoder's linear path without its convolutions."""
+        return torch.tanh(self.decoder.linear(latents)) if isinstance(self.decoder, Decoder) else latents
+
     def mirror(self, latents: Tensor) -> Tensor:
         """Latents of the mirrored images: mirrored, and each channel with its sign.
 
@@ -191,7 +199,7 @@ class Autoencoder(nn.Module):
         signs = torch.ones(self.code_channels, 1, 1)
         for channel, (_, _, across) in enumerate(_frequencies(self.factor, self.code_channels)):
             signs[channel] = (-1) ** across  # a cosine of odd frequency is odd about the middle of its patch
-        return latents.flip(-1) * signs.to(latents)
+        return latents.flip(-1) * signs.to(latents, non_blocking=True)  # a GPU that trains meanwhile need not wait
 
     def forward(self, images: Tensor, noise: Tensor | None = None, mirrored: Tensor | None = None) -> Tensor:
         """Reconstructions; with `noise`, of the shape of the latents, those of latents the encoder did not make.

@@ -3,6 +3,7 @@
 from typing import Any
 
 TINY: dict[str, dict[str, Any]] = {
+    "projected": {"width": 4, "z_dim": 8, "view_side": 64},
     "accel": {"width": 16, "z_dim": 8},
     "giu": {"width": 4, "z_dim": 8, "group_channels": 4, "se_reduction": 2},
     "lrm": {"width": 2, "critic_width": 2, "z_dim": 8, "metadata_dim": 8, "metadata_rows": 16},

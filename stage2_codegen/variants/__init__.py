@@ -7,10 +7,20 @@ from typing import Any
 from torch import nn
 
 from data.errors import UsageError
-from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, r3, sle
+from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, projected, r3, sle
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant, check_config
 
 VARIANTS: dict[str, Variant] = {
+    "projected": Variant(
+        projected.Config,
+        projected.Generator,
+        projected.Critic,
+        projected.loss,
+        condition=projected.condition,
+        view=projected.view,
+        frozen=projected.frozen,
+        uses_context=True,
+    ),
     "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
     "dcgan": Variant(baselines.DCGANConfig, chain.Generator, chain.Critic, baselines.dcgan_loss),
     "lsgan": Variant(baselines.LSGANConfig, chain.Generator, chain.Critic, baselines.lsgan_loss),
@@ -23,7 +33,7 @@ VARIANTS: dict[str, Variant] = {
     "gca": Variant(gca.Config, gca.generator, gca.critic, gca.loss),
     "lrm": Variant(lrm.Config, lrm.Generator, lrm.Critic, lrm.loss, condition=lrm.condition),
     "r3": Variant(r3.Config, r3.Generator, r3.Critic, r3.loss, r3.schedule),
-    "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss),
+    "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
 }
 
 SIDES = (16, 32, 64, 128, 256)  # of codes, or of pixels
@@ -59,6 +69,9 @@ def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -
 
 
 def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:
-    """(generator, critic) of a variant for codes of that shape; raises what `configured` raises."""
+    """(generator, critic) of a variant for codes of that shape; raises what `configured` raises.
+
+    A critic that looks at decoded pictures decodes by an untrained autoencoder (`Context.stand_in`).
+    """
     variant, config = configured(name, code_shape, overrides)
     return variant.Generator(code_shape, config), variant.Critic(code_shape, config)

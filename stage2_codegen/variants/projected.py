@@ -1,0 +1,237 @@
+"""A critic on frozen ImageNet features of the decoded codes, after Projected GAN.
+
+After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 2021, which works on pixels.
+
+    generator  z -> 4 x 4 -> 8 -> ... -> S codes; residual up-blocks, small maps gate large ones as in FastGAN
+    view       codes -> pictures, augmented -> backbone -> random mixing of four scales; and the pictures themselves
+    critic     a small head a scale, and one on the pictures -> scores of places; hinge loss
+
+Published: the frozen backbone, the mixing, one spectrally normalised head a scale, hinge loss, augmentation of what the
+backbone sees, the learning rate. Decided here: pictures come from the codes by the autoencoder's linear path, which
+costs next to nothing (`decode`); a head on the pictures, because a pretrained network overlooks the autoencoder's grid
+of patches; the generator, a plain residual one that spends its time where the maps are small; one batch of generated
+samples a step, whose features both updates share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import UsageError
+from data.latents import LatentStore
+from stage1_autoencoder.networks import BOUND
+from stage2_codegen.augment import augmentation
+from stage2_codegen.backbones import BackboneName, open_backbone
+from stage2_codegen.context import Context, Frozen
+from stage2_codegen.losses import Hinge
+from stage2_codegen.modules import BatchNorm2d, spectral_norm
+from stage2_codegen.projection import CHANNELS, Mixing
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.sle_networks import NoiseInjection, Pyramid, UpConv, conv
+
+SLOPE = 0.2
+# Channels of the generator's maps by side, times `width`: most of the time goes where it buys most.
+WIDTHS = {4: 2.0, 8: 1.0, 16: 1.0, 32: 0.5, 64: 0.5, 128: 0.25, 256: 0.125}
+HEAD, PICTURE_HEAD = (64, 64), (32, 32)  # channels after each halving of a head
+SMALLEST_VIEW, LARGEST_VIEW = 96, 256  # pixels a side of what the backbone sees
+LEAST_SIDE = 2  # of a map of features that a head can judge
+BACKBONE = "backbone"
+ROWS_FOR_STATISTICS = 1024
+
+
+@dataclass(frozen=True)
+class Config(VariantConfig):
+    """Projected GAN on codes: a critic on frozen ImageNet features; recognisable pictures soonest. Recommended."""
+
+    z_dim: int = 128
+    """Length of the noise vector, N(0, 1)."""
+    beta2: float = 0.99
+    """Adam's second decay."""
+    one_batch_of_fakes: bool = True
+    """Let both networks learn from the same generated batch in a step, which spares drawing and viewing it twice."""
+    augment: str = "color,translation,cutout"
+    """What is done alike to real and generated pictures before the critic."""
+    width: int = 128
+    """Channels of the generator's 16 x 16 map; all others in proportion."""
+    backbone: Literal["lite0", "lite1", "squeezenet", "none"] = "lite0"
+    """Frozen network: EfficientNet-Lite0 or Lite1, SqueezeNet from a file, or none, which leaves the picture head."""
+    backbone_weights: str = ""
+    """File of the backbone's weights, where they are not those of its package."""
+    scales: int = 4
+    """Scales of features that are judged, from the finest, 1 to 4."""
+    mixing: bool = True
+    """Mix features at random across channels and scales; without it heads read the backbone's own."""
+    view_side: int = 0
+    """Pixels a side that the backbone sees; 0 takes the picture's, but no less than 96 and no more than 256."""
+    decode: Literal["linear", "full"] = "linear"
+    """How the critic sees pictures: by the autoencoder's linear path, nearly free, or by its whole decoder."""
+    picture_head: bool = True
+    """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
+
+
+class UpBlock(nn.Module):
+    """(N, C, H, W) -> (N, C', 2H, 2W): two convolutions with noise and batch normalisation, beside a 1 x 1 path."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for convolution in (UpConv(inputs, outputs), conv(outputs, outputs, 3)):
+            layers += [convolution, NoiseInjection(), BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)]
+        self.main = nn.Sequential(*layers)
+        self.direct = conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.main(x) + 0.7 * F.interpolate(self.direct(x), scale_factor=2)
+
+
+class Generator(CodeGenerator):
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised.
+
+    Before the last tanh a channel has the mean and the deviation that the data's has there, so that training starts at
+    their scale and no cell saturates.
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+        super().__init__()
+        channels, self.size, _ = code_shape
+        self.z_dim = config.z_dim
+        widths = {
+            side: max(int(times * config.width), 2 * channels, 4) for side, times in WIDTHS.items() if side <= self.size
+        }
+        ratio = max(4, self.size // 16)
+        skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
+        self.first = nn.Linear(config.z_dim, 16 * widths[4])
+        self.first_norm = nn.Sequential(BatchNorm2d(widths[4]), nn.LeakyReLU(SLOPE))
+        blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
+        self.pyramid = Pyramid(widths, blocks, skips, "swish")
+        self.head = conv(widths[self.size], channels, 3)
+        self.bound = nn.Identity() if config.standardise else nn.Tanh()
+        self.register_buffer("center", torch.zeros(channels, 1, 1))
+        self.register_buffer("spread", torch.ones(channels, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        first = self.first(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
+        maps = self.pyramid(self.first_norm(first))
+        return self.bound(self.head(maps[self.size]) * self.spread + self.center)
+
+
+def condition(generator: Generator, store: LatentStore, config: Config) -> None:
+    """Give the generator's channels the data's mean and deviation before the tanh; standardised codes have 0 and 1."""
+    if config.standardise:
+        return
+    count = min(len(store), ROWS_FOR_STATISTICS)
+    latents = torch.from_numpy(store.read([row * len(store) // count for row in range(count)]))
+    spread, center = torch.std_mean(latents.clamp(-BOUND, BOUND).atanh(), (0, 2, 3), correction=0)
+    generator.center.copy_(center.view(-1, 1, 1))
+    generator.spread.copy_(spread.clamp(min=1e-3).view(-1, 1, 1))
+
+
+class Viewed:
+    """Codes -> (pictures, maps of features from fine to coarse): all that the critic judges, and nothing it trains.
+
+    In training the pictures are augmented, with draws of their own for every sample.
+    """
+
+    def __init__(self, config: Config, context: Context, augment: str = "") -> None:
+        self.context, self.full = context, config.decode == "full"
+        self.augment = augmentation(augment, torch.ones(3))
+        self.backbone = context.frozen[BACKBONE].network if config.backbone != "none" else None
+        self.view_side = config.view_side
+        self.scales = config.scales
+        self.mixing = (
+            Mixing(self.widths[: self.scales]).to(context.std.device) if config.mixing and self.backbone else None
+        )
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the backbone's maps."""
+        return list(self.backbone.widths) if self.backbone else []  # type: ignore[arg-type]
+
+    def __call__(self, codes: Judged) -> tuple[Tensor, ...]:
+        assert isinstance(codes, Tensor)
+        pictures = self.augment(self.pictures(codes))
+        assert isinstance(pictures, Tensor)
+        if self.backbone is None:
+            return (pictures,)
+        maps = self.backbone(self.resized(pictures))[: self.scales]
+        return (pictures, *(self.mixing(maps) if self.mixing else maps))
+
+    def pictures(self, codes: Tensor) -> Tensor:
+        """(N, C, S, S) -> (N, 3, H, W) in [-1, 1]."""
+        latents = inward(self.context.scale.to_latents(codes))
+        autoencoder = self.context.autoencoder
+        return autoencoder.decode(latents) if self.full else autoencoder.decode_linear(latents)
+
+    def side(self, picture_side: int) -> int:
+        return self.view_side or min(max(picture_side, SMALLEST_VIEW), LARGEST_VIEW)
+
+    def resized(self, pictures: Tensor) -> Tensor:
+        """Pictures of the side that the backbone sees."""
+        shown, side = pictures.shape[-1], self.side(pictures.shape[-1])
+        if shown < side:
+            return F.interpolate(pictures, (side, side), mode="bilinear")
+        return F.adaptive_avg_pool2d(pictures, side) if shown > side else pictures
+
+
+def inward(latents: Tensor) -> Tensor:
+    """Latents within what the decoder takes, with the gradient of the identity: a saturated cell finds its way back."""
+    return latents + (latents.clamp(-BOUND, BOUND) - latents).detach()
+
+
+def view(config: Config, context: Context) -> Viewed:
+    return Viewed(config, context, config.augment)
+
+
+def head(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+    """Spectrally normalised: a halving convolution for each of `widths`, then scores of places, (N, 1, h, w)."""
+    layers: list[nn.Module] = []
+    for read, written in pairwise([inputs, *widths]):
+        layers += [spectral_norm(nn.Conv2d(read, written, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+    last = widths[-1] if widths else inputs
+    layers += [spectral_norm(nn.Conv2d(last, last, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(last, 1, 3, 1, 1)))
+
+
+class Critic(nn.Module):
+    """What a `Viewed` gives, or codes (N, C, S, S), which it then views as they are -> scores (N, k).
+
+    One head a scale and one on the pictures; every head counts alike, for its map of scores is enlarged to the largest.
+    """
+
+    def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
+        super().__init__()
+        self.viewed = Viewed(config, context or Context.stand_in(code_shape, frozen(config)))
+        inputs = [CHANNELS if config.mixing else width for width in self.viewed.widths[: config.scales]]
+        if not inputs and not config.picture_head:
+            raise UsageError("backbone none: leaves nothing to judge", "add --model.picture-head")
+        halvings = (2, 1, 0, 0)  # to maps of about the same side
+        self.heads = nn.ModuleList(head(read, HEAD[:count]) for read, count in zip(inputs, halvings, strict=False))
+        self.picture_head = head(3, PICTURE_HEAD) if config.picture_head else None
+
+    def forward(self, judged: Judged) -> Tensor:
+        pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged
+        scores = [judge(x) for judge, x in zip(self.heads, maps, strict=True)]
+        if self.picture_head is not None:
+            scores.insert(0, self.picture_head(pictures))
+        side = scores[0].shape[-1]
+        return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
+
+
+def loss(config: Config, context: Context | None = None) -> Hinge:
+    return Hinge()
+
+
+def frozen(config: Config) -> dict[str, Frozen]:
+    """The backbone; raises what `open_backbone` raises."""
+    if config.backbone == "none":
+        return {}
+    name: BackboneName = config.backbone
+    return {BACKBONE: open_backbone(name, config.backbone_weights)}
