@@ -16,7 +16,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import tyro
@@ -231,20 +232,32 @@ def run(arguments: list[str]) -> None:
 
 
 def _run_of_variant(verb: str, function: Callable[..., None], config: Any, arguments: list[str], about: str) -> None:
-    variants = importlib.import_module("stage2_codegen.variants").VARIANTS
+    known = importlib.import_module("stage2_codegen.variants")
+    variants, recommended = known.VARIANTS, known.RECOMMENDED
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: codegan {verb} VARIANT ...\n\n{about.replace('VARIANT', next(iter(variants)))}\n\nvariants:")
+        print(f"usage: codegan {verb} [VARIANT] ...\n\n{about.replace(' VARIANT', '')}\n")
+        print(f"variants, of which {recommended} is taken where none is named:")
         for key, variant in variants.items():
             print(f"  {key:<10}{(variant.Config.__doc__ or '').splitlines()[0]}")
         print(f"\n`codegan {verb} VARIANT --help` shows all flags, those of the variant as --model.NAME")
         return
-    if arguments[0].startswith("-"):  # the variant may also stand last
-        arguments = [arguments[-1], *arguments[:-1]]
+    if arguments[0].startswith("-"):
+        stands_last = arguments[-1] in variants and not _takes_value(arguments[-2], config, variants)
+        arguments = [arguments[-1], *arguments[:-1]] if stands_last else [recommended, *arguments]
     variant, *rest = arguments
     if variant not in variants:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, f"codegan {verb} --help"))
     program, of_variant = f"codegan {verb} {variant}", config[variants[variant].Config]
     function(variant, _parse(of_variant, program, rest, about.replace("VARIANT", variant)))
+
+
+def _takes_value(word: str, config: Any, variants: Mapping[str, Any]) -> bool:
+    """Whether the word after this one is its value, which may be spelled like a variant."""
+    if not word.startswith("--") or "=" in word or word.startswith(("--no-", "--model.no-")):
+        return False
+    name = word.removeprefix("--").removeprefix("model.").replace("-", "_")
+    kinds = (typing.get_type_hints(kind).get(name) for kind in (config, *(v.Config for v in variants.values())))
+    return name != "mirror" and bool not in kinds
 
 
 def _did_you_mean(word: str, known: Any, help_command: str) -> str:

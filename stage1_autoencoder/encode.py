@@ -155,7 +155,7 @@ def _show(config: EncodeConfig, stores: Mapping[int, Place]) -> None:
         store = LatentStore.open(path)
         print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
     first = stores[config.size[0]]
-    finish(list(stores.values()), ["codegan", "train", "accel", "--store", str(first), "--out", "runs/accel"])
+    finish(list(stores.values()), ["codegan", "train", "--store", str(first), "--out", f"runs/{first.name}"])
 
 
 def _already_sealed(path: Place, metadata: dict[str, Any]) -> bool:

@@ -36,6 +36,7 @@ VARIANTS: dict[str, Variant] = {
     "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
 }
 
+RECOMMENDED = "projected"  # where nobody names a variant
 SIDES = (16, 32, 64, 128, 256)  # of codes, or of pixels
 MAX_CHANNELS = 64
 
