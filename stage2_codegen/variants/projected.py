@@ -13,6 +13,7 @@ of patches; the generator, a plain residual one that spends its time where the m
 samples a step, whose features both updates share.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -113,6 +114,7 @@ class Generator(CodeGenerator):
         blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
         self.pyramid = Pyramid(widths, blocks, skips, "swish")
         self.head = conv(widths[self.size], channels, 3)
+        nn.init.normal_(self.head.weight, std=0.1 / math.sqrt(9 * widths[self.size]))  # grey first, then detail
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
         self.register_buffer("center", torch.zeros(channels, 1, 1))
         self.register_buffer("spread", torch.ones(channels, 1, 1))
