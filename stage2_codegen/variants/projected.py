@@ -40,7 +40,7 @@ SLOPE = 0.2
 WIDTHS = {4: 2.0, 8: 1.0, 16: 1.0, 32: 0.5, 64: 0.5, 128: 0.25, 256: 0.125}
 HEAD, PICTURE_HEAD = (64, 64), (32, 32)  # channels after each halving of a head
 SMALLEST_VIEW, LARGEST_VIEW = 96, 256  # pixels a side of what the backbone sees
-LEAST_SIDE = 2  # of a map of features that a head can judge
+STRIDES = (4, 8, 16, 32)  # of the maps that a backbone gives
 BACKBONE = "backbone"
 ROWS_FOR_STATISTICS = 1024
 
@@ -143,11 +143,11 @@ class Viewed:
     """
 
     def __init__(self, config: Config, context: Context, augment: str = "") -> None:
+        check_view(config)
         self.context, self.full = context, config.decode == "full"
         self.augment = augmentation(augment, torch.ones(3))
         self.backbone = context.frozen[BACKBONE].network if config.backbone != "none" else None
-        self.view_side = config.view_side
-        self.scales = config.scales
+        self.view_side, self.scales = config.view_side, config.scales
         self.mixing = (
             Mixing(self.widths[: self.scales]).to(context.std.device) if config.mixing and self.backbone else None
         )
@@ -181,6 +181,18 @@ class Viewed:
         if shown < side:
             return F.interpolate(pictures, (side, side), mode="bilinear")
         return F.adaptive_avg_pool2d(pictures, side) if shown > side else pictures
+
+
+def check_view(config: Config) -> None:
+    """`UsageError` unless every judged map of features has at least 2 x 2 places."""
+    if not 1 <= config.scales <= len(STRIDES):
+        raise UsageError(f"--model.scales {config.scales}: is impossible", f"give 1 to {len(STRIDES)}")
+    least = 2 * STRIDES[config.scales - 1]
+    if config.view_side and (config.view_side < least or config.view_side % STRIDES[-1]):
+        raise UsageError(
+            f"--model.view-side {config.view_side}: does not suit {config.scales} scales of features",
+            f"give a multiple of {STRIDES[-1]} from {least} on, or 0",
+        )
 
 
 def inward(latents: Tensor) -> Tensor:
