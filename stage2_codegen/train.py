@@ -33,6 +33,7 @@ from stage2_codegen.codes import CodeScale
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck
 from stage2_codegen.images import ImageGenerator
+from stage2_codegen.moments import SettledAverage
 from stage2_codegen.setup import TrainConfig, codes_between, prepare
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants.contract import VariantConfig
@@ -77,7 +78,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         saved_at, scored_at = progress.nimg, _last_scored(config.out, progress.nimg)
         accelerator.wait_for_everyone()  # before rank 0 writes what the others read
         autoencoder.to(device)
-        previews = ImageGenerator(step.G_ema, scale, autoencoder, store.image_size)
+        settled = SettledAverage(step.G_ema, config.batch_size // config.accumulate)
+        previews = ImageGenerator(settled.generator, scale, autoencoder, store.image_size)
         health = _health_check(step, previews, store) if main else None
         log = MetricsLog(config.out, progress.nimg) if main else None
         if health:
@@ -93,6 +95,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         def save(may_score: bool = True) -> None:
             nonlocal saved_at, scored_at
             nimg, values = progress.nimg, dict[str, float]()
+            settled.refresh()
             if health and nimg > saved_at:  # before the state, so that a resumed run has the row or makes it
                 record(health().to_metrics())
             if main and nimg > saved_at:
@@ -103,7 +106,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             if main:
                 scored = {"scores": values, "score_settings": score.settings if score and values else None}
                 described = _describe(name, config, store, scale, nimg) | scored
-                weights = {"generator": step.G_ema.state_dict(), "autoencoder": autoencoder.state_dict()}
+                weights = {"generator": previews.generator.state_dict(), "autoencoder": autoencoder.state_dict()}
                 save_weights(config.out / "weights", weights, described, _is_best(config.out, described))
                 save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(GRID_SEEDS)))
                 if values:
@@ -221,7 +224,7 @@ def _health_check(step: AdversarialStep, previews: ImageGenerator, store: Latent
     count = min(HEALTH_SAMPLES, len(store))
     latents = torch.from_numpy(store.read([i * len(store) // count for i in range(count)]))
     real = previews.scale.to_codes(latents.to(step.accelerator.device)).contiguous(memory_format=torch.channels_last)
-    return HealthCheck(step.G_ema, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
+    return HealthCheck(previews.generator, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
 
 
 def _describe(
