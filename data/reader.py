@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from data.latents import LatentStore, Stored
 from data.sampling import SampleOrder
+from data.seeds import coins
 
 ReadMode = Literal["auto", "device", "memory", "stream"]
 _SHARE_OF_DEVICE = 0.4  # of its free memory; the rest is for networks and what they keep for the backward pass
@@ -29,12 +31,20 @@ class LatentReader:
     `device` holds the whole store there as one tensor, `memory` maps every shard once and keeps it, `stream` maps the
     shards of the current window and, ahead of their use, of the next one. Mapped shards are shared by the processes of
     a machine. `auto` takes the first that fits. All give the same batches.
+
+    `mirror` turns latents into those of the mirrored images. Where it is given, a coin decides at each position whether
+    the latent is mirrored.
     """
 
     def __init__(
-        self, store: LatentStore, seed: int, device: str | torch.device = "cpu", mode: ReadMode = "auto"
+        self,
+        store: LatentStore,
+        seed: int,
+        device: str | torch.device = "cpu",
+        mode: ReadMode = "auto",
+        mirror: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._store, self._device = store, torch.device(device)
+        self._store, self._device, self._mirror = store, torch.device(device), mirror
         self._order = SampleOrder(len(store), seed, store.shard_rows)
         self.mode = _fitting_mode(store, self._device) if mode == "auto" else mode
         self._pool = ThreadPoolExecutor(1, "latents")
@@ -59,7 +69,13 @@ class LatentReader:
             values, scales = self._gather(self._at_hand(start, count), rows)
             values = values.to(self._device, non_blocking=True)
         latents = values.float()
-        return latents if scales is None else latents * scales.to(self._device, non_blocking=True)[:, :, None, None]
+        if scales is not None:
+            latents = latents * scales.to(self._device, non_blocking=True)[:, :, None, None]
+        if self._mirror:
+            heads = np.flatnonzero(coins(self._order.seed, start, count))
+            chosen = torch.from_numpy(heads).to(self._device, non_blocking=True)
+            latents[chosen] = self._mirror(latents[chosen])
+        return latents
 
     def _at_hand(self, start: int, count: int) -> dict[int, Future[Stored]]:
         """The shards behind these positions; those of the next window are asked for while this one is consumed."""

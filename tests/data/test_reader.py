@@ -13,6 +13,7 @@ from data.latent_writer import LatentWriter
 from data.latents import DType, LatentStore, Stored
 from data.reader import LatentReader, ReadMode
 from data.sampling import SampleOrder
+from data.seeds import coins
 
 COUNT, SHAPE, ROWS = 131, (2, 3, 3), 2  # 66 shards, so several windows
 LATENTS = np.tanh(np.random.default_rng(0).normal(size=(COUNT, *SHAPE))).astype(np.float32)
@@ -51,6 +52,22 @@ def test_reading_may_begin_anywhere_and_go_back(store: LatentStore, mode: ReadMo
     reader = LatentReader(store, 0, mode=mode)
     for start, count in ((150, 30), (400, 64), (0, 5), (7, 0), (10, 300)):
         assert torch.equal(reader.batch(start, count), whole[start : start + count])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_with_a_mirror_each_latent_goes_through_it_where_its_coin_says_so(store: LatentStore, mode: ReadMode) -> None:
+    def mirror(latents: torch.Tensor) -> torch.Tensor:
+        return -latents.flip(-1)
+
+    reader = LatentReader(store, 3, mode=mode, mirror=mirror)
+    plain, tossed = reader.rows(0, 480), coins(3, 0, 480)
+    expected = [
+        mirror(row) if head else row for row, head in zip(torch.from_numpy(store.read(plain)), tossed, strict=True)
+    ]
+    for size in (16, 7):  # 480 = 68 * 7 + 4
+        whole = torch.cat(list(batches(reader, 0, 480, size)))[:480]
+        assert torch.equal(whole, torch.stack(expected))
+    assert torch.equal(reader.batch(333, 5), torch.stack(expected[333:338]))
 
 
 def test_streaming_keeps_two_windows_and_has_the_next_one_before_it_is_needed(store: LatentStore) -> None:
