@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,9 +14,12 @@ from data.latents import LatentStore
 from data.places import PlaceArg
 from data.prefetch import prefetch
 from data.reader import LatentReader
+from data.runs import find_config
+from stage1_autoencoder.default import is_default
 from stage1_autoencoder.loop import Precision, StepClock, Tracker, local_share, make_accelerator
-from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.flags import MirrorFlags
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
 from stage2_codegen.variants.contract import VariantConfig, check_config
@@ -40,7 +43,8 @@ class TrainConfig[Model: VariantConfig]:
     batch_size: int = 16
     """Samples a step, over all processes."""
     seed: int = 0
-    """Decides the initial weights, the order of the samples and all noise."""
+    """Decides the initial weights, the order of the samples, their mirroring and all noise."""
+    mirror: MirrorFlags = None
     precision: Precision = "fp32"
     """bf16 is faster where the hardware has it; weights and gradient penalties stay fp32."""
     accumulate: int = 1
@@ -83,7 +87,7 @@ class TrainConfig[Model: VariantConfig]:
 class Setup(NamedTuple):
     """What training works with, before there is a run."""
 
-    config: TrainConfig[VariantConfig]
+    config: TrainConfig[VariantConfig]  # with `mirror` decided
     store: LatentStore
     autoencoder: Autoencoder
     scale: CodeScale
@@ -117,6 +121,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     store = LatentStore.open(config.store)
     check_code_shape(store.code_shape)
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
+    config = replace(config, mirror=_mirrors(config, store))
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
     scale = CodeScale.of(store, config.model.standardise)
@@ -131,8 +136,26 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
         accumulate=config.accumulate,
         compiled=config.compile,
     )
-    reader = LatentReader(store, config.seed, accelerator.device)
+    mirror = autoencoder.mirror if config.mirror else None
+    reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror)
     return Setup(config, store, autoencoder, scale, step, reader, share)
+
+
+def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
+    """Whether latents are mirrored by chance: as the flags say, else where the autoencoder has learnt it.
+
+    A store that holds the mirrored pictures needs none, and a run of a version without these flags goes on without.
+    """
+    if config.mirror is not None:
+        return config.mirror
+    begun, _ = find_config(config.out)
+    if store.metadata.get("flip") or (begun is not None and "mirror" not in begun):
+        return False
+    recorded, moved_to = store.metadata["autoencoder_run"], config.autoencoder
+    if is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded):
+        return True
+    trained, _ = find_config(moved_to or Path(recorded))
+    return bool(trained and trained.get("mirror"))
 
 
 def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iterator[Tensor]:

@@ -60,16 +60,20 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
     `make_scorer` is asked for the measure that `score_kimg` wants: scores are nothing this stage knows of.
     """
     setup = prepare(name, config)  # what is impossible is refused before there is a folder
+    config = setup.config
     store, autoencoder, scale, step = setup.store, setup.autoencoder, setup.scale, setup.step
     accelerator = step.accelerator
     main, device = accelerator.is_main_process, accelerator.device
     score = make_scorer(config, store, accelerator) if make_scorer and config.score_kimg else None
     with ExitStack() as stack:
         if main:
+            if config.mirror and store.metadata.get("flip"):
+                warn(f"--mirror: {store.path} holds the mirrored pictures already", "leave it out; it changes little")
             stack.enter_context(lock(config.out))
             described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
             remove_partials(config.out)
             earlier = defaults(TrainConfig) | {"model": defaults(type(config.model))}
+            earlier["mirror"] = False
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, earlier)
         accelerator.wait_for_everyone()
 
@@ -245,5 +249,6 @@ def _describe(
         "data": store.metadata["data"],
         "dtype": store.metadata["dtype"],
         "flip": bool(store.metadata.get("flip")),
+        "mirror": config.mirror,
         "nimg": nimg,
     }

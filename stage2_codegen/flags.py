@@ -1,0 +1,30 @@
+"""Flags that take more than the type of a field."""
+
+from typing import Annotated
+
+import tyro
+
+from data.errors import UsageError
+
+_BY_STORE = tyro.conf.arg(help_behavior_hint="(default: decided by the store)")
+type _Switch = tyro.conf.FlagCreatePairsOff[bool]
+
+
+def _mirror_flags(
+    mirror: Annotated[_Switch, _BY_STORE] = False, no_mirror: Annotated[_Switch, _BY_STORE] = False
+) -> bool | None:
+    """What the two say together.
+
+    Args:
+        mirror: Show each code by chance as it is or as that of the mirrored picture. Left to the store, this is done
+            where its autoencoder has learnt to mirror (default, pixels, or `train-ae --mirror`) and it holds no
+            mirrored pictures itself (`encode --flip`).
+        no_mirror: Show every code as it is.
+    """
+    if mirror and no_mirror:
+        raise UsageError("--mirror and --no-mirror: exclude each other", "leave out one of them")
+    return mirror or (False if no_mirror else None)
+
+
+type MirrorFlags = Annotated[bool | None, tyro.conf.arg(name="", constructor=_mirror_flags)]
+"""`--mirror`, `--no-mirror`, or neither, which is None."""
