@@ -1,4 +1,4 @@
-"""The whole pipeline on procedural scenes, in minutes on a CPU: the same verbs a user types, with small networks."""
+"""The whole pipeline on procedural scenes, in minutes on a CPU: the same verbs a user types, with short trainings."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ from pipelines.report import ReportConfig, report
 from pipelines.sample import SampleConfig, sample
 from pipelines.score import score
 from pipelines.score_config import ScoreConfig
+from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.train import TrainAEConfig, train
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train as train_generator
-from stage2_codegen.variants import accel
+from stage2_codegen.variants import projected
 
 SCENES, SIZE = 1200, 64
-AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 0.75, 6.0  # thousands of images for each of the user's minutes
+AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 0.1, 2.0  # thousands of images for each of the user's minutes
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,36 @@ def demo(config: DemoConfig) -> None:
     out, data = config.out, (f"scenes:{scenes}@{SIZE}",)
     ae_run, store, run = out / "autoencoder", out / "latents", out / "generator"
     precision = fast_precision()
-    ae_kimg = AE_KIMG_A_MINUTE * config.minutes
     ae = TrainAEConfig(
         data=data,
         out=ae_run,
-        code_channels=8,  # half of the usual 16: less detail to decode, but so much less to learn in minutes
+        init=Path(DEFAULT),
         size=SIZE,
-        width=32,
-        discriminator_width=16,
-        kimg=ae_kimg,
-        warmup_kimg=0.75 * ae_kimg,
-        lr_ramp_kimg=0.25 * ae_kimg,
-        ema_halflife_kimg=0.5,
-        snapshot_kimg=ae_kimg / 2,
+        kimg=AE_KIMG_A_MINUTE * config.minutes,
+        lr=3e-4,
+        lr_ramp_kimg=0.0,
+        adversarial_weight=0.0,
+        mirror=True,
+        snapshot_kimg=AE_KIMG_A_MINUTE * config.minutes,
         seed=config.seed,
         precision=precision,
     )
-    _say(1, f"autoencoder, {ae.kimg:g} thousand crops of {data[0]}")
+    _say(1, f"the packaged autoencoder, fine-tuned on {ae.kimg:g} thousand crops of {data[0]}")
     train(ae)
     _say(2, "encode every scene once")
     encode(EncodeConfig(data=data, autoencoder=ae_run, out=store, size=(SIZE,), precision=precision))
-    model = accel.Config(z_dim=64, width=64, lr=1e-3, critic_lr=1e-3, beta2=0.99, ema_halflife_kimg=2.0)
     kimg = GAN_KIMG_A_MINUTE * config.minutes
-    _say(3, f"code generator, {kimg:g} thousand samples")
-    train_generator(
-        "accel", TrainConfig(store=store, out=run, model=model, kimg=kimg, snapshot_kimg=kimg / 8, seed=config.seed)
+    gan = TrainConfig(
+        store=store,
+        out=run,
+        model=projected.Config(width=64),
+        kimg=kimg,
+        snapshot_kimg=kimg / 4,
+        seed=config.seed,
+        precision=precision,
     )
+    _say(3, f"code generator, {kimg:g} thousand samples")
+    train_generator("projected", gan)
     _say(4, "samples, scores, report")
     sample(SampleConfig(run=run, out=out / "samples", num=36))
     score(ScoreConfig(data=data, run=run, features="offline", num=min(200, scenes)))
@@ -78,7 +83,7 @@ Look at {out / "samples" / "grid.png"} and {run / "report.html"}.
 Your own pictures, a folder of 100 or more, go the same way:
   codegan inspect photos/
   codegan encode --data photos/ --out stores/photos
-  codegan train accel --store stores/photos --out runs/photos
+  codegan train --store stores/photos --out runs/photos
   codegan sample --run runs/photos --out samples""")
 
 
