@@ -19,6 +19,7 @@ from stage1_autoencoder.default import is_default
 from stage1_autoencoder.loop import Precision, StepClock, Tracker, local_share, make_accelerator
 from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.context import Context
 from stage2_codegen.flags import MirrorFlags
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
@@ -89,8 +90,7 @@ class Setup(NamedTuple):
 
     config: TrainConfig[VariantConfig]  # with `mirror` decided
     store: LatentStore
-    autoencoder: Autoencoder
-    scale: CodeScale
+    context: Context
     step: AdversarialStep
     reader: LatentReader
     share: slice  # this rank's rows of a batch
@@ -124,12 +124,14 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     config = replace(config, mirror=_mirrors(config, store))
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
-    scale = CodeScale.of(store, config.model.standardise)
+    scale, variant = CodeScale.of(store, config.model.standardise), VARIANTS[name]
+    context = Context(autoencoder, scale, scale.std_of_codes(store), variant.frozen(config.model))
+    context = context.to(accelerator.device)
     step = AdversarialStep(
-        VARIANTS[name],
+        variant,
         config.model,
         store.code_shape,
-        scale.std_of_codes(store),
+        context,
         accelerator,
         seed=config.seed,
         precision=config.precision,
@@ -138,7 +140,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     )
     mirror = autoencoder.mirror if config.mirror else None
     reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror)
-    return Setup(config, store, autoencoder, scale, step, reader, share)
+    return Setup(config, store, context, step, reader, share)
 
 
 def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
@@ -167,4 +169,4 @@ def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iter
 
     starts = range(nimg * n_critic, total * n_critic, setup.config.batch_size)
     for latents in clock.waiting(prefetch(load, starts, ahead=2, threads=1)):
-        yield setup.scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
+        yield setup.context.scale.to_codes(latents).contiguous(memory_format=torch.channels_last)

@@ -29,7 +29,7 @@ from stage1_autoencoder.loop import (
     peak_memory_mb,
     tracked,
 )
-from stage2_codegen.codes import CodeScale
+from stage2_codegen.context import Context
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck
 from stage2_codegen.images import ImageGenerator
@@ -41,8 +41,10 @@ from stage2_codegen.variants.contract import VariantConfig
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
     *("score_kimg", "score_num", "score_features", "feature_weights", "allow_host"),
+    *("model.vgg_weights", "model.backbone_weights"),  # where they lie; which they are is compared by checksum
 )
 MAX_ROLLBACKS = 3
+FEW_PICTURES = 16
 GRID_SEEDS = range(16)
 
 
@@ -61,7 +63,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
     """
     setup = prepare(name, config)  # what is impossible is refused before there is a folder
     config = setup.config
-    store, autoencoder, scale, step = setup.store, setup.autoencoder, setup.scale, setup.step
+    store, context, step = setup.store, setup.context, setup.step
+    autoencoder, scale = context.autoencoder, context.scale
     accelerator = step.accelerator
     main, device = accelerator.is_main_process, accelerator.device
     score = make_scorer(config, store, accelerator) if make_scorer and config.score_kimg else None
@@ -71,8 +74,9 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 warn(f"--mirror: {store.path} holds the mirrored pictures already", "leave it out; it changes little")
             stack.enter_context(lock(config.out))
             described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
+            described["frozen"] = context.identities
             remove_partials(config.out)
-            earlier = defaults(TrainConfig) | {"model": defaults(type(config.model))}
+            earlier = defaults(TrainConfig) | {"model": defaults(type(config.model)), "frozen": context.identities}
             earlier["mirror"] = False
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, earlier)
         accelerator.wait_for_everyone()
@@ -81,7 +85,6 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         progress = _restore(step, store, config.out)
         saved_at, scored_at = progress.nimg, _last_scored(config.out, progress.nimg)
         accelerator.wait_for_everyone()  # before rank 0 writes what the others read
-        autoencoder.to(device)
         settled = SettledAverage(step.G_ema, config.batch_size // config.accumulate)
         previews = ImageGenerator(settled.generator, scale, autoencoder, store.image_size)
         health = _health_check(step, previews, store) if main else None
@@ -90,6 +93,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             health.remember(read_metrics(config.out))
         if main:
             stack.enter_context(tracked(accelerator))
+            _introduce(name, config, store, device)
 
         def record(values: dict[str, float]) -> None:
             assert log is not None
@@ -109,7 +113,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                     values, scored_at = score.measure(previews), nimg
             if main:
                 scored = {"scores": values, "score_settings": score.settings if score and values else None}
-                described = _describe(name, config, store, scale, nimg) | scored
+                described = _describe(name, config, store, context, nimg) | scored
                 weights = {"generator": previews.generator.state_dict(), "autoencoder": autoencoder.state_dict()}
                 save_weights(config.out / "weights", weights, described, _is_best(config.out, described))
                 save_png(config.out / "samples" / f"{nimg:09d}.png", image_grid(previews(GRID_SEEDS)))
@@ -156,6 +160,25 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
     if main:
         sample = ["codegan", "sample", "--run", str(config.out), "--out", "samples", "--num", "64"]
         finish([config.out / "weights", config.out / "samples"], sample)
+
+
+def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore, device: torch.device) -> None:
+    """Say what is trained on what, with the flags that decide it, and warn where too few pictures are to come of it."""
+    where = "1 thread" if (threads := torch.get_num_threads()) == 1 else f"{threads} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    channels, side, _ = store.code_shape
+    print(f"{name} on {len(store)} pictures of {store.image_size} px, codes {channels} x {side} x {side}, with {where}")
+    choices = {
+        "--batch-size": config.batch_size,
+        "--precision": config.precision,
+        "--mirror": "on" if config.mirror else "off",
+        "--kimg": f"{config.kimg:g}",
+        "--snapshot-kimg": f"{config.snapshot_kimg:g}",
+    }
+    print("  " + "  ".join(f"{flag} {value}" for flag, value in choices.items()), flush=True)
+    if len(store) < FEW_PICTURES:
+        warn(f"{store.path}: {len(store)} pictures are so few that they will be memorised", "add more pictures")
 
 
 def start_anew(step: AdversarialStep, store: LatentStore) -> None:
@@ -232,7 +255,7 @@ def _health_check(step: AdversarialStep, previews: ImageGenerator, store: Latent
 
 
 def _describe(
-    name: str, config: TrainConfig[VariantConfig], store: LatentStore, scale: CodeScale, nimg: int
+    name: str, config: TrainConfig[VariantConfig], store: LatentStore, context: Context, nimg: int
 ) -> dict[str, Any]:
     """Everything besides the weights that sampling needs, and what the store was made of and how."""
     return {
@@ -240,7 +263,8 @@ def _describe(
         "variant": name,
         "model": to_json(config.model),
         "code_shape": list(store.code_shape),
-        "scale": scale.to_json(),
+        "scale": context.scale.to_json(),
+        "frozen": context.identities,
         "image_size": store.image_size,
         "autoencoder": store.metadata["autoencoder"],
         "autoencoder_fingerprint": store.fingerprint,
