@@ -311,3 +311,26 @@ def test_flags_without_a_value_are_switches(
     monkeypatch.chdir(tmp_path)
     assert _exit_code(monkeypatch, "encode", "--data", "scenes:4", "--autoencoder", "a", "--flip", "--out", "s") == 3
     assert "no weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "variant"),
+    [
+        (["--store", "s", "--out", "r"], "projected"),
+        (["--store", "s", "--out", "sle"], "projected"),  # a folder that is called like a variant
+        (["--store", "s", "--out", "r", "--model.no-mixing"], "projected"),
+        (["sle", "--store", "s", "--out", "r"], "sle"),
+        (["--store", "s", "--out", "r", "sle"], "sle"),
+        (["--store", "s", "--out", "r", "--compile", "sle"], "sle"),
+        (["--store", "s", "--out", "r", "--no-mirror", "sle"], "sle"),
+        (["--store", "s", "--out=r", "sle"], "sle"),
+        (["gca", "--store", "s", "--out", "r", "--model.host", "sagan"], "gca"),
+    ],
+)
+def test_train_takes_the_recommended_variant_where_none_is_named(
+    words: list[str], variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr("pipelines.train.train", lambda name, config: trained.append(name))
+    cli.run(["train", *words])
+    assert trained == [variant]
