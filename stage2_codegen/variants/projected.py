@@ -30,7 +30,7 @@ from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.context import Context, Frozen
 from stage2_codegen.losses import Hinge
-from stage2_codegen.modules import BatchNorm2d, spectral_norm
+from stage2_codegen.modules import GLU, BatchNorm2d, spectral_norm
 from stage2_codegen.projection import CHANNELS, Mixing
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import NoiseInjection, Pyramid, UpConv, conv
@@ -57,7 +57,7 @@ class Config(VariantConfig):
     """Let both networks learn from the same generated batch in a step, which spares drawing and viewing it twice."""
     augment: str = "color,translation,cutout"
     """What is done alike to real and generated pictures before the critic."""
-    width: int = 128
+    width: int = 96
     """Channels of the generator's 16 x 16 map; all others in proportion."""
     backbone: Literal["lite0", "lite1", "squeezenet", "none"] = "lite0"
     """Frozen network: EfficientNet-Lite0 or Lite1, SqueezeNet from a file, or none, which leaves the picture head."""
@@ -81,8 +81,8 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for convolution in (UpConv(inputs, outputs), conv(outputs, outputs, 3)):
-            layers += [convolution, NoiseInjection(), BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)]
+        for convolution in (UpConv(inputs, 2 * outputs), conv(outputs, 2 * outputs, 3)):
+            layers += [convolution, NoiseInjection(), BatchNorm2d(2 * outputs), GLU()]
         self.main = nn.Sequential(*layers)
         self.direct = conv(inputs, outputs, 1)
 
@@ -109,8 +109,8 @@ class Generator(CodeGenerator):
         }
         ratio = max(4, self.size // 16)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
-        self.first = nn.Linear(config.z_dim, 16 * widths[4])
-        self.first_norm = nn.Sequential(BatchNorm2d(widths[4]), nn.LeakyReLU(SLOPE))
+        self.first = nn.Linear(config.z_dim, 2 * widths[4] * 4 * 4)
+        self.first_gate = nn.Sequential(BatchNorm2d(2 * widths[4]), GLU())
         blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
         self.pyramid = Pyramid(widths, blocks, skips, "swish")
         self.head = conv(widths[self.size], channels, 3)
@@ -121,7 +121,7 @@ class Generator(CodeGenerator):
 
     def forward(self, z: Tensor) -> Tensor:
         first = self.first(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        maps = self.pyramid(self.first_norm(first))
+        maps = self.pyramid(self.first_gate(first))
         return self.bound(self.head(maps[self.size]) * self.spread + self.center)
 
 
