@@ -1,7 +1,7 @@
 """Every variant, and the rows of the papers' ablations, trained alike on one store: the table of docs/variants.md.
 
     uv run python -m benchmarks.ablations --store STORE --data DATA --out FOLDER --feature-weights FILE
-        [--groups variants giu lrm gca sle] [--kimg 16] [--seeds 0 1] [--num 512] [--published-widths]
+        [--groups variants projected giu lrm gca sle] [--kimg 16] [--seeds 0 1] [--num 512] [--published-widths]
 
 The wide networks train at a quarter of their published width unless told otherwise, so that a CPU finishes. Scores
 are those of `codegan score --features squeezenet`, of samples of the averaged generator. Runs already done are not
@@ -24,6 +24,19 @@ QUARTER = {"accel": "--model.width 64", "r3": "--model.width 64", "lrm": "--mode
 # group -> label -> variant and flags
 ROWS: dict[str, dict[str, tuple[str, str]]] = {
     "variants": {name: (name, "") for name in VARIANTS},
+    "projected": {
+        "picture head alone": ("projected", "--model.backbone none"),
+        "features alone": ("projected", "--model.no-picture-head"),
+        "the finest scale": ("projected", "--model.scales 1"),
+        "the two finest": ("projected", "--model.scales 2"),
+        "the backbone's own features": ("projected", "--model.no-mixing"),
+        "the whole decoder": ("projected", "--model.decode full"),
+        "augmented by translation alone": ("projected", "--model.augment translation"),
+        "without mirrors": ("projected", "--no-mirror"),
+        "standardised codes": ("projected", "--model.standardise"),
+        "two batches of fakes a step": ("projected", "--model.no-one-batch-of-fakes"),
+        "projected": ("projected", ""),
+    },
     "giu": {
         "neither": ("giu", "--model.generator-giu --model.critic-giu --model.generator-rbn"),
         "RBN": ("giu", "--model.generator-giu --model.critic-giu"),
