@@ -1,6 +1,6 @@
 """Is it memory? Generated images beside the training images nearest to them in feature space."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,21 +25,41 @@ class Neighbours(NamedTuple):
     generated: Indices  # (queries,) whose neighbours these are
     distances: Exact  # (queries, NEIGHBOURS), ascending
     which: Indices  # (queries, NEIGHBOURS) real images
+    mirrored: NDArray[np.bool_]  # (queries, NEIGHBOURS), whether it is their mirror image that is so near
     among_real: Exact  # (queries,) from a real image to the nearest other
     reconstructed: Exact | None  # (queries,) from a decoded real image to the nearest real one
 
 
-def find_neighbours(fake: Rows, real: Rows, decoded: Rows | None, seed: int) -> Neighbours:
+def find_neighbours(
+    fake: Rows, real: Rows, decoded: Rows | None, seed: int, mirrored: Rows | None = None
+) -> Neighbours:
     """Of `_QUERIES` random images of each kind, (n, dim), among all real ones; needs two of these.
 
-    Not of the first: files are often sorted, and those of one class may lie closer to each other than others do.
+    Not of the first: files are often sorted, and those of one class may lie closer to each other than others do. Where
+    the generator was also shown the real images `mirrored`, each is as near as the nearer of the two.
     """
     rng = np.random.default_rng([seed, 3])
     generated, taken = (np.sort(rng.permutation(len(rows))[:_QUERIES]) for rows in (fake, real))
-    distances, which = nearest(fake[generated], real, NEIGHBOURS)
-    among_real, _ = nearest(real[taken], real, 1, itself=taken)
-    reconstructed = None if decoded is None else nearest(decoded[taken], real, 1)[0][:, 0]
-    return Neighbours(generated, distances, which, among_real[:, 0], reconstructed)
+    shown = [real] if mirrored is None else [real, mirrored]
+    distances, which, is_mirrored = _nearest_pictures(fake[generated], shown)
+    among_real = np.stack([nearest(real[taken], rows, 1, itself=taken)[0][:, 0] for rows in shown]).min(axis=0)
+    reconstructed = None if decoded is None else _nearest_pictures(decoded[taken], shown)[0][:, 0]
+    return Neighbours(generated, distances, which, is_mirrored, among_real, reconstructed)
+
+
+def _nearest_pictures(points: Rows, shown: Sequence[Rows]) -> tuple[Exact, Indices, NDArray[np.bool_]]:
+    """Distances to the nearest pictures, which they are, and whether by the second of their rows; (n, NEIGHBOURS).
+
+    Row i of each set in `shown` is of picture i. The nearest of both sets together hold the nearest pictures, but may
+    hold one twice.
+    """
+    found = [nearest(points, rows, NEIGHBOURS) for rows in shown]
+    distances, which = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
+    count, order = found[0][1].shape[1], np.argsort(distances, axis=1, kind="stable")
+    first_places = (np.unique(row, return_index=True)[1] for row in np.take_along_axis(which, order, axis=1))
+    places = np.stack([np.sort(places)[:count] for places in first_places])
+    kept = np.take_along_axis(order, places, axis=1)
+    return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(which, kept, axis=1), kept >= count
 
 
 def summary(found: Neighbours) -> dict[str, Any]:
@@ -84,10 +104,11 @@ def write_neighbours(
     for query in np.argsort(found.distances[:, 0], kind="stable")[:_ROWS]:
         position = int(found.generated[query])
         neighbours, distances = found.which[query].tolist(), found.distances[query].tolist()
-        rows.append({"generated": position, "real": neighbours, "distances": distances})
+        mirrored = found.mirrored[query].tolist()
+        rows.append({"generated": position, "real": neighbours, "mirrored": mirrored, "distances": distances})
         cells.append(_captioned(generated.images([position])[0], f"#{position}"))
-        pictures = zip(real.images(neighbours), distances, strict=True)
-        cells += [_captioned(picture, f"{distance:.4g}") for picture, distance in pictures]
+        for picture, is_mirrored, distance in zip(real.images(neighbours), mirrored, distances, strict=True):
+            cells.append(_captioned(picture[..., ::-1] if is_mirrored else picture, f"{distance:.4g}"))
     sheet, numbers = path.with_suffix(".png"), path.with_suffix(".json")
     save_png(sheet, image_grid(cells, columns=1 + found.which.shape[1]))
     write_json(numbers, {**described, **summary(found), "sheet": rows})

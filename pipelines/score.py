@@ -7,6 +7,7 @@ what other images of the same kinds might give (see `intervals`).
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ class _Looked(NamedTuple):
     """What was seen; complete on the main process."""
 
     sets: Sets | None
+    mirrored: Rows | None  # features of the mirrored real images
     pairs: tuple[Rows, Rows, Rows | None] | None  # LPIPS within generated, real and decoded images
     accuracy: dict[str, float]  # of the classifier behind `modes`, by factor
 
@@ -63,7 +65,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         result["wall_sec"] = round(time.monotonic() - started, 1)
         print("\n".join(table(entries_of(result))))
         _print_remarks(config, metrics, features, opened, result)
-        _write(config, target, result, opened, looked.sets)
+        _write(config, target, result, opened, looked)
         return result
 
     return on_main(accelerator, conclude)
@@ -134,17 +136,19 @@ def _look(
     if "lpips-diversity" in metrics:
         pairs = _look_at_pairs(config, opened, accelerator)
     if not compares_sets(metrics):
-        return _Looked(None, pairs, {})
+        return _Looked(None, None, pairs, {})
     classifier = on_main(accelerator, train_classifier) if "modes" in metrics else None
     wanted = features if set(metrics) - ALONE != {"modes"} else None
     cache = FeatureCache(None if config.no_cache else config.cache or cache_folder())
     looking = Looking(wanted, classifier, config.batch_size, accelerator, cache)
     key = cache_key(opened.reference, opened.chosen, features)
-    real, decoded = looking.see(opened.real, key), None
+    real, decoded, mirrored = looking.see(opened.real, key), None, None
     if opened.decoded and opened.autoencoder:
         decoded = looking.see(opened.decoded, key | {"autoencoder": opened.autoencoder.fingerprint})
+    if opened.mirrored and wanted:
+        mirrored = replace(looking, classifier=None).see(opened.mirrored, key | {"mirrored": True}).features
     sets = Sets(looking.see(opened.generated), real, decoded)
-    return _Looked(sets, pairs, classifier.accuracy if classifier else {})
+    return _Looked(sets, mirrored, pairs, classifier.accuracy if classifier else {})
 
 
 def _look_at_pairs(config: ScoreConfig, opened: Opened, accelerator: Accelerator) -> tuple[Rows, Rows, Rows | None]:
@@ -207,16 +211,17 @@ def _print_remarks(
         )
 
 
-def _write(config: ScoreConfig, target: Path | None, result: dict[str, Any], opened: Opened, sets: Sets | None) -> None:
-    wrote = []
+def _write(config: ScoreConfig, target: Path | None, result: dict[str, Any], opened: Opened, looked: _Looked) -> None:
+    wrote, sets = [], looked.sets
     if target:
         write_json(target, result)
         wrote.append(target)
     if target and sets and sets.generated.features.shape[1]:
         decoded = sets.decoded and sets.decoded.features
-        found = find_neighbours(sets.generated.features, sets.real.features, decoded, config.seed)
+        found = find_neighbours(sets.generated.features, sets.real.features, decoded, config.seed, looked.mirrored)
         path = target.with_name("neighbours-best" if config.best else "neighbours")
         described = {name: result[name] for name in ("nimg", "best", "features")}
+        described["mirrored_too"] = looked.mirrored is not None
         wrote += write_neighbours(path, found, opened.generated, opened.real, described)
         if summary(found)["nearer_than_real"]:
             print("warning: generated images are nearer to training images than those are to each other: memory?")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data.errors import DivergedError, InputError
 from data.images import ImageSet, open_images, to_float, to_uint8
 from data.prefetch import prefetch
+from data.storage import read_json
 from pipelines.coverage import FactorClassifier
 from pipelines.feature_cache import FeatureCache
 from pipelines.feature_pass import Images, Rows, Source, View, look_at
@@ -39,6 +40,7 @@ class Opened(NamedTuple):
     generated: Source
     real: Source
     decoded: Source | None
+    mirrored: Source | None  # the real ones, where the generator was shown them in both orientations
     reference: ImageSet
     chosen: Indices  # of the reference
     singles: tuple[Source, Source]  # generated and real for `sifid`, each image in its own size
@@ -64,7 +66,16 @@ def open_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Opened
         check_pairs(1, len(usable(reference)))  # a generated image has no partner
     generated, real = generated_source(pipe, num, config.seed), set_source(reference, chosen, "real images")
     decoded = decoded_source(pipe.autoencoder, real)
-    return Opened(generated, real, decoded, reference, chosen, (generated, real), pipe.autoencoder, pipe.nimg)
+    mirrored = mirrored_source(real) if _knows_mirrored(run) else None
+    singles = generated, real
+    return Opened(generated, real, decoded, mirrored, reference, chosen, singles, pipe.autoencoder, pipe.nimg)
+
+
+def _knows_mirrored(run: Path) -> bool:
+    """Whether its generator was shown pictures in both orientations."""
+    file = run / "weights" / "config.json"
+    described = read_json(file) if file.is_file() else {}
+    return bool(described.get("mirror") or described.get("flip"))
 
 
 def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:
@@ -85,7 +96,7 @@ def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:
     if "sifid" in asked:
         partners = reference if config.size else _open_set(config, config.data, None, accelerator)
         singles = _in_pairs(own, partners, num)
-    return Opened(generated, real, None, reference, chosen, singles, None, None)
+    return Opened(generated, real, None, None, reference, chosen, singles, None, None)
 
 
 def _in_pairs(given: ImageSet, real: ImageSet, num: int) -> tuple[Source, Source]:
@@ -117,6 +128,11 @@ def set_source(images: ImageSet, chosen: Indices, label: str) -> Source:
         return np.stack(list(prefetch(images.image, chosen[list(positions)].tolist(), threads=_DECODING_THREADS)))
 
     return Source(label, len(chosen), read)
+
+
+def mirrored_source(images: Source) -> Source:
+    """Each from right to left."""
+    return Source("mirrored images", images.count, lambda positions: np.flip(images.images(positions), -1).copy())
 
 
 def decoded_source(autoencoder: Autoencoder, real: Source) -> Source:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data.errors import CorruptError, DivergedError, InputError, UsageError
 from data.images import open_images, save_png, to_uint8
+from data.storage import write_json
 from pipelines import coverage, score_sets
 from pipelines import score as score_module
 from pipelines.feature_cache import FeatureCache
@@ -113,6 +114,22 @@ def test_a_run_is_scored_against_all_real_images_beside_both_floors(
         assert (tmp_path / name).is_file()
     assert printed.endswith(f"next: codegan report --run {tmp_path}\n")
     assert "kd-offline is the one to trust" in printed
+
+
+def test_mirrored_copies_are_noticed_where_a_generator_was_shown_mirrored_pictures(
+    generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores compare with the pictures as they are; twice, so that features also come from the cache."""
+    mirrored = np.concatenate(list(open_images(SCENES, size=SIZE).batches(24)))[..., ::-1]
+    monkeypatch.setattr(FakeGenerator, "__call__", lambda self, seeds: mirrored[[seed % 24 for seed in seeds]])
+    values = set()
+    for described, is_shown in (({}, False), ({"mirror": True}, True), ({"flip": True, "mirror": False}, True)):
+        write_json(tmp_path / "weights" / "config.json", described)
+        values.add(score(configuration(run=tmp_path, num=24))["kd-offline"]["value"])
+        near = json.loads((tmp_path / "neighbours.json").read_text())
+        assert near["mirrored_too"] == is_shown
+        assert (near["generated_to_real"]["100"] < 0.01 * near["real_to_real"]["0"]) == is_shown
+    assert len(values) == 1
 
 
 def test_scores_depend_on_the_inputs_and_the_seed_alone(generator: FakeGenerator, tmp_path: Path) -> None:
