@@ -53,10 +53,11 @@ def test_a_distance_takes_one_pair_at_a_time() -> None:
     view = LpipsPairs.__new__(LpipsPairs)
     sizes: list[int] = []
 
-    def distance(images: Tensor, others: Tensor) -> Tensor:
-        sizes.append(len(images))
-        return torch.zeros(())
+    class Distance(nn.Module):
+        def forward(self, images: Tensor, others: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return torch.zeros(())
 
-    view._distance, view._device = distance, CPU
+    view._distance, view._device = Distance(), CPU
     assert view.look(torch.zeros(5, 3, 4, 4)).shape == (2, 1)
     assert sizes == [1, 1]

@@ -21,7 +21,8 @@ PLAIN = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1"
 
 def published(name: str) -> dict[str, Tensor]:
     path = backbones._packaged(name)  # type: ignore[arg-type]
-    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return weights
 
 
 def from_timm(name: str) -> nn.Module:
