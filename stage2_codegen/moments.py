@@ -25,9 +25,7 @@ type _Layer = BatchNorm1d | BatchNorm2d
 
 
 def _layers(generator: CodeGenerator) -> list[_Layer]:
-    """Those with running moments."""
-    layers = [layer for layer in generator.modules() if isinstance(layer, BatchNorm1d | BatchNorm2d)]
-    return [layer for layer in layers if layer.track_running_stats]
+    return [layer for layer in generator.modules() if isinstance(layer, BatchNorm1d | BatchNorm2d)]
 
 
 @contextmanager
@@ -49,9 +47,9 @@ def _collecting(layers: Sequence[_Layer]) -> Iterator[None]:
 
 @torch.no_grad()
 def measure_moments(generator: CodeGenerator, rows: int) -> None:
-    """Set the running moments of `generator` to the means over batches of `rows`, always the same, of `DRAWS` in all.
+    """Set running moments to their means over batches of `rows` that `generator` draws, `DRAWS` samples or a few more.
 
-    Collective: `rows` is the size of a batch over all ranks, of which each draws its share. Only layers of batch
+    The noise is always the same. Collective: `rows` is over all ranks, each of which draws its share. Only layers of batch
     normalisation go into training mode, for spectral normalisation would there move its singular vectors. They, and the
     caller's random numbers, are left as they were. Raises `UsageError` for batches with one value a channel.
     """

@@ -204,6 +204,7 @@ def test_a_copy_follows_the_weights_and_leaves_the_average_alone() -> None:
     before = copy.deepcopy(average.state_dict())
     settled = SettledAverage(average, 32)
     settled.refresh()
+    assert settled.generator is not average
     assert all(torch.equal(value, before[key]) for key, value in average.state_dict().items())
     with torch.no_grad():
         for parameter in average.parameters():
