@@ -212,7 +212,7 @@ def test_when_one_precision_does_not_fit_the_other_is_planned(
     _exhaust(monkeypatch, "fp32")
     assert _exit_code(monkeypatch, "accel", "--store", str(store), "--model.width", "16") == 0
     shown = capsys.readouterr()
-    assert "warning: fp32: out of memory at --batch-size 16" in shown.err
+    assert "warning: fp32: out of memory at --batch-size 32" in shown.err
     assert "try: --accumulate 2, or a smaller --batch-size" in shown.err
     assert shown.out.splitlines()[-1].endswith("--precision bf16 --model.width 16")
 
@@ -231,7 +231,7 @@ def test_parts_are_advised_only_where_the_batch_divides(
     ("arguments", "code", "hint"),
     [
         (["acel", "--store", "STORE"], 2, "did you mean accel"),
-        (["--store", "STORE"], 2, "codegan plan --help"),
+        (["--store", "STORE", "acel"], 2, "codegan plan projected --help"),
         (["accel"], 2, "--help"),
         (["accel", "--store", "STORE", "--kimg", "0"], 2, "codegan train --help"),
         (["accel", "--store", "STORE", "--batch-size", "9", "--accumulate", "2"], 2, "multiple of 2"),
