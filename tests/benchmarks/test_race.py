@@ -37,7 +37,7 @@ def test_wrong_weights_and_missing_pictures_end_in_one_line(tmp_path: Path) -> N
 def test_the_clock_of_a_resumed_run_rests_until_its_log_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, go = tmp_path / "metrics.jsonl", tmp_path / "go"
     log.write_text("of before the stop")
-    os.utime(log, (0, 0))
+    os.utime(log, (1, 1))
     script = "import pathlib, sys, time\ngo, log = map(pathlib.Path, sys.argv[1:])\n"
     script += "while not go.exists(): time.sleep(0.01)\nlog.write_text('new')\nsys.exit(75)"
     slept: list[float] = []
