@@ -47,7 +47,7 @@ ROWS_FOR_STATISTICS = 1024
 
 @dataclass(frozen=True)
 class Config(VariantConfig):
-    """Projected GAN on codes: a critic on frozen ImageNet features; recognisable pictures soonest. Recommended."""
+    """Projected GAN (Sauer et al.) on codes: a critic on frozen ImageNet features of the decoded pictures."""
 
     z_dim: int = 128
     """Length of the noise vector, N(0, 1)."""
