@@ -49,9 +49,9 @@ def _collecting(layers: Sequence[_Layer]) -> Iterator[None]:
 def measure_moments(generator: CodeGenerator, rows: int) -> None:
     """Set running moments to their means over batches of `rows` that `generator` draws, `DRAWS` samples or a few more.
 
-    The noise is always the same. Collective: `rows` is over all ranks, each of which draws its share. Only layers of batch
-    normalisation go into training mode, for spectral normalisation would there move its singular vectors. They, and the
-    caller's random numbers, are left as they were. Raises `UsageError` for batches with one value a channel.
+    The noise is always the same. Collective: `rows` is over all ranks, each of which draws its share. Only layers of
+    batch normalisation go into training mode, where spectral normalisation would move its singular vectors. They, and
+    the caller's random numbers, are left as they were. Raises `UsageError` for batches with one value a channel.
     """
     if not (layers := _layers(generator)):
         return
