@@ -30,6 +30,7 @@ _CHARTS = [
     _Chart("Distance between samples", "share of that between real ones", ("health/pairwise_ratio",)),
     _Chart("Largest shift of a channel", "deviations of the real channel", ("health/channel_shift",)),
     _Chart("Critic gap at snapshots", "deviations of the scores", ("health/critic_gap",)),
+    _Chart("Grid of the decoder's patches", "1: as on real pictures", ("health/grid",)),
 ]
 _LAST_CHARTS = [
     _Chart("Speed", "images/s", ("time/images_per_sec",)),
@@ -113,6 +114,6 @@ def _restarts(rows: Sequence[Row]) -> Iterator[Mark]:
 def _warnings(rows: Sequence[Row]) -> Iterator[Mark]:
     advise = Advisor()
     for row in rows:
-        if row.keys() >= {f"health/{name}" for name in Health._fields}:
-            for what, fix in advise(Health(*(row[f"health/{name}"] for name in Health._fields))):
+        if health := Health.of(row):
+            for what, fix in advise(health):
                 yield Mark(row["nimg"] / 1000, "warning", f"At {row['nimg']:,} images: {what}. To try: {fix}")

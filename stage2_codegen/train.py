@@ -251,7 +251,7 @@ def _health_check(step: AdversarialStep, previews: ImageGenerator, store: Latent
     count = min(HEALTH_SAMPLES, len(store))
     latents = torch.from_numpy(store.read([i * len(store) // count for i in range(count)]))
     real = previews.scale.to_codes(latents.to(step.accelerator.device)).contiguous(memory_format=torch.channels_last)
-    return HealthCheck(previews.generator, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
+    return HealthCheck(previews, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
 
 
 def _describe(

@@ -232,7 +232,7 @@ def test_what_happened_on_the_way_is_marked_on_every_chart(empty_run: Path) -> N
             *(log(100, None), log(200), health(200, 0.9)),  # begun
             *(log(300, None, ranks=2), log(400, ranks=2), health(400, 0.1)),  # resumed at 200
             *(row(400, rollbacks=1), log(500, None, ranks=2), log(600, -1.0, ranks=2), health(600, 0.1)),
-            *(log(700, ranks=2), health(700, 0.1), health(800, 0.8)),  # told once, at the second bad snapshot
+            *(log(700, ranks=2), health(700, 0.1), health(800, 0.8) | {"health/grid": 2.5}),  # told once, at the second
         ],
     )
     page = make_page(empty_run)
@@ -247,6 +247,7 @@ def test_what_happened_on_the_way_is_marked_on_every_chart(empty_run: Path) -> N
     assert next(iter(label for label in labels if label)) == "kid"
     assert labels["Speed"].endswith("3 values, last 500")  # a negative time is none
     assert labels["Peak memory"].endswith("7 values, last 9")
+    assert labels["Grid of the decoder's patches"].endswith("1 values, last 2.5")  # earlier versions have none
 
 
 def test_what_is_missing_is_named_with_a_command(empty_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,18 @@
 """A sick training is told from a well one, once, and looking at it changes nothing."""
 
+import itertools
 import math
+from statistics import fmean
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from stage2_codegen.health import Health, HealthCheck, measure
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.health import Health, HealthCheck, measure, unevenness
+from stage2_codegen.images import ImageGenerator
 from stage2_codegen.variants.contract import CodeGenerator
 
 SHAPE = (3, 4, 4)
@@ -68,7 +74,8 @@ def test_the_gap_is_in_deviations_whatever_the_unit_of_the_scores(unit: float) -
 def test_one_sample_and_constant_codes_are_no_division_by_zero() -> None:
     constant = torch.zeros(64, *SHAPE)
     for fake, real in ((codes(1), codes(1)), (constant, constant), (codes(), constant)):
-        assert all(math.isfinite(value) for value in measure(fake, real, scores(0, 0), scores(0, 0)))
+        health = measure(fake, real, scores(0, 0), scores(0, 0))
+        assert all(map(math.isfinite, health.to_metrics().values()))
 
 
 class Given(CodeGenerator):
@@ -81,12 +88,21 @@ class Given(CodeGenerator):
         self.codes = nn.Parameter(codes, requires_grad=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.codes[z[:, 0].long()] + 0 * torch.randn(len(z), *SHAPE)
+        return self.codes[z[:, 0].long()] + 0 * torch.randn(len(z), 1, 1, 1)
 
 
-def check_of(fake: Tensor, critic: nn.Module, real: Tensor) -> HealthCheck:
-    z = torch.arange(len(fake)).float()[:, None].expand(-1, 2)
-    return HealthCheck(Given(fake), critic, z, real)
+PIXELS = Autoencoder.built_in("pixels")
+AS_STORED = CodeScale((0.0,) * 3, (1.0,) * 3)
+
+
+def check_of(fake: Tensor | CodeGenerator, critic: nn.Module, real: Tensor) -> HealthCheck:
+    generator = Given(fake) if isinstance(fake, Tensor) else fake
+    return HealthCheck(ImageGenerator(generator, AS_STORED, PIXELS, 4), critic, rows_of(len(real)), real)
+
+
+def rows_of(count: int) -> Tensor:
+    """z that asks `Given` for each of its codes."""
+    return torch.arange(count).float()[:, None].expand(-1, 2)
 
 
 def normed_critic() -> nn.Module:
@@ -117,8 +133,7 @@ def test_several_scales_are_judged_together_and_the_last_is_measured() -> None:
             last = judged if isinstance(judged, Tensor) else judged[-1]
             return last.flatten(1)[:, :1] + (3.0 if isinstance(judged, tuple) else 0.0)
 
-    check = HealthCheck(Coarse(real), Both(), torch.arange(64).float()[:, None].expand(-1, 2), real)
-    health = check()
+    health = check_of(Coarse(real), Both(), real)()
     assert (health.pairwise_ratio, health.channel_shift) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
     assert health.critic_gap == pytest.approx(-3 / real.flatten(1)[:, 0].std(correction=0).item(), rel=1e-4)
 
@@ -136,10 +151,10 @@ def test_a_collapse_is_said_at_the_second_snapshot_once_until_it_recovers(capsys
     assert warning.startswith("warning: samples are nearly equal: 5%")
     assert advice.startswith("  try: another --seed")
     assert said() == ""
-    generator = check.G
-    check.G = Given(codes())
+    generator = check.previews.generator
+    check.previews.generator = Given(codes())
     assert said() == ""
-    check.G = generator
+    check.previews.generator = generator
     assert [bool(said()) for _ in range(3)] == [False, True, False]
 
 
@@ -203,9 +218,66 @@ def test_a_gap_that_stands_still_is_no_news(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
-def test_metrics_carry_the_group_s_name() -> None:
-    assert Health(1.0, 2.0, 3.0).to_metrics() == {
-        "health/pairwise_ratio": 1.0,
-        "health/channel_shift": 2.0,
-        "health/critic_gap": 3.0,
-    }
+def test_metrics_carry_the_group_s_name_and_are_read_again_with_or_without_a_grid() -> None:
+    three = {"health/pairwise_ratio": 1.0, "health/channel_shift": 2.0, "health/critic_gap": 3.0}
+    for row in (three, three | {"health/grid": 4.0}):
+        health = Health.of({"nimg": 8, **row})
+        assert health is not None
+        assert health.grid == row.get("health/grid")
+        assert health.to_metrics() == row
+    assert Health.of({"nimg": 8, "loss/g": 1.0}) is None
+    assert Health.of({"health/grid": 4.0}) is None
+
+
+def pictures(count: int = 16, side: int = 32) -> Tensor:
+    """Blurred noise, which is alike everywhere."""
+    return F.avg_pool2d(0.5 * torch.randn(count, 3, side + 4, side + 4), 5, stride=1)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_unevenness_is_the_largest_mean_squared_step_of_a_place_over_the_smallest(factor: int) -> None:
+    batches = [torch.rand(2, 3, 8, 8) * 2 - 1, torch.rand(2, 3, 8, 8) * 2 - 1]
+    steps: list[list[float]] = [[] for _ in range(factor)]
+    for plane in torch.cat(batches).double().flatten(0, 1).tolist():
+        for lines in (plane, list(zip(*plane, strict=True))):
+            for line in lines:
+                for x, (left, right) in enumerate(itertools.pairwise(line)):
+                    steps[x % factor].append((right - left) ** 2)
+    means = [fmean(of_place) + (2 / 255) ** 2 for of_place in steps]
+    assert unevenness(batches, factor) == pytest.approx(max(means) / min(means), rel=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_a_grid_is_seen_wherever_in_the_patches_its_lines_are(shift: int) -> None:
+    images = pictures()
+    offsets = F.interpolate(torch.randn(16, 3, 8, 8), scale_factor=4).roll((shift, shift), (-2, -1))
+    plain, faint, strong = (unevenness([images + size * offsets], 4) for size in (0.0, 0.03, 0.15))
+    assert 1 <= plain < 1.1
+    assert 1.25 < faint < 2
+    assert strong > 5
+    assert unevenness([images + 0.1 * F.interpolate(torch.randn(16, 3, 4, 4), scale_factor=8)], 8) > 5
+
+
+def test_a_grid_that_8_bits_cannot_show_is_none() -> None:
+    flat = torch.zeros(1, 3, 8, 8)
+    lines = torch.ones(8).index_fill(0, torch.arange(4), -1.0)
+    assert unevenness([flat], 4) == 1
+    assert unevenness([flat + 0.1 / 255 * lines], 4) < 1.01
+    assert unevenness([flat + 10 / 255 * lines], 4) > 10
+
+
+def test_the_grid_of_a_run_is_that_of_its_decoded_samples_over_real_ones() -> None:
+    autoencoder, scale = Autoencoder(4, 24, 4).eval(), CodeScale((0.1,) * 24, (0.5,) * 24)
+    with torch.no_grad():
+        real = scale.to_codes(autoencoder.encode(pictures(64)))
+    other = real.flatten(2)[:, :, torch.randperm(64)].view_as(real)  # patches of a picture in another order
+
+    def grid_of(fake: Tensor) -> float | None:
+        previews = ImageGenerator(Given(fake), scale, autoencoder, 32)
+        return HealthCheck(previews, nn.Sequential(nn.Flatten(), nn.Linear(24 * 64, 1)), rows_of(64), real)().grid
+
+    assert grid_of(real) == pytest.approx(1, abs=1e-6)
+    shown = [autoencoder.decode((0.5 * codes[::4] + 0.1).clamp(-1, 1)).detach() for codes in (other, real)]
+    assert grid_of(other) == pytest.approx(unevenness(shown[:1], 4) / unevenness(shown[1:], 4), rel=1e-4)
+    assert unevenness(shown[:1], 4) > 1.5 * unevenness(shown[1:], 4)
+    assert check_of(codes(), normed_critic(), codes())().grid is None  # of pixels

@@ -310,7 +310,7 @@ def test_metrics_name_what_happened(configure: Configure) -> None:
     assert rows[-1]["memory/peak_mb"] > 50  # torch alone takes more
     health = [row for row in read_metrics(config.out) if "health/pairwise_ratio" in row]
     assert [row["nimg"] for row in health] == [32, 64, 96, 128, 160]
-    assert all({"health/channel_shift", "health/critic_gap"} <= row.keys() for row in health)
+    assert all({"health/channel_shift", "health/critic_gap", "health/grid"} <= row.keys() for row in health)
 
 
 def test_a_tracker_has_the_same_numbers_and_writes_into_the_run_alone(
