@@ -119,7 +119,11 @@ def test_it_leaves_nothing_behind_and_ends_with_a_command_that_trains(
     ("name", "model", "changes"),
     [
         ("accel", {}, {"compile": True, "autoencoder": Path("elsewhere/ae"), "on_nan": "rollback", "mirror": True}),
-        ("sngan", {"spectral_norm_last": False, "standardise": True}, {"precision": "bf16", "seed": 7, "mirror": False}),
+        (
+            "sngan",
+            {"spectral_norm_last": False, "standardise": True},
+            {"precision": "bf16", "seed": 7, "mirror": False},
+        ),
         ("giu", {"generator_giu": (4, 8), "critic_giu": ()}, {"accumulate": 4}),
         ("gca", {"host": "sagan", "side": 4}, {"kimg": 1e-3, "snapshot_kimg": 0.5}),
         ("lrm", {"augment": "colour,cutout"}, {"out": Path("a folder/with spaces")}),
