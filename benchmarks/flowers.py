@@ -60,8 +60,11 @@ def main() -> None:
     features = f"--feature-weights data/weights/{weights}"
     score = f"--num {SAMPLES} --features squeezenet {features}"
     seen = f"--score-kimg {options.small_kimg / 8:g} --score-num 512 --score-features squeezenet {features}"
-    large = f"--batch-size 16 --no-mirror --kimg {options.kimg:g} --snapshot-kimg {options.kimg / 4:g} --model.ema-halflife-kimg 2"
-    small = f"--batch-size 16 --no-mirror --kimg {options.small_kimg:g} --snapshot-kimg {options.small_kimg / 16:g} --model.ema-halflife-kimg 5"
+    plain = "--batch-size 16 --no-mirror"
+    large = f"{plain} --kimg {options.kimg:g} --snapshot-kimg {options.kimg / 4:g} --model.ema-halflife-kimg 2"
+    small = (
+        f"{plain} --kimg {options.small_kimg:g} --snapshot-kimg {options.small_kimg / 16:g} --model.ema-halflife-kimg 5"
+    )
     steps = {
         "fine-tune on leaves": f"train-ae --data {leaves} --init default --out runs/leaves-ae {TUNING}",
         "encode leaves": f"encode --data {leaves} --out stores/leaves --size 128 --precision bf16",
