@@ -29,7 +29,15 @@ from pipelines.neighbours import find_neighbours, summary, write_neighbours
 from pipelines.protocols import PROTOCOLS, MetricName, departures
 from pipelines.score_config import ALONE, UNBIASED_FROM, ScoreConfig, asked_metrics, check_flags, compares_sets
 from pipelines.score_files import comparable_scores, entries_of, scores_file
-from pipelines.score_sets import Looking, Opened, cache_key, open_run, open_sets
+from pipelines.score_sets import (
+    Looking,
+    Opened,
+    cache_key,
+    frozen_networks,
+    open_run,
+    open_sets,
+    warn_of_flattery,
+)
 from pipelines.sifid import sifid
 from stage1_autoencoder.loop import make_accelerator, on_main
 
@@ -139,6 +147,8 @@ def _look(
         return _Looked(None, None, pairs, {})
     classifier = on_main(accelerator, train_classifier) if "modes" in metrics else None
     wanted = features if set(metrics) - ALONE != {"modes"} else None
+    if wanted and config.run and accelerator.is_main_process:
+        warn_of_flattery(wanted, frozen_networks(config.run), "--features")
     cache = FeatureCache(None if config.no_cache else config.cache or cache_folder())
     looking = Looking(wanted, classifier, config.batch_size, accelerator, cache)
     key = cache_key(opened.reference, opened.chosen, features)

@@ -1,7 +1,7 @@
 """The sets of images that a score compares, and what is seen of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from data.console import warn
 from data.errors import DivergedError, InputError
 from data.images import ImageSet, open_images, to_float, to_uint8
 from data.prefetch import prefetch
@@ -73,9 +74,27 @@ def open_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Opened
 
 def _knows_mirrored(run: Path) -> bool:
     """Whether its generator was shown pictures in both orientations."""
-    file = run / "weights" / "config.json"
-    described = read_json(file) if file.is_file() else {}
+    described = _described(run)
     return bool(described.get("mirror") or described.get("flip"))
+
+
+def frozen_networks(run: Path) -> dict[str, str]:
+    """SHA-256 of each frozen network it was trained with, by name."""
+    return dict(_described(run).get("frozen", {}))
+
+
+def _described(run: Path) -> dict[str, Any]:
+    file = run / "weights" / "config.json"
+    return dict(read_json(file)) if file.is_file() else {}
+
+
+def warn_of_flattery(features: Features, frozen: Mapping[str, str], flag: str) -> None:
+    """Say so where the network of `features`, which `flag` chose, is one of the `frozen` ones of a run."""
+    if features.weights_sha256 in frozen.values():
+        warn(
+            f"{flag} {features.name}: the critic learned through this network, so its scores flatter the generator",
+            f"{flag} of another network, such as offline",
+        )
 
 
 def open_sets(config: ScoreConfig, accelerator: Accelerator) -> Opened:

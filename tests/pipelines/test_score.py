@@ -214,6 +214,32 @@ def test_every_metric_of_features_has_its_value_its_interval_and_its_floors(tmp_
 
 
 @pytest.mark.usefixtures("generator")
+def test_features_that_the_critic_learned_through_are_said_to_flatter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_weights(*args: Any) -> Features:
+        return replace(colour_features(*args), weights_sha256="a" * 64)
+
+    def said(config: ScoreConfig) -> list[str]:
+        score(config)
+        return [line for line in capsys.readouterr().err.splitlines() if "flatter" in line or "another network" in line]
+
+    monkeypatch.setattr(score_module, "load_features", with_weights)
+    config = configuration(run=tmp_path, num=10, features="squeezenet", metrics=("kid",))
+    assert said(config) == []  # of an earlier version, which did not write down what was frozen
+    write_json(tmp_path / "weights" / "config.json", {"frozen": {"backbone": "b" * 64}})
+    assert said(config) == []
+    write_json(tmp_path / "weights" / "config.json", {"frozen": {"other": "b" * 64, "backbone": "a" * 64}})
+    what, fix = said(config)  # once
+    assert what.startswith("warning: --features squeezenet: the critic learned through this network")
+    assert fix == "  try: --features of another network, such as offline"
+    monkeypatch.setattr(score_module, "load_features", colour_features)
+    assert said(config) == []  # a network without weights is nobody's backbone
+    given = folder_of(tmp_path / "given", next(iter(open_images(SCENES, size=SIZE).batches(24))))
+    assert said(replace(config, run=None, images=given)) == []
+
+
+@pytest.mark.usefixtures("generator")
 def test_a_scaled_down_protocol_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
