@@ -1,5 +1,7 @@
 """`codegan train`: the trainer of stage two, and the scores of its snapshots, of which it knows nothing itself."""
 
+from collections.abc import Mapping
+
 from accelerate import Accelerator
 
 from data.errors import MismatchError
@@ -18,7 +20,9 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> None:
     stage2.train(name, config, snapshot_scores)
 
 
-def snapshot_scores(config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator) -> stage2.Scorer:
+def snapshot_scores(
+    config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator, frozen: Mapping[str, str]
+) -> stage2.Scorer:
     """A measure of generators against the images the store was made of, on the same seeds and images every time.
 
     The kernel distance comes first. Its settings are those that may change when a run is resumed. All processes call
@@ -27,9 +31,11 @@ def snapshot_scores(config: TrainConfig[VariantConfig], store: LatentStore, acce
     from pipelines.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
     from pipelines.features import load_features
     from pipelines.inception import cache_folder
-    from pipelines.score_sets import check_count, choose, real_features, score_generator
+    from pipelines.score_sets import check_count, choose, real_features, score_generator, warn_of_flattery
 
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
+    if accelerator.is_main_process:
+        warn_of_flattery(features, frozen, "--score-features")
     images = open_images(
         store.metadata["data"],
         store.image_size,

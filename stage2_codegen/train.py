@@ -5,7 +5,7 @@ which variant it trains. The order of the samples and all noise are functions of
 resumed run is bit for bit an uninterrupted one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,13 +53,14 @@ class Scorer(NamedTuple):
     settings: dict[str, Any]  # all that a score depends on besides the generator; others' are not compared
 
 
-type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator], Scorer]
+type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator, Mapping[str, str]], Scorer]
 
 
 def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> None:
     """Train variant `name` until `kimg`, resuming what is in `out`; writes weights, sample grids and metrics.
 
-    `make_scorer` is asked for the measure that `score_kimg` wants: scores are nothing this stage knows of.
+    `make_scorer` is asked for the measure that `score_kimg` wants, and told the SHA-256 of the frozen networks by name:
+    scores are nothing this stage knows of.
     """
     setup = prepare(name, config)  # what is impossible is refused before there is a folder
     config = setup.config
@@ -67,7 +68,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
     autoencoder, scale = context.autoencoder, context.scale
     accelerator = step.accelerator
     main, device = accelerator.is_main_process, accelerator.device
-    score = make_scorer(config, store, accelerator) if make_scorer and config.score_kimg else None
+    score = make_scorer(config, store, accelerator, context.identities) if make_scorer and config.score_kimg else None
     with ExitStack() as stack:
         if main:
             if config.mirror and store.metadata.get("flip"):

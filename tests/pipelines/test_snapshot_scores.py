@@ -15,11 +15,13 @@ from data.checkpoints import load_weights
 from data.errors import InputError, Preempted, Terminated, UsageError
 from data.images import open_images
 from data.runs import read_metrics
+from pipelines import features as features_module
 from pipelines.features import load_features
 from pipelines.metrics import frechet_distance, kernel_distance
 from pipelines.sample import load_generator
 from pipelines.train import TrainConfig, train
 from stage1_autoencoder.encode import EncodeConfig, encode
+from stage2_codegen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import Scorer, _is_best
 from stage2_codegen.train import train as train_unscored
@@ -78,6 +80,21 @@ def test_what_cannot_be_scored_is_refused_before_there_is_a_run(config: TrainCon
     with pytest.raises(UsageError, match="needs ImageNet weights"):
         train("accel", replace(config, score_features="squeezenet"))
     assert not config.out.exists()
+
+
+def test_features_that_the_critic_learned_through_are_said_to_flatter(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = load_features("offline", None, torch.device("cpu"))
+    monkeypatch.setattr(features_module, "load_features", lambda *_: replace(offline, weights_sha256="a" * 64))
+    monkeypatch.setattr(Context, "identities", {"backbone": "b" * 64})
+    train("accel", replace(config, kimg=0.008, score_kimg=0.008))
+    assert "flatter" not in capsys.readouterr().err
+    monkeypatch.setattr(Context, "identities", {"backbone": "a" * 64})
+    train("accel", replace(config, kimg=0.008, score_kimg=0.008, out=config.out.with_name("flattered")))
+    warnings = capsys.readouterr().err.partition("warning: --score-features offline: the critic learned through")
+    assert "try: --score-features of another network" in warnings[2]
+    assert "flatter" not in warnings[0] + warnings[2].partition("flatter")[2]  # once
 
 
 def test_too_few_pictures_to_compare_are_refused_before_there_is_a_run(config: TrainConfig, tmp_path: Path) -> None:
