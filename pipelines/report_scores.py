@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipelines.page import Fact, folded, missing, note, paragraph, table
 from pipelines.run_view import Missing, RunView, is_number, score_command
 from pipelines.score_config import UNBIASED_FROM
+from stage2_codegen.variants.projected import BACKBONE
 
 type Entry = dict[str, Any]
 
@@ -42,6 +43,10 @@ _OTHER_REAL_FLOORS = {
     "is": "for is, which compares with nothing, the score of one half alone",
     "lpips": "for lpips-diversity, that of pairs of real images",
 }
+_FAVOURED = (
+    "Distances on ImageNet features favour generators whose critic was trained on ImageNet features (Kynkaanniemi et "
+    "al. 2023), as was that of"
+)
 _BIASED = f"Below {UNBIASED_FROM:,} images a Frechet distance (fid, fd) is biased upward, and so are its floors."
 
 
@@ -185,9 +190,13 @@ def _measured_with(found: dict[str, Any]) -> str:
 def _explanation(measured: Sequence[Measured]) -> str:
     entries = [(_kind(name), entry) for each in measured for name, entry in each.entries.items()]
     kinds = dict.fromkeys(kind for kind, _ in entries)
-    told = "; ".join([_EXPLAINED, *(text for kind, text in _OTHER_REAL_FLOORS.items() if kind in kinds)])
+    told = ["; ".join([_EXPLAINED, *(text for kind, text in _OTHER_REAL_FLOORS.items() if kind in kinds)]) + "."]
     counts = [entry.get(count, 0) for kind, entry in entries for count in _COUNTS if kind in ("fid", "fd")]
-    return f"{told}. {_BIASED}" if min(counts, default=UNBIASED_FROM) < UNBIASED_FROM else f"{told}."
+    if min(counts, default=UNBIASED_FROM) < UNBIASED_FROM:
+        told.append(_BIASED)
+    if favoured := dict.fromkeys(run.name for run, *_ in measured if BACKBONE in _object(run.weights.get("frozen"))):
+        told.append(f"{_FAVOURED} {', '.join(favoured)}.")
+    return " ".join(told)
 
 
 def _factors(measured: Sequence[Measured], several: bool) -> str:

@@ -50,6 +50,19 @@ def test_few_images_are_said_to_bias_frechet_distances(name: str, count: int, bi
     assert ("biased upward" in make_page(untrained_run(tmp_path, 1000, scores=scores)).text) == biased
 
 
+def test_of_whose_critic_saw_imagenet_features_it_is_said(tmp_path: Path) -> None:
+    scores = {"fid": entry()} | ORIGIN
+    plain, seen = (untrained_run(tmp_path / name, 1000, scores=scores, scores_best=scores) for name in ("own", "seen"))
+    for frozen in ({}, {"perceptual": "0" * 64}, [1], "backbone"):  # the last two are damage
+        described = {"nimg": 1000, "data": ["photos.zip"], "frozen": frozen}
+        write_json(plain / "weights" / "config.json", described)
+        assert "critic was trained on ImageNet" not in make_page(plain).text
+    write_json(seen / "weights" / "config.json", described | {"frozen": {"backbone": "0" * 64}})
+    told = re.findall(r"Distances on ImageNet features favour[^<]*", make_page(plain, seen).bytes.decode())
+    assert len(told) == 1
+    assert told[0].endswith("(Kynkaanniemi et al. 2023), as was that of seen.")
+
+
 def test_scores_of_earlier_weights_say_so_and_give_the_command_that_measures_them_again(tmp_path: Path) -> None:
     settings = {"features": "offline", "num": 300, "seed": 7, "resize": "clean", "metrics": ["modes", "kid"]}
     stored = {name: entry() for name in ("kd-offline", "modes")} | settings
