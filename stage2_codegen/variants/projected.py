@@ -5,12 +5,13 @@ After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 
     generator  z -> 4 x 4 -> 8 -> ... -> S codes; residual up-blocks, small maps gate large ones as in FastGAN
     view       codes -> pictures, augmented -> backbone -> random mixing of four scales; and the pictures themselves
     critic     a small head a scale, and one on the pictures -> scores of places; hinge loss
+    drift      features and codes of each sample move towards real ones and away from other samples'
 
 Published: the frozen backbone, the mixing, one spectrally normalised head a scale, hinge loss, augmentation of what the
-backbone sees, the learning rate. Decided here: pictures come from the codes by the autoencoder's linear path, which
-costs next to nothing (`decode`); a head on the pictures, because a pretrained network overlooks the autoencoder's grid
-of patches; the generator, a plain residual one that spends its time where the maps are small; one batch of generated
-samples a step, whose features both updates share.
+backbone sees. Decided here: pictures come from the codes by the autoencoder's linear path, which costs next to nothing
+(`decode`); a head on the pictures, because a pretrained network overlooks the autoencoder's grid of patches; the drift
+(`drifting.py`), without which all samples run after one motif; the generator, a plain residual one that spends its time
+where the maps are small; one batch of generated samples a step, whose features both updates share; the learning rate.
 """
 
 import math
@@ -29,7 +30,8 @@ from stage1_autoencoder.networks import BOUND
 from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.context import Context, Frozen
-from stage2_codegen.losses import Hinge
+from stage2_codegen.drifting import Drifting
+from stage2_codegen.losses import Hinge, Loss
 from stage2_codegen.modules import GLU, BatchNorm2d, spectral_norm
 from stage2_codegen.projection import CHANNELS, Mixing
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
@@ -51,6 +53,10 @@ class Config(VariantConfig):
 
     z_dim: int = 128
     """Length of the noise vector, N(0, 1)."""
+    lr: float = 5e-4
+    """Learning rate of Adam for the generator."""
+    critic_lr: float = 5e-4
+    """Learning rate of Adam for the critic."""
     beta2: float = 0.99
     """Adam's second decay."""
     one_batch_of_fakes: bool = True
@@ -73,6 +79,8 @@ class Config(VariantConfig):
     """How the critic sees pictures: by the autoencoder's linear path, nearly free, or by its whole decoder."""
     picture_head: bool = True
     """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
+    drift_weight: float = 0.1
+    """Weight of the drift of generated features and codes towards real ones, beside the critic's judgement."""
 
 
 class UpBlock(nn.Module):
@@ -137,9 +145,10 @@ def condition(generator: Generator, store: LatentStore, config: Config) -> None:
 
 
 class Viewed:
-    """Codes -> (pictures, maps of features from fine to coarse): all that the critic judges, and nothing it trains.
+    """Codes -> (codes, pictures, *maps of features from fine to coarse): what is judged; nothing of it is trained.
 
-    In training the pictures are augmented, with draws of their own for every sample.
+    In training the pictures are augmented, with draws of their own for every sample. The codes, divided by the
+    deviations of the data's, are for the drift alone.
     """
 
     def __init__(self, config: Config, context: Context, augment: str = "") -> None:
@@ -161,10 +170,11 @@ class Viewed:
         assert isinstance(codes, Tensor)
         pictures = self.augment(self.pictures(codes))
         assert isinstance(pictures, Tensor)
+        scaled = codes / self.context.std.to(codes).view(-1, 1, 1)
         if self.backbone is None:
-            return (pictures,)
+            return scaled, pictures
         maps = self.backbone(self.resized(pictures))[: self.scales]
-        return (pictures, *(self.mixing(maps) if self.mixing else maps))
+        return scaled, pictures, *(self.mixing(maps) if self.mixing else maps)
 
     def pictures(self, codes: Tensor) -> Tensor:
         """(N, C, S, S) -> (N, 3, H, W) in [-1, 1]."""
@@ -231,7 +241,7 @@ class Critic(nn.Module):
         self.picture_head = head(3, PICTURE_HEAD) if config.picture_head else None
 
     def forward(self, judged: Judged) -> Tensor:
-        pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged
+        _, pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged
         scores = [judge(x) for judge, x in zip(self.heads, maps, strict=True)]
         if self.picture_head is not None:
             scores.insert(0, self.picture_head(pictures))
@@ -239,8 +249,8 @@ class Critic(nn.Module):
         return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
 
 
-def loss(config: Config, context: Context | None = None) -> Hinge:
-    return Hinge()
+def loss(config: Config, context: Context | None = None) -> Loss:
+    return Drifting(Hinge(), config.drift_weight) if config.drift_weight else Hinge()
 
 
 def frozen(config: Config) -> dict[str, Frozen]:

@@ -89,7 +89,7 @@ def test_the_critic_sees_decoded_pictures(decode: Any) -> None:
     config = replace(SMALL, decode=decode)
     context, x = context_of(config), codes(3)
     seen = Viewed(config, context)
-    pictures, *maps = seen(x)
+    _, pictures, *maps = seen(x)
     autoencoder = context.autoencoder
     patches = autoencoder.decoder.patch(torch.atanh(x))  # type: ignore[operator]
     expected = autoencoder.decode(x) if decode == "full" else torch.tanh(patches)
@@ -100,7 +100,7 @@ def test_the_critic_sees_decoded_pictures(decode: Any) -> None:
 
 def test_pixels_are_seen_as_they_are() -> None:
     x = torch.rand(2, 3, 64, 64) * 1.8 - 0.9
-    pictures, *_ = Viewed(SMALL, context_of(code_shape=(3, 64, 64)))(x)
+    _, pictures, *_ = Viewed(SMALL, context_of(code_shape=(3, 64, 64)))(x)
     torch.testing.assert_close(pictures, x)
 
 
@@ -134,7 +134,7 @@ def test_every_head_counts_alike_and_at_its_place() -> None:
     critic.eval()
     scores = critic(codes(2)).unflatten(1, (5, -1))
     seen = critic.viewed(codes(2))  # type: ignore[operator]
-    own = [critic.picture_head(seen[0]), *(h(x) for h, x in zip(critic.heads, seen[1:], strict=True))]  # type: ignore[operator, arg-type]
+    own = [critic.picture_head(seen[1]), *(h(x) for h, x in zip(critic.heads, seen[2:], strict=True))]  # type: ignore[operator, arg-type]
     for columns, of_head in zip(scores.unbind(1), own, strict=True):
         assert len(columns.unique()) == of_head.numel()
         torch.testing.assert_close(columns.mean(1), of_head.mean((1, 2, 3)))
@@ -151,7 +151,7 @@ def test_heads_can_be_left_out() -> None:
 
 def test_both_updates_learn_from_one_batch() -> None:
     """The losses are those of one drawn, augmented and viewed batch, which is drawn once."""
-    step = make_step(lr=0.0, critic_lr=0.0)
+    step = make_step(lr=0.0, critic_lr=0.0, drift_weight=0.0)
     drawn: list[Tensor] = []
     step.G.register_forward_hook(lambda module, inputs, output: drawn.append(output))
     seen: list[tuple[Tensor, ...]] = []
@@ -159,7 +159,7 @@ def test_both_updates_learn_from_one_batch() -> None:
     step.view = lambda x: seen.append(viewed(x)) or seen[-1]  # type: ignore[func-returns-value, arg-type]
     step(iter([codes(4)]), 0)
     assert len(drawn) == 1
-    assert [len(x) for x in seen] == [5, 5]
+    assert [len(x) for x in seen] == [6, 6]
     step.critic.eval()
     hinge = Hinge().of_scores(step.critic(seen[0]), step.critic(seen[1]))[0]
     torch.testing.assert_close(step.logs["loss/critic"], hinge.detach(), rtol=0.05, atol=0.05)  # one power iteration on
