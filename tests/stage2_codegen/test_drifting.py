@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from stage2_codegen import drifting
 from stage2_codegen.drifting import TEMPERATURES, Drifting, descriptors, drift, drift_loss, moments
-from stage2_codegen.losses import Hinge
+from stage2_codegen.losses import Hinge, Loss
 
 
 def points(count: int, places: int = 2, size: int = 3, seed: int = 0) -> Tensor:
@@ -119,7 +119,8 @@ def test_the_drift_is_added_to_the_generators_loss_alone() -> None:
     def critic(judged: list[Tensor]) -> Tensor:
         return judged[1].mean((1, 2, 3), keepdim=True).flatten(1)
 
-    loss, hinge = Drifting(Hinge(), 0.5), Hinge()
+    hinge: Loss = Hinge()
+    loss = Drifting(hinge, 0.5)
     assert loss.critic_loss(critic, real, fake)[0] == hinge.critic_loss(critic, real, fake)[0]
     pairs = zip(descriptors(fake[0], fake[2:]), descriptors(real[0], real[2:]), strict=True)
     expected = hinge.generator_loss(critic, real, fake)[0] + 0.5 * sum(drift_loss(f, r) for f, r in pairs)
