@@ -1,7 +1,8 @@
 """Every variant, and the rows of the papers' ablations, trained alike on one store: the table of docs/variants.md.
 
     uv run python -m benchmarks.ablations --store STORE --data DATA --out FOLDER --feature-weights FILE
-        [--groups variants projected giu lrm gca sle] [--kimg 16] [--seeds 0 1] [--num 512] [--published-widths]
+        [--groups variants projected giu lrm gca sle] [--rows LABEL ...] [--kimg 16] [--seeds 0 1]
+        [--num 512] [--published-widths]
 
 The wide networks train at a quarter of their published width unless told otherwise, so that a CPU finishes. Scores
 are those of `codegan score --features squeezenet`, of samples of the averaged generator. Runs already done are not
@@ -35,6 +36,7 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "without mirrors": ("projected", "--no-mirror"),
         "standardised codes": ("projected", "--model.standardise"),
         "two batches of fakes a step": ("projected", "--model.no-one-batch-of-fakes"),
+        "without drift": ("projected", "--model.drift-weight 0"),
         "projected": ("projected", ""),
     },
     "giu": {
@@ -70,6 +72,7 @@ def main() -> None:
     for name in ("store", "data", "out", "feature-weights"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--groups", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", help="labels of the rows to train; all where left out")
     parser.add_argument("--kimg", type=float, default=16.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--num", type=int, default=512)
@@ -89,6 +92,8 @@ def main() -> None:
         print(f"\n### {group}\n\n| | parameters, M | peak memory, MB | score of real / fake | fd-squeezenet |")
         print("|---|---|---|---|---|", flush=True)
         for label, (variant, flags) in ROWS[group].items():
+            if options.rows and label not in options.rows:
+                continue
             flags = flags if options.published_widths else f"{QUARTER.get(variant, '')} {flags}".strip()
             scores, ends, peak = [], [], 0.0
             for seed in options.seeds:
