@@ -39,7 +39,7 @@ PIXELS = "--autoencoder pixels"
 _HALF = "--model.width 128"
 # Two cores' worth of fp32 convolutions make 2,000 samples or more of these in 20 minutes on one thread.
 OURS: dict[str, Ours] = {
-    "projected": Ours("projected", "--batch-size 32", {}),
+    "projected": Ours("projected", "--batch-size 16", {}),
     "sle": Ours("sle", "--batch-size 16", {128: "--model.width 32"}),
     "r3": Ours("r3", "--batch-size 16", {128: _HALF}),
     "accel": Ours("accel", "--batch-size 16", {128: _HALF}),

@@ -68,7 +68,6 @@ def demo(config: DemoConfig) -> None:
         out=run,
         model=projected.Config(width=64),
         kimg=kimg,
-        batch_size=16,
         snapshot_kimg=kimg / 4,
         seed=config.seed,
         precision=precision,

@@ -41,7 +41,7 @@ class TrainConfig[Model: VariantConfig]:
     """The variant's own fields."""
     kimg: float = 200.0
     """Length of training, thousands of samples shown to the generator."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Samples a step, over all processes."""
     seed: int = 0
     """Decides the initial weights, the order of the samples, their mirroring and all noise."""

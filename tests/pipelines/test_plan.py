@@ -216,7 +216,7 @@ def test_when_one_precision_does_not_fit_the_other_is_planned(
     _exhaust(monkeypatch, "fp32")
     assert _exit_code(monkeypatch, "accel", "--store", str(store), "--model.width", "16") == 0
     shown = capsys.readouterr()
-    assert "warning: fp32: out of memory at --batch-size 32" in shown.err
+    assert "warning: fp32: out of memory at --batch-size 16" in shown.err
     assert "try: --accumulate 2, or a smaller --batch-size" in shown.err
     assert shown.out.splitlines()[-1].endswith("--precision bf16 --model.width 16")
 
