@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from stage1_autoencoder.networks import Autoencoder
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads that wait for a busy core slow all of them down
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is kept in the user's own cache folder."""
