@@ -26,11 +26,11 @@ from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, J
 class AdversarialStep:
     """Networks, optimisers, and what moves them one step on.
 
-    `context` is on the accelerator's device. With `accumulate` K a batch goes through in K parts, in a K-th of the memory
-    and with the same gradients; only what looks at a whole batch (moments of batch normalisation, power iterations of
-    spectral normalisation, neighbours of a drift) then looks at each part. With `compiled`, the generator is compiled,
-    and the critic where it judges for the generator: torch.compile cannot take the gradients of gradients of the
-    critic's own update.
+    `context` is on the accelerator's device. With `accumulate` K a batch goes through in K parts, in a K-th of the
+    memory and with the same gradients; only what looks at a whole batch (moments of batch normalisation, power
+    iterations of spectral normalisation, neighbours of a drift) then looks at each part. With `compiled`, the generator
+    is compiled, and the critic where it judges for the generator: torch.compile cannot take the gradients of gradients
+    of the critic's own update.
     """
 
     def __init__(
