@@ -72,13 +72,21 @@ def main() -> None:
     for name in ("store", "data", "out", "feature-weights"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--groups", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--rows", nargs="+", help="labels of the rows to train; all where left out")
+    labels = [label for rows in ROWS.values() for label in rows]
+    parser.add_argument("--rows", nargs="+", choices=labels, default=labels, metavar="LABEL")
     parser.add_argument("--kimg", type=float, default=16.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--published-widths", action="store_true")
     options = parser.parse_args()
+    chosen = {
+        group: rows
+        for group in options.groups
+        if (rows := {label: row for label, row in ROWS[group].items() if label in options.rows})
+    }
+    if not chosen:
+        parser.error("--rows: none of them is in these --groups")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     shape = LatentStore.open(options.store).code_shape
@@ -88,12 +96,10 @@ def main() -> None:
     scoring += f" --features squeezenet --feature-weights {options.feature_weights.resolve()}"
     print(f"{describe()}; codes {' x '.join(map(str, shape))}, {options.kimg:g} thousand samples, batch 16, ", end="")
     print(f"{options.precision}, seeds {' '.join(map(str, options.seeds))}, scores of {options.num} samples")
-    for group in options.groups:
+    for group, rows in chosen.items():
         print(f"\n### {group}\n\n| | parameters, M | peak memory, MB | score of real / fake | fd-squeezenet |")
         print("|---|---|---|---|---|", flush=True)
-        for label, (variant, flags) in ROWS[group].items():
-            if options.rows and label not in options.rows:
-                continue
+        for label, (variant, flags) in rows.items():
             flags = flags if options.published_widths else f"{QUARTER.get(variant, '')} {flags}".strip()
             scores, ends, peak = [], [], 0.0
             for seed in options.seeds:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 
 from stage2_codegen.losses import Critic, Loss, LossAndLogs
 from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.ranks import count_ranks, rows_of_all_ranks, this_rank
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the kernels, in units of the mean distance; the paper's
 PARTS = 3  # a side, of a map whose moments are compared part by part
@@ -26,7 +26,8 @@ def drift(generated: Tensor, real: Tensor) -> Tensor:
     """Where each generated vector should move, of unit mean square a temperature; (L, N, D), (L, M, D) -> (L, N, D).
 
     At each of L places, with k(x, y) = exp(-|x - y| / temperature) normalised over both of its arguments,
-    V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g). It is zero where both are alike.
+    V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g). Before it is brought to unit size, its mean
+    is zero where both are distributed alike.
     """
     distances = torch.cdist(generated, torch.cat([real, generated], 1))
     distances = distances / distances.mean().clamp(min=1e-12)
@@ -44,8 +45,13 @@ def drift(generated: Tensor, real: Tensor) -> Tensor:
     return total
 
 
-def descriptors(codes: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-    """What is compared of each sample, from its codes and its maps of features: vectors at places, each (N, L, D)."""
+def descriptors(seen: Sequence[Tensor]) -> list[Tensor]:
+    """What is compared of each sample, in fp32 at least: vectors at places, each (N, L, D).
+
+    `seen` is (codes, pictures, *maps of features), (N, C, H, W) each. Of maps it takes every place and the moments, of
+    codes the moments alone; pictures are for the critic.
+    """
+    codes, _, *maps = (at_least_fp32(x) for x in seen)
     found = moments(codes)
     for features in maps:
         found += [_vectors(_at_most(features, MOST_PLACES)), *moments(features)]
@@ -78,20 +84,9 @@ def drift_loss(generated: Tensor, real: Tensor) -> Tensor:
     That of |x - (x + V(x))|^2 / 2 with x + V(x) held fixed, the paper's objective, whose own value says nothing: V has
     unit size. Samples of all ranks attract and repel.
     """
-    x = generated.detach()
-    everyone, first = _of_all_ranks(x)
-    field = drift(everyone.transpose(0, 1), _of_all_ranks(real.detach())[0].transpose(0, 1)).transpose(0, 1)
-    own = field[first : first + len(x)]
-    return -(generated * own).mean() / everyone.std(correction=0).clamp(min=1e-6)
-
-
-def _of_all_ranks(x: Tensor) -> tuple[Tensor, int]:
-    """The rows of all ranks in their order, and the place of this rank's first."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x, 0
-    rows = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-    dist.all_gather(rows, x.contiguous())
-    return torch.cat(rows), len(x) * dist.get_rank()
+    everyone = rows_of_all_ranks(generated)
+    field = drift(everyone.transpose(0, 1), rows_of_all_ranks(real).transpose(0, 1)).transpose(0, 1)
+    return -(generated * field.chunk(count_ranks())[this_rank()]).mean() / everyone.std(correction=0).clamp(min=1e-6)
 
 
 class Drifting:
@@ -110,7 +105,6 @@ class Drifting:
         """Adversarial loss + weight times the sum over descriptors of `drift_loss`."""
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         with full_precision(fake[0]):
-            seen = [[at_least_fp32(x) for x in judged] for judged in (fake, real)]
-            pairs = zip(*(descriptors(codes, maps) for codes, _, *maps in seen), strict=True)
-            drifts = torch.stack([drift_loss(generated, real) for generated, real in pairs])
+            pairs = zip(descriptors(fake), descriptors(real), strict=True)
+            drifts = torch.stack([drift_loss(generated, aim) for generated, aim in pairs])
         return loss + self.weight * drifts.sum(), logs

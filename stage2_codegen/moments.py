@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import distributed as dist
 
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d
 from stage2_codegen.noise import normal_rows
+from stage2_codegen.ranks import count_ranks
 from stage2_codegen.variants.contract import CodeGenerator
 
 DRAWS = 256
@@ -55,12 +55,11 @@ def measure_moments(generator: CodeGenerator, rows: int) -> None:
     """
     if not (layers := _layers(generator)):
         return
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     device = next(generator.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _collecting(layers):
         torch.manual_seed(0)
         for _ in range(math.ceil(DRAWS / rows)):
-            generator.judged(normal_rows(rows // ranks, generator.z_dim, device=device))
+            generator.judged(normal_rows(rows // count_ranks(), generator.z_dim, device=device))
 
 
 class SettledAverage:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
+
+from stage2_codegen.ranks import count_ranks, this_rank
 
 _part, _parts = 0, 1
 
@@ -26,10 +27,10 @@ def part_of_batch(part: int, parts: int) -> Iterator[None]:
 
 
 def _local_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    ranks = count_ranks()
     if ranks * _parts == 1:
         return draw(rows)
-    start = (rank * _parts + _part) * rows
+    start = (this_rank() * _parts + _part) * rows
     return draw(rows * ranks * _parts)[start : start + rows]
 
 

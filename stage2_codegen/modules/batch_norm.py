@@ -14,10 +14,7 @@ from torch import distributed as dist
 
 from data.errors import UsageError
 from stage2_codegen.precision import at_least_fp32
-
-
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from stage2_codegen.ranks import count_ranks, this_rank
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -37,14 +34,14 @@ class _SumOverRanks(torch.autograd.Function):
 def _of_all_ranks(x: Tensor) -> Tensor:
     """This tensor of every rank, (ranks, *x.shape): the sum of what is zero outside each rank's own place."""
     others = torch.zeros_like(x)
-    return _SumOverRanks.apply(torch.stack([x if rank == dist.get_rank() else others for rank in range(_ranks())]))
+    return _SumOverRanks.apply(torch.stack([x if rank == this_rank() else others for rank in range(count_ranks())]))
 
 
 def batch_moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, int]:
     """Mean and biased variance over `dims` and over all ranks, in fp32 at least, and how many values each is of."""
     variance, mean = torch.var_mean(at_least_fp32(x), dims, correction=0)
-    count = x.numel() // mean.numel() * _ranks()
-    if _ranks() > 1:
+    count = x.numel() // mean.numel() * count_ranks()
+    if count_ranks() > 1:
         # Moments of equal parts: the variance is that inside the parts plus that of their means. Sums of squares
         # would need no second term but lose a small variance beside a large mean.
         means, variances = _of_all_ranks(torch.stack([mean, variance])).unbind(1)
@@ -61,14 +58,14 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     """What the layers below share."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or _ranks() == 1:
+        if not self.training or count_ranks() == 1:
             return super().forward(input)
         return self.affine_map(self.standardise(input)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Also refuse a single value a channel, which is its own mean and leaves nothing."""
         super()._check_input_dim(input)
-        if self.training and input.numel() * _ranks() == input.shape[1]:
+        if self.training and input.numel() * count_ranks() == input.shape[1]:
             raise UsageError(
                 "batch norm: needs more than one value a channel", "give a larger --batch-size, or less --accumulate"
             )

@@ -92,8 +92,10 @@ def test_a_rank_moves_its_own_rows_as_one_process_would(monkeypatch: pytest.Monk
     for rank in range(2):
         rows = slice(2 * rank, 2 * rank + 2)
         own = x[rows].clone().requires_grad_()
-        answers = iter([(x, 2 * rank), (y, 2 * rank)])
-        monkeypatch.setattr(drifting, "_of_all_ranks", lambda _, answers=answers: next(answers))
+        answers = iter([x, y])
+        monkeypatch.setattr(drifting, "rows_of_all_ranks", lambda _, answers=answers: next(answers))
+        monkeypatch.setattr(drifting, "this_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(drifting, "count_ranks", lambda: 2)
         (part,) = torch.autograd.grad(drift_loss(own, y[rows]), own)
         torch.testing.assert_close(part / 2, whole[rows])  # ranks average their gradients
 
@@ -107,9 +109,9 @@ def test_descriptors_are_moments_of_the_map_and_of_its_parts() -> None:
     torch.testing.assert_close(means[:, 5], part.mean((2, 3)))
     torch.testing.assert_close(deviations[:, 5], part.std((2, 3), correction=0))
     assert len(moments(x[..., :4, :4])) == 2
-    places = descriptors(x, [x])[4]
+    places = descriptors([x, x, x])[4]
     torch.testing.assert_close(places[:, 10], x[:, :, 1, 1])
-    assert descriptors(x, [torch.zeros(1, 2, 64, 64)])[4].shape == (1, 32 * 32, 2)
+    assert descriptors([x, x, torch.zeros(1, 2, 64, 64)])[4].shape == (1, 32 * 32, 2)
 
 
 def test_the_drift_is_added_to_the_generators_loss_alone() -> None:
@@ -122,6 +124,6 @@ def test_the_drift_is_added_to_the_generators_loss_alone() -> None:
     hinge: Loss = Hinge()
     loss = Drifting(hinge, 0.5)
     assert loss.critic_loss(critic, real, fake)[0] == hinge.critic_loss(critic, real, fake)[0]
-    pairs = zip(descriptors(fake[0], fake[2:]), descriptors(real[0], real[2:]), strict=True)
+    pairs = zip(descriptors(fake), descriptors(real), strict=True)
     expected = hinge.generator_loss(critic, real, fake)[0] + 0.5 * sum(drift_loss(f, r) for f, r in pairs)
     torch.testing.assert_close(loss.generator_loss(critic, real, fake)[0], expected)
