@@ -110,7 +110,7 @@ def main() -> None:
                 run_verb(out, f"score-{slug}", f"score --run {run} {scoring}")
                 distance = json.loads((run / "scores.json").read_text())["fd-squeezenet"]
                 scores.append(distance["value"])
-                last = read_metrics(run)[-1]
+                last = next(entry for entry in reversed(read_metrics(run)) if "score/real" in entry)
                 ends.append(f"{last['score/real']:.2f} / {last['score/fake']:.2f}")
             model = json.loads((out / "runs" / slug / "config.json").read_text())["model"]
             taken = cost(variant, shape, **model)

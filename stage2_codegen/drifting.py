@@ -1,9 +1,9 @@
 """Drift of generated samples towards real ones and away from each other: an objective that needs no adversary.
 
 After Deng, Li, Li, Du, He, "Generative Modeling via Drifting", arXiv:2602.04770, 2026. A critic tells all samples the
-same: what would look more real now. So they may all run after one motif. The drift draws each sample towards the real
-ones nearest to it and away from other samples. It needs features, as the paper found; here it takes those that the
-critic sees, and the codes.
+same: what would look more real now. Early on they may all run after one motif. The drift draws each sample towards the
+real ones nearest to it and away from other samples. It needs features, as the paper found; here it takes those that
+the critic sees, and the codes.
 """
 
 from collections.abc import Sequence

@@ -5,13 +5,13 @@ After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 
     generator  z -> 4 x 4 -> 8 -> ... -> S codes; residual up-blocks, small maps gate large ones as in FastGAN
     view       codes -> pictures, augmented -> backbone -> random mixing of four scales; and the pictures themselves
     critic     a small head a scale, and one on the pictures -> scores of places; hinge loss
-    drift      features and codes of each sample move towards real ones and away from other samples'
+    drift      features and codes of each sample move towards those of real ones and away from others'
 
 Published: the frozen backbone, the mixing, one spectrally normalised head a scale, hinge loss, augmentation of what the
 backbone sees. Decided here: pictures come from the codes by the autoencoder's linear path, which costs next to nothing
 (`decode`); a head on the pictures, because a pretrained network overlooks the autoencoder's grid of patches; the drift
-(`drifting.py`), without which all samples run after one motif; the generator, a plain residual one that spends its time
-where the maps are small; one batch of generated samples a step, whose features both updates share; the learning rate.
+(`drifting.py`), which keeps samples apart; the generator, a plain residual one that spends its time where the maps are
+small; one batch of generated samples a step, whose features both updates share; the learning rate.
 """
 
 import math
