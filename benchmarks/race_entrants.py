@@ -21,7 +21,7 @@ from data.errors import Preempted
 from data.images import open_images, save_png
 from data.runs import read_metrics
 
-LOOKS = 8  # at samples during a race
+LOOKS = 4  # at samples during a race
 _ENDLESS_KIMG = 100_000
 _POLL_SECONDS = 0.1
 
@@ -40,7 +40,7 @@ _HALF = "--model.width 128"
 # Two cores' worth of fp32 convolutions make 2,000 samples or more of these in 20 minutes on one thread.
 OURS: dict[str, Ours] = {
     "projected": Ours("projected", "--batch-size 16", {}),
-    "sle": Ours("sle", "--batch-size 16", {128: "--model.width 32"}),
+    "sle": Ours("sle", "--batch-size 16 --model.width 32", {}),
     "r3": Ours("r3", "--batch-size 16", {128: _HALF}),
     "accel": Ours("accel", "--batch-size 16", {128: _HALF}),
     "sle-pixels": Ours(  # the public FastGAN's networks and its augmentation
