@@ -99,6 +99,11 @@ class LatentStore:
         """Raw latents in the order of `indices`, (n, C, H, W); raises `CorruptError` naming a damaged shard."""
         return self.read_stored(indices).latents()
 
+    def read_spaced(self, count: int) -> NDArray[np.float32]:
+        """At most `count` raw latents, evenly spaced over the store, (n, C, H, W)."""
+        count = min(count, len(self))
+        return self.read([row * len(self) // count for row in range(count)])
+
     def read_stored(self, indices: Sequence[int] | NDArray[np.integer]) -> Stored:
         """Like `read`, in the store's own numbers."""
         rows = np.asarray(indices, np.int64)

@@ -122,12 +122,8 @@ class Decoder(nn.Module):
         self.patch = nn.ConvTranspose2d(code_channels, 3, factor, stride=factor, bias=False)
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
-    def linear(self, latents: Tensor) -> Tensor:
-        """What the linear path alone gives, before the tanh."""
-        return self.patch(torch.atanh(latents.clamp(-BOUND, BOUND)))
-
     def forward(self, latents: Tensor) -> Tensor:
-        return torch.tanh(self.layers(latents) + self.linear(latents))
+        return torch.tanh(self.layers(latents) + self.patch(torch.atanh(latents.clamp(-BOUND, BOUND))))
 
 
 class Discriminator(nn.Sequential):
@@ -186,10 +182,6 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
         return self.decoder(latents)
-
-    def decode_linear(self, latents: Tensor) -> Tensor:
-        """A likeness of `decode` that costs next to nothing: the decoder's linear path without its convolutions."""
-        return torch.tanh(self.decoder.linear(latents)) if isinstance(self.decoder, Decoder) else latents
 
     def mirror(self, latents: Tensor) -> Tensor:
         """Latents of the mirrored images: mirrored, and each channel with its sign.

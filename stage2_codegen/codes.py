@@ -9,6 +9,8 @@ from torch import Tensor
 
 from data.latents import LatentStore
 
+EXAMPLES, PLACES = 8, 2**14  # at the least: codes, and places in all of them
+
 
 @dataclass(frozen=True)
 class CodeScale:
@@ -38,6 +40,11 @@ class CodeScale:
     def std_of_codes(self, store: LatentStore) -> Tensor:
         """Deviation of each channel of the codes, (C,)."""
         return torch.from_numpy(store.std).float() / torch.tensor(self.std)
+
+    def examples(self, store: LatentStore) -> Tensor:
+        """Some codes of the store, evenly spaced, (N, C, S, S)."""
+        count = max(EXAMPLES, PLACES // store.code_shape[1] ** 2)
+        return self.to_codes(torch.from_numpy(store.read_spaced(count)))
 
     def to_codes(self, latents: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""

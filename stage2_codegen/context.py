@@ -5,7 +5,7 @@ records the identity of its frozen networks instead, and a resumed one compares 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 import torch
@@ -31,6 +31,7 @@ class Context:
     autoencoder: Autoencoder
     scale: CodeScale
     std: Tensor  # (C,), deviation of each channel of the codes
+    examples: Tensor  # (N, C, S, S), a few of the codes
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
 
     @classmethod
@@ -43,15 +44,16 @@ class Context:
         pixels = channels == 3
         with torch.random.fork_rng(devices=[]):  # its initial weights would move the caller's random numbers
             autoencoder = Autoencoder.built_in(PIXELS) if pixels else Autoencoder(CODE_FACTOR, channels, width=8)
+            examples = torch.rand(2, *code_shape) * 2 - 1
         scale = CodeScale((0.0,) * channels, (1.0,) * channels)
-        context = cls(autoencoder.eval().requires_grad_(False), scale, torch.ones(channels), frozen)
+        context = cls(autoencoder.eval().requires_grad_(False), scale, torch.ones(channels), examples, frozen)
         return context.to(torch.get_default_device())
 
     def to(self, device: torch.device) -> Self:
         """Moved there, where its networks stay in place of those it was made of."""
         for network in (self.autoencoder, *(frozen.network for frozen in self.frozen.values())):
             network.to(device).to(memory_format=torch.channels_last)
-        return type(self)(self.autoencoder, self.scale, self.std.to(device), self.frozen)
+        return replace(self, std=self.std.to(device), examples=self.examples.to(device))
 
     @property
     def identities(self) -> dict[str, str]:

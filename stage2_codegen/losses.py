@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stage2_codegen.augment import Judged
 from stage2_codegen.noise import normal_rows, uniform_rows
 from stage2_codegen.precision import at_least_fp32, full_precision
 
@@ -59,7 +60,7 @@ def finite_difference_gradient_penalty(critic: Critic, real: Tensor, fake: Tenso
         # ||g|| is the largest <u, g> over unit vectors u. At a maximum the maximiser's own motion with the weights
         # changes nothing to first order (envelope theorem), so a constant u gives the derivative of the norm too.
         direction = F.normalize(gradient.flatten(1)).view_as(gradient)
-        slope = _central_difference(critic, between.detach(), direction, step)
+        slope = _central_difference(critic, between.detach(), direction, step).sum(1)
         return (slope - 1).square().mean()
 
 
@@ -71,24 +72,27 @@ def _between(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _central_difference(critic: Critic, x: Tensor, direction: Tensor, step: float) -> Tensor:
-    """<direction, d critic(x) / d x> of each sample, (N,); several scores a sample are summed."""
+    """<direction, d critic(x) / d x> of each score, (N, k)."""
     scores = critic(torch.cat([x + step * direction, x - step * direction]))
-    ahead, behind = scores.sum(1).chunk(2)
+    ahead, behind = scores.chunk(2)
     return (ahead - behind) / (2 * step)
 
 
-def zero_centred_penalty(critic: Critic, x: Tensor) -> ScoresAndPenalty:
-    """(scores (N, k), mean over samples of ||d critic(x) / d x||_2^2): R1 on real, R2 on fake codes, unweighted.
+def zero_centred_penalty(critic: Critic, x: Judged) -> ScoresAndPenalty:
+    """(scores (N, k), mean over samples of ||d critic(x) / d x||_2^2): R1 on real, R2 on fake samples, unweighted.
 
-    Mescheder et al., "Which training methods for GANs do actually converge?", eq. 9. The norm is over all entries of a
-    sample; several scores a sample are summed. fp32 whatever surrounds it. The scores come from the same evaluation
-    and keep their gradients, which spares a pass.
+    Mescheder et al., "Which training methods for GANs do actually converge?", eq. 9. The critic's value of a sample is
+    the mean of its scores; the norm is over all entries of the sample, in all tensors where `x` is several. fp32
+    whatever surrounds it. The scores come from the same evaluation and keep their gradients, which spares a pass.
     """
-    with full_precision(x):
-        x = at_least_fp32(x.detach()).requires_grad_(True)
-        scores = critic(x)
-        (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-        return scores, gradient.square().flatten(1).sum(1).mean()
+    parts = x if isinstance(x, tuple) else (x,)
+    with full_precision(parts[0]):
+        parts = tuple(at_least_fp32(part.detach()).requires_grad_(True) for part in parts)
+        scores = critic(parts if isinstance(x, tuple) else parts[0])
+        total = scores.mean(1).sum()
+        gradients = torch.autograd.grad(total, parts, create_graph=True, allow_unused=True, materialize_grads=True)
+        squares = [gradient.square().flatten(1).sum(1) for gradient in gradients]
+        return scores, torch.stack(squares).sum(0).mean()
 
 
 def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> ScoresAndPenalty:
@@ -102,7 +106,7 @@ def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> 
     with full_precision(x):
         x = at_least_fp32(x.detach())
         direction = normal_rows(len(x), *x.shape[1:], device=x.device).to(x)
-        return scores, _central_difference(critic, x, direction, step).square().mean()
+        return scores, _central_difference(critic, x, direction, step).mean(1).square().mean()
 
 
 def _scores(critic: Critic, x: Any) -> Tensor:
@@ -194,14 +198,18 @@ class Hinge:
 
 class RelativisticPairing:
     """Relativistic pairing loss with zero-centred penalties on both sides (Huang et al., "The GAN is dead; long live
-    the GAN!", section 2): the critic judges how much more real a sample is than the fake it is paired with.
+    the GAN!", section 2): each score says how much more real a sample is than the fake it is paired with.
     """
 
     def __init__(self, gamma: float, penalty: Penalty = "exact") -> None:
         self.gamma = gamma
-        self.judge = {"exact": zero_centred_penalty, "finite-difference": finite_difference_penalty}[penalty]
+        forms: dict[Penalty, Callable[[Critic, Any], ScoresAndPenalty]] = {
+            "exact": zero_centred_penalty,
+            "finite-difference": finite_difference_penalty,
+        }
+        self.judge = forms[penalty]
 
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: Critic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """E[softplus(critic(fake) - critic(real))] + gamma / 2 (R1 + R2)."""
         if not penalty_factor:
             scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
@@ -211,6 +219,6 @@ class RelativisticPairing:
         penalties = {"penalty/r1": r1.detach(), "penalty/r2": r2.detach()}
         return loss, {**score_logs(scores_real, scores_fake), **penalties}
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> LossAndLogs:
+    def generator_loss(self, critic: Critic, real: Any, fake: Any) -> LossAndLogs:
         """E[softplus(critic(real) - critic(fake))]."""
         return F.softplus(_scores(critic, real) - _scores(critic, fake)).mean(), {}

@@ -125,7 +125,8 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
     scale, variant = CodeScale.of(store, config.model.standardise), VARIANTS[name]
-    context = Context(autoencoder, scale, scale.std_of_codes(store), variant.frozen(config.model))
+    frozen = variant.frozen(config.model)
+    context = Context(autoencoder, scale, scale.std_of_codes(store), scale.examples(store), frozen)
     context = context.to(accelerator.device)
     step = AdversarialStep(
         variant,

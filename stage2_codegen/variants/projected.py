@@ -17,6 +17,7 @@ small; one batch of generated samples a step, whose features both updates share;
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -31,8 +32,10 @@ from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.context import Context, Frozen
 from stage2_codegen.drifting import Drifting
-from stage2_codegen.losses import Hinge, Loss
-from stage2_codegen.modules import GLU, BatchNorm2d, spectral_norm
+from stage2_codegen.linear_decoder import LinearDecoder
+from stage2_codegen.losses import Loss, RelativisticPairing
+from stage2_codegen.modules import GLU, BatchNorm2d
+from stage2_codegen.precision import full_precision
 from stage2_codegen.projection import CHANNELS, Mixing
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import NoiseInjection, Pyramid, UpConv, conv
@@ -59,6 +62,10 @@ class Config(VariantConfig):
     """Learning rate of Adam for the critic."""
     beta2: float = 0.99
     """Adam's second decay."""
+    gamma: float = 5.0
+    """Weight gamma of the penalties on real and fake, which hold the critic's slope in the features it sees."""
+    penalty_every: int = 4
+    """Critic updates from one with its penalties to the next; they weigh as many times more in it."""
     one_batch_of_fakes: bool = True
     """Let both networks learn from the same generated batch in a step, which spares drawing and viewing it twice."""
     augment: str = "color,translation,cutout"
@@ -76,7 +83,7 @@ class Config(VariantConfig):
     view_side: int = 0
     """Pixels a side that the backbone sees; 0 takes the picture's, but no less than 96 and no more than 256."""
     decode: Literal["linear", "full"] = "linear"
-    """How the critic sees pictures: by the autoencoder's linear path, nearly free, or by its whole decoder."""
+    """How the critic sees pictures: by a linear likeness of the decoder, nearly free, or by the decoder itself."""
     picture_head: bool = True
     """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
     drift_weight: float = 0.1
@@ -137,8 +144,7 @@ def condition(generator: Generator, store: LatentStore, config: Config) -> None:
     """Give the generator's channels the data's mean and deviation before the tanh; standardised codes have 0 and 1."""
     if config.standardise:
         return
-    count = min(len(store), ROWS_FOR_STATISTICS)
-    latents = torch.from_numpy(store.read([row * len(store) // count for row in range(count)]))
+    latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
     spread, center = torch.std_mean(latents.clamp(-BOUND, BOUND).atanh(), (0, 2, 3), correction=0)
     generator.center.copy_(center.view(-1, 1, 1))
     generator.spread.copy_(spread.clamp(min=1e-3).view(-1, 1, 1))
@@ -147,40 +153,42 @@ def condition(generator: Generator, store: LatentStore, config: Config) -> None:
 class Viewed:
     """Codes -> (codes, pictures, *maps of features from fine to coarse): what is judged; nothing of it is trained.
 
-    In training the pictures are augmented, with draws of their own for every sample. The codes, divided by the
-    deviations of the data's, are for the drift alone.
+    In training the pictures are augmented, with draws of their own for every sample. Each map is in units of its
+    deviation over the context's examples, so that one gamma suits all. The codes, divided by the deviations of the
+    data's, are for the drift alone.
     """
 
     def __init__(self, config: Config, context: Context, augment: str = "") -> None:
-        check_view(config)
-        self.context, self.full = context, config.decode == "full"
+        self.context = context
+        autoencoder, latents = context.autoencoder, context.scale.to_latents(context.examples)
+        is_whole = config.decode == "full" or autoencoder.factor == 1
+        self.decode = autoencoder.decode if is_whole else LinearDecoder(autoencoder, latents)
         self.augment = augmentation(augment, torch.ones(3))
         self.backbone = context.frozen[BACKBONE].network if config.backbone != "none" else None
         self.view_side, self.scales = config.view_side, config.scales
-        self.mixing = (
-            Mixing(self.widths[: self.scales]).to(context.std.device) if config.mixing and self.backbone else None
-        )
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of the backbone's maps."""
-        return list(self.backbone.widths) if self.backbone else []  # type: ignore[arg-type]
+        widths = feature_widths(config, context)
+        self.mixing = Mixing(widths).to(context.std.device) if config.mixing and widths else None
+        with torch.no_grad(), full_precision(context.examples):
+            self.units = [x.std() for x in self.features(self.pictures(context.examples))]
 
     def __call__(self, codes: Judged) -> tuple[Tensor, ...]:
         assert isinstance(codes, Tensor)
         pictures = self.augment(self.pictures(codes))
         assert isinstance(pictures, Tensor)
         scaled = codes / self.context.std.to(codes).view(-1, 1, 1)
+        maps = [x / unit for x, unit in zip(self.features(pictures), self.units, strict=True)]
+        return scaled, pictures, *maps
+
+    def features(self, pictures: Tensor) -> Sequence[Tensor]:
+        """(N, 3, H, W) -> mixed maps from fine to coarse, (N, C_k, H_k, W_k)."""
         if self.backbone is None:
-            return scaled, pictures
+            return ()
         maps = self.backbone(self.resized(pictures))[: self.scales]
-        return scaled, pictures, *(self.mixing(maps) if self.mixing else maps)
+        return self.mixing(maps) if self.mixing else maps
 
     def pictures(self, codes: Tensor) -> Tensor:
         """(N, C, S, S) -> (N, 3, H, W) in [-1, 1]."""
-        latents = inward(self.context.scale.to_latents(codes))
-        autoencoder = self.context.autoencoder
-        return autoencoder.decode(latents) if self.full else autoencoder.decode_linear(latents)
+        return self.decode(inward(self.context.scale.to_latents(codes)))
 
     def side(self, picture_side: int) -> int:
         return self.view_side or min(max(picture_side, SMALLEST_VIEW), LARGEST_VIEW)
@@ -191,6 +199,12 @@ class Viewed:
         if shown < side:
             return F.interpolate(pictures, (side, side), mode="bilinear")
         return F.adaptive_avg_pool2d(pictures, side) if shown > side else pictures
+
+
+def feature_widths(config: Config, context: Context) -> list[int]:
+    """Channels of the judged maps as the backbone gives them."""
+    widths = context.frozen[BACKBONE].network.widths if config.backbone != "none" else ()
+    return list(widths)[: config.scales]  # type: ignore[arg-type]
 
 
 def check_view(config: Config) -> None:
@@ -215,13 +229,13 @@ def view(config: Config, context: Context) -> Viewed:
 
 
 def head(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Spectrally normalised: a halving convolution for each of `widths`, then scores of places, (N, 1, h, w)."""
+    """A halving convolution for each of `widths`, then scores of places, (N, 1, h, w)."""
     layers: list[nn.Module] = []
     for read, written in pairwise([inputs, *widths]):
-        layers += [spectral_norm(nn.Conv2d(read, written, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+        layers += [nn.Conv2d(read, written, 4, 2, 1), nn.LeakyReLU(SLOPE)]
     last = widths[-1] if widths else inputs
-    layers += [spectral_norm(nn.Conv2d(last, last, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(last, 1, 3, 1, 1)))
+    layers += [nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers, nn.Conv2d(last, 1, 3, 1, 1))
 
 
 class Critic(nn.Module):
@@ -232,13 +246,18 @@ class Critic(nn.Module):
 
     def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
         super().__init__()
-        self.viewed = Viewed(config, context or Context.stand_in(code_shape, frozen(config)))
-        inputs = [CHANNELS if config.mixing else width for width in self.viewed.widths[: config.scales]]
+        self.config, self.context = config, context or Context.stand_in(code_shape, frozen(config))
+        check_view(config)
+        inputs = [CHANNELS if config.mixing else width for width in feature_widths(config, self.context)]
         if not inputs and not config.picture_head:
             raise UsageError("backbone none: leaves nothing to judge", "add --model.picture-head")
         halvings = (2, 1, 0, 0)  # to maps of about the same side
         self.heads = nn.ModuleList(head(read, HEAD[:count]) for read, count in zip(inputs, halvings, strict=False))
         self.picture_head = head(3, PICTURE_HEAD) if config.picture_head else None
+
+    @cached_property
+    def viewed(self) -> Viewed:
+        return Viewed(self.config, self.context)
 
     def forward(self, judged: Judged) -> Tensor:
         _, pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged
@@ -250,7 +269,8 @@ class Critic(nn.Module):
 
 
 def loss(config: Config, context: Context | None = None) -> Loss:
-    return Drifting(Hinge(), config.drift_weight) if config.drift_weight else Hinge()
+    adversarial = RelativisticPairing(config.gamma)
+    return Drifting(adversarial, config.drift_weight) if config.drift_weight else adversarial
 
 
 def frozen(config: Config) -> dict[str, Frozen]:

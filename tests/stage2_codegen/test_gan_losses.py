@@ -156,12 +156,32 @@ def test_zero_centred_penalty_is_the_mean_square_of_the_gradients() -> None:
     assert penalty.item() == pytest.approx(sum(v**2 for v in x.flatten().tolist()) / 6, rel=1e-5)
 
 
-def test_zero_centred_penalty_adds_the_columns_of_the_scores() -> None:
-    a, b = torch.randn(SHAPE[1:]), torch.randn(SHAPE[1:])
-    _, penalty = zero_centred_penalty(
-        lambda x: torch.cat([linear_critic(a)(x), linear_critic(b)(x)], 1), torch.randn(6, 3, 4, 4)
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_zero_centred_penalties_take_the_mean_of_several_scores(
+    penalty: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
+    a, b, x = torch.randn(SHAPE[1:]), torch.randn(SHAPE[1:]), torch.randn(6, 3, 4, 4)
+    values = []
+    for critic in (lambda x: torch.cat([linear_critic(a)(x), linear_critic(b)(x)], 1), linear_critic((a + b) / 2)):
+        torch.manual_seed(1)
+        values.append(penalty(critic, x)[1].item())
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    if penalty is zero_centred_penalty:
+        assert values[0] == pytest.approx((a + b).square().sum().item() / 4, rel=1e-5)
+
+
+def test_zero_centred_penalty_adds_the_gradients_of_several_maps() -> None:
+    """D(x, y, z) = <a, x> <b, y>, which does not look at z."""
+    a, b = torch.randn(SHAPE[1:]), torch.randn(2, 3, 3)
+    x, y, z = torch.randn(SHAPE), torch.randn(6, 2, 3, 3), torch.randn(6, 5)
+    scores, penalty = zero_centred_penalty(
+        lambda maps: linear_critic(a)(maps[0]) * linear_critic(b)(maps[1]), (x, y, z)
     )
-    assert penalty.item() == pytest.approx((a + b).square().sum().item(), rel=1e-5)
+    by_x, by_y = linear_critic(b)(y).flatten().tolist(), linear_critic(a)(x).flatten().tolist()
+    of_a, of_b = (sum(v**2 for v in w.flatten().tolist()) for w in (a, b))
+    expected = sum(p**2 * of_a + q**2 * of_b for p, q in zip(by_x, by_y, strict=True)) / 6
+    assert penalty.item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(scores, linear_critic(a)(x) * linear_critic(b)(y))
 
 
 def test_finite_difference_is_right_in_the_mean_with_the_variance_of_a_squared_normal() -> None:
