@@ -16,7 +16,8 @@ from data.checkpoints import KEPT, optimizer_tensors
 from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.images import image_grid
-from stage1_autoencoder.loop import Precision, StepClock, peak_memory_mb
+from stage1_autoencoder.loop import Precision, StepClock, fast_precision, peak_memory_mb
+from stage2_codegen.flags import PrecisionFlag
 from stage2_codegen.setup import Setup, TrainConfig, codes_between, prepare
 from stage2_codegen.train import GRID_SEEDS, start_anew
 from stage2_codegen.variants.contract import VariantConfig
@@ -35,8 +36,8 @@ class PlanConfig[Model: VariantConfig](TrainConfig[Model]):
 
     out: Path = Path("runs/new")
     """Run folder for the command that is printed at the end."""
-    precision: Precision | None = None  # type: ignore[assignment]
-    """Measure this one; without it both, and the faster is recommended."""
+    precision: PrecisionFlag = None
+    """Measure this one. Left out, both are measured where the hardware has bf16, and the faster is recommended."""
 
 
 class Taken(NamedTuple):
@@ -55,29 +56,28 @@ class Taken(NamedTuple):
 def plan(name: str, config: PlanConfig[VariantConfig]) -> None:
     """Print the tables, advice that follows from them, and the command that trains."""
     # Least memory first: a process's peak never falls, so the second one's is its own only when it is higher.
-    precisions: list[Precision] = [config.precision] if config.precision else ["bf16", "fp32"]
-    options = [TrainConfig(**{**vars(config), "precision": precision}) for precision in precisions]
+    precisions: list[Precision] = ["bf16", "fp32"] if fast_precision() == "bf16" else ["fp32"]
+    if config.precision:
+        precisions = [config.precision]
     taken: dict[Precision, Taken] = {}
     failures: list[CodeganError] = []
-    for option in options:
+    for precision in precisions:
         try:
-            taken[option.precision] = measure(name, option)
+            taken[precision] = measure(name, _training(config, precision))
         except (SpaceError, DivergedError) as error:
             failures.append(copy.copy(error))  # without the traceback, which would keep the networks in memory
     if not taken:
         raise failures[-1]
     for failure in failures:
         warn(failure.what, failure.fix)
-    best = min(options, key=lambda option: _rank(taken, option.precision))
-    print(_format(name, best, taken))
-    finish([], train_command(name, best))
+    best = min(taken, key=lambda precision: taken[precision].step_sec * (1 if precision == "fp32" else _FASTER))
+    training = _training(config, best)
+    print(_format(name, training, best, taken))
+    finish([], train_command(name, training))
 
 
-def _rank(taken: Mapping[Precision, Taken], precision: Precision) -> float:
-    """Seconds a step; fp32 is given up for a gain only."""
-    if precision not in taken:
-        return math.inf
-    return taken[precision].step_sec * (1 if precision == "fp32" else _FASTER)
+def _training(config: PlanConfig[VariantConfig], precision: Precision) -> TrainConfig[VariantConfig]:
+    return TrainConfig(**{**vars(config), "precision": precision})
 
 
 def measure(name: str, config: TrainConfig[VariantConfig]) -> Taken:
@@ -165,8 +165,8 @@ def disk(config: TrainConfig[VariantConfig], taken: Taken) -> dict[str, int]:
     }
 
 
-def _format(name: str, best: TrainConfig[VariantConfig], taken: Mapping[Precision, Taken]) -> str:
-    chosen, each = taken[best.precision], taken.values()
+def _format(name: str, best: TrainConfig[VariantConfig], precision: Precision, taken: Mapping[Precision, Taken]) -> str:
+    chosen, each = taken[precision], taken.values()
     owner = "process" if chosen.device == "cpu" else "GPU"
     steps = best.total_nimg / best.batch_size
     files = disk(best, chosen)
@@ -188,7 +188,7 @@ def _format(name: str, best: TrainConfig[VariantConfig], taken: Mapping[Precisio
     ]
     if len(taken) > 1:
         ratio = taken["fp32"].step_sec / taken["bf16"].step_sec
-        lines.append(f"recommended: --precision {best.precision}; bf16 is {ratio:.2f} times as fast as fp32 here")
+        lines.append(f"recommended: --precision {precision}; bf16 is {ratio:.2f} times as fast as fp32 here")
     if chosen.data_share > _LONG_WAIT:
         lines.append("recommended: a faster disk, or a store of half the bytes (`codegan encode --dtype int8`)")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from typing import Annotated
 import tyro
 
 from data.errors import UsageError
+from stage1_autoencoder.loop import Precision
 
 _BY_STORE = tyro.conf.arg(help_behavior_hint="(default: decided by the store)")
 type _Switch = tyro.conf.FlagCreatePairsOff[bool]
@@ -28,3 +29,7 @@ def _mirror_flags(
 
 type MirrorFlags = Annotated[bool | None, tyro.conf.arg(name="", constructor=_mirror_flags)]
 """`--mirror`, `--no-mirror`, or neither, which is None."""
+
+type PrecisionFlag = Annotated[
+    Precision | None, tyro.conf.arg(metavar="fp32|bf16", help_behavior_hint="(default: decided by the machine)")
+]

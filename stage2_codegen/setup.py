@@ -16,11 +16,11 @@ from data.prefetch import prefetch
 from data.reader import LatentReader
 from data.runs import find_config
 from stage1_autoencoder.default import is_default
-from stage1_autoencoder.loop import Precision, StepClock, Tracker, local_share, make_accelerator
+from stage1_autoencoder.loop import Precision, StepClock, Tracker, fast_precision, local_share, make_accelerator
 from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.context import Context
-from stage2_codegen.flags import MirrorFlags
+from stage2_codegen.flags import MirrorFlags, PrecisionFlag
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
 from stage2_codegen.variants.contract import VariantConfig, check_config
@@ -46,8 +46,8 @@ class TrainConfig[Model: VariantConfig]:
     seed: int = 0
     """Decides the initial weights, the order of the samples, their mirroring and all noise."""
     mirror: MirrorFlags = None
-    precision: Precision = "fp32"
-    """bf16 is faster where the hardware has it; weights and gradient penalties stay fp32."""
+    precision: PrecisionFlag = None
+    """In bf16, weights and gradient penalties stay fp32. Left out, a new run takes bf16 where the hardware has it."""
     accumulate: int = 1
     """Parts a batch goes through in, to need less memory; batch normalisation then sees one part at a time."""
     compile: bool = False
@@ -88,7 +88,7 @@ class TrainConfig[Model: VariantConfig]:
 class Setup(NamedTuple):
     """What training works with, before there is a run."""
 
-    config: TrainConfig[VariantConfig]  # with `mirror` decided
+    config: TrainConfig[VariantConfig]  # with `mirror` and `precision` decided
     store: LatentStore
     context: Context
     step: AdversarialStep
@@ -121,7 +121,8 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     store = LatentStore.open(config.store)
     check_code_shape(store.code_shape)
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
-    config = replace(config, mirror=_mirrors(config, store))
+    precision = _precision(config)
+    config = replace(config, mirror=_mirrors(config, store), precision=precision)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
     scale, variant = CodeScale.of(store, config.model.standardise), VARIANTS[name]
@@ -135,13 +136,20 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
         context,
         accelerator,
         seed=config.seed,
-        precision=config.precision,
+        precision=precision,
         accumulate=config.accumulate,
         compiled=config.compile,
     )
     mirror = autoencoder.mirror if config.mirror else None
     reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror)
     return Setup(config, store, context, step, reader, share)
+
+
+def _precision(config: TrainConfig[VariantConfig]) -> Precision:
+    """As the flag says, else that of the run that goes on, else the fastest of this machine."""
+    begun, _ = find_config(config.out)
+    recorded: Precision | None = begun.get("precision") if begun else None
+    return config.precision or recorded or fast_precision()
 
 
 def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:

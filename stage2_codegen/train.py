@@ -78,7 +78,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             described["frozen"] = context.identities
             remove_partials(config.out)
             earlier = defaults(TrainConfig) | {"model": defaults(type(config.model)), "frozen": context.identities}
-            earlier["mirror"] = False
+            earlier |= {"mirror": False, "precision": "fp32"}
             open_run(config.out, {**described, **to_json(config)}, MAY_CHANGE, earlier)
         accelerator.wait_for_everyone()
 
@@ -249,8 +249,7 @@ def _is_best(out: Path, described: dict[str, Any]) -> bool:
 
 
 def _health_check(step: AdversarialStep, previews: ImageGenerator, store: LatentStore) -> HealthCheck:
-    count = min(HEALTH_SAMPLES, len(store))
-    latents = torch.from_numpy(store.read([i * len(store) // count for i in range(count)]))
+    latents = torch.from_numpy(store.read_spaced(HEALTH_SAMPLES))
     real = previews.scale.to_codes(latents.to(step.accelerator.device)).contiguous(memory_format=torch.channels_last)
     return HealthCheck(previews, step.critic, previews.noise(range(HEALTH_SAMPLES)), real)
 

@@ -160,13 +160,28 @@ def test_a_lazy_penalty_is_measured_over_whole_rounds(configure: Callable[..., T
     assert taken.steps == 6  # the 4 asked for, made whole
 
 
+@pytest.fixture(autouse=True)
+def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that computes in bf16."""
+    monkeypatch.setattr(plan, "fast_precision", lambda: "bf16")
+
+
+def test_what_the_hardware_lacks_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "fast_precision", lambda: "fp32")
+    shown = _planned(monkeypatch, capsys, {"fp32": TAKEN})
+    assert "bf16" not in shown
+    assert shown.splitlines()[-1].endswith("--precision fp32")
+
+
 def _planned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: dict[str, Taken], *flags: str
 ) -> str:
     """What is printed where the precisions take this."""
 
     def looked_up(name: str, config: TrainConfig[Any]) -> Taken:
-        return taken[config.precision]
+        return taken[str(config.precision)]
 
     monkeypatch.setattr(plan, "measure", looked_up)
     cli.run(["plan", "accel", "--store", "stores/a", *flags])

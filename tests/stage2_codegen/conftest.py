@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configure(store: Path, tmp_path: Path) -> Callable[..., TrainConfig[Any]]:
     def make(name: str, out: str, kimg: float = 0.08, **changes: Any) -> TrainConfig[Any]:
         model = VARIANTS[name].Config(**{**MODEL[name], **changes.pop("model", {})})
-        fields = {"batch_size": 8, "snapshot_kimg": 0.032, **changes}
+        fields = {"batch_size": 8, "snapshot_kimg": 0.032, "precision": "fp32", **changes}
         return TrainConfig(store=store, out=tmp_path / out, model=model, kimg=kimg, **fields)
 
     return make

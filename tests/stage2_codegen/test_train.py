@@ -22,6 +22,7 @@ from data.latent_writer import LatentWriter
 from data.runs import read_metrics
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen import setup
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
@@ -76,6 +77,7 @@ _BOTH_RANKS = """
 import itertools, json, math, os, sys
 from pathlib import Path
 import torch
+from stage2_codegen import setup
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
@@ -338,3 +340,17 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(
             train("accel", configure("accel", "run", tracker=tracker))
         assert caught.value.fix == f"pip install {package}"
     assert not (configure("accel", "run").out).exists()
+
+
+def test_precision_is_chosen_by_the_machine_once(
+    configure: Callable[..., TrainConfig[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on as it began, on whatever machine; what is asked for is done."""
+    for fast, asked, begun in (("bf16", None, "bf16"), ("fp32", None, "fp32"), ("bf16", "fp32", "fp32")):
+        monkeypatch.setattr(setup, "fast_precision", lambda fast=fast: fast)
+        config = configure("accel", f"{fast}-{asked}", precision=asked)
+        assert setup.prepare("accel", config).step.precision == begun
+        train("accel", config)
+        monkeypatch.setattr(setup, "fast_precision", lambda fast=fast: {"bf16": "fp32", "fp32": "bf16"}[fast])
+        train("accel", replace(config, kimg=0.16))
+        assert json.loads((config.out / "config.json").read_text())["precision"] == begun
