@@ -6,6 +6,7 @@ records the identity of its frozen networks instead, and a resumed one compares 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from stage1_autoencoder.networks import PIXELS, Autoencoder
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.linear_decoder import LinearDecoder
 
 CODE_FACTOR = 4  # of the stand-in for an autoencoder
 
@@ -54,6 +56,11 @@ class Context:
         for network in (self.autoencoder, *(frozen.network for frozen in self.frozen.values())):
             network.to(device).to(memory_format=torch.channels_last)
         return replace(self, std=self.std.to(device), examples=self.examples.to(device))
+
+    @cached_property
+    def linear_decoder(self) -> LinearDecoder:
+        """A likeness of the autoencoder's decoder, fitted to the examples."""
+        return LinearDecoder(self.autoencoder, self.scale.to_latents(self.examples))
 
     @property
     def identities(self) -> dict[str, str]:

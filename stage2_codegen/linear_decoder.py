@@ -42,10 +42,10 @@ def unbounded(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fitted(autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (3 f^2, 9 C) and bias (3 f^2,), by ridge regression in float64 on the CPU."""
+    """Weight (3 f^2, 9 C) and bias (3 f^2,), by ridge regression in float64."""
     wanted = F.pixel_unshuffle(unbounded(autoencoder.decode(latents)), autoencoder.factor)
     given = F.unfold(F.pad(unbounded(latents), (KERNEL // 2,) * 4, mode="replicate"), KERNEL)
-    x, y = (_rows(found).cpu().double() for found in (given, wanted.flatten(2)))
+    x, y = (_rows(found).double() for found in (given, wanted.flatten(2)))
     (x_mean, y_mean) = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     squares = x.T @ x

@@ -4,20 +4,21 @@ After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 
 
     generator  z -> 4 x 4 -> 8 -> ... -> S codes; residual up-blocks, small maps gate large ones as in FastGAN
     view       codes -> pictures, augmented -> backbone -> random mixing of four scales; and the pictures themselves
-    critic     a small head a scale, and one on the pictures -> scores of places; hinge loss
+    critic     a small head a scale, and one on the pictures -> scores of places; relativistic pairing
     drift      features and codes of each sample move towards those of real ones and away from others'
 
-Published: the frozen backbone, the mixing, one spectrally normalised head a scale, hinge loss, augmentation of what the
-backbone sees. Decided here: pictures come from the codes by the autoencoder's linear path, which costs next to nothing
-(`decode`); a head on the pictures, because a pretrained network overlooks the autoencoder's grid of patches; the drift
-(`drifting.py`), which keeps samples apart; the generator, a plain residual one that spends its time where the maps are
-small; one batch of generated samples a step, whose features both updates share; the learning rate.
+Published: the frozen backbone, the mixing, a head a scale, augmentation of what the backbone sees. Decided here:
+pictures come from the codes by a linear likeness of the decoder, which costs next to nothing (`linear_decoder.py`); a
+head on the pictures, because a pretrained network overlooks a grid of patches; relativistic pairing with lazy penalties
+on the features (Huang et al., as in `r3`) in place of hinge loss and spectral normalisation, under which all samples
+chase one motif; the drift (`drifting.py`), which keeps samples apart; the generator, a plain residual one that spends
+its time where the maps are small; one batch of generated samples a step, whose features both updates share; the
+learning rate.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -32,7 +33,6 @@ from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.context import Context, Frozen
 from stage2_codegen.drifting import Drifting
-from stage2_codegen.linear_decoder import LinearDecoder
 from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d
 from stage2_codegen.precision import full_precision
@@ -159,10 +159,10 @@ class Viewed:
     """
 
     def __init__(self, config: Config, context: Context, augment: str = "") -> None:
+        check_view(config)
         self.context = context
-        autoencoder, latents = context.autoencoder, context.scale.to_latents(context.examples)
-        is_whole = config.decode == "full" or autoencoder.factor == 1
-        self.decode = autoencoder.decode if is_whole else LinearDecoder(autoencoder, latents)
+        is_whole = config.decode == "full" or context.autoencoder.factor == 1
+        self.decode = context.autoencoder.decode if is_whole else context.linear_decoder
         self.augment = augmentation(augment, torch.ones(3))
         self.backbone = context.frozen[BACKBONE].network if config.backbone != "none" else None
         self.view_side, self.scales = config.view_side, config.scales
@@ -246,18 +246,14 @@ class Critic(nn.Module):
 
     def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
         super().__init__()
-        self.config, self.context = config, context or Context.stand_in(code_shape, frozen(config))
-        check_view(config)
-        inputs = [CHANNELS if config.mixing else width for width in feature_widths(config, self.context)]
+        context = context or Context.stand_in(code_shape, frozen(config))
+        self.viewed = Viewed(config, context)
+        inputs = [CHANNELS if config.mixing else width for width in feature_widths(config, context)]
         if not inputs and not config.picture_head:
             raise UsageError("backbone none: leaves nothing to judge", "add --model.picture-head")
         halvings = (2, 1, 0, 0)  # to maps of about the same side
         self.heads = nn.ModuleList(head(read, HEAD[:count]) for read, count in zip(inputs, halvings, strict=False))
         self.picture_head = head(3, PICTURE_HEAD) if config.picture_head else None
-
-    @cached_property
-    def viewed(self) -> Viewed:
-        return Viewed(self.config, self.context)
 
     def forward(self, judged: Judged) -> Tensor:
         _, pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged

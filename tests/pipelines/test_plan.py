@@ -41,7 +41,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def configure(store: Path, tmp_path: Path) -> Callable[..., TrainConfig[Any]]:
     def make(name: str, model: dict[str, Any] | None = None, **changes: Any) -> TrainConfig[Any]:
-        fields = {"out": tmp_path / "run", "kimg": 0.032, "batch_size": 8, **changes}
+        fields = {"out": tmp_path / "run", "kimg": 0.032, "batch_size": 8, "precision": "fp32", **changes}
         return TrainConfig(store=store, model=VARIANTS[name].Config(**{**MODEL[name], **(model or {})}), **fields)
 
     return make
