@@ -31,6 +31,8 @@ from data.latents import LatentStore
 from stage1_autoencoder.networks import BOUND
 from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.colouring import KERNEL, colouring_kernel
 from stage2_codegen.context import Context, Frozen
 from stage2_codegen.drifting import Drifting
 from stage2_codegen.losses import Loss, RelativisticPairing
@@ -108,12 +110,12 @@ class UpBlock(nn.Module):
 class Generator(CodeGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised.
 
-    Before the last tanh a channel has the mean and the deviation that the data's has there, so that training starts at
-    their scale and no cell saturates.
+    Before the last tanh a fixed filter gives what the last convolution draws the means, deviations and correlations of
+    the data's codes, so that training starts at their scale, no cell saturates and neighbours fit together.
     """
 
     center: Tensor
-    spread: Tensor
+    colouring: Tensor
 
     def __init__(self, code_shape: CodeShape, config: Config) -> None:
         super().__init__()
@@ -131,23 +133,23 @@ class Generator(CodeGenerator):
         self.head = conv(widths[self.size], channels, 3)
         nn.init.normal_(self.head.weight, std=0.1 / math.sqrt(9 * widths[self.size]))  # grey first, then detail
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
-        self.register_buffer("center", torch.zeros(channels, 1, 1))
-        self.register_buffer("spread", torch.ones(channels, 1, 1))
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("colouring", nn.init.dirac_(torch.empty(channels, channels, KERNEL, KERNEL)))
 
     def forward(self, z: Tensor) -> Tensor:
         first = self.first(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         maps = self.pyramid(self.first_gate(first))
-        return self.bound(self.head(maps[self.size]) * self.spread + self.center)
+        drawn = F.pad(self.head(maps[self.size]), (KERNEL // 2,) * 4, mode="reflect")
+        return self.bound(F.conv2d(drawn, self.colouring, self.center))
 
 
 def condition(generator: Generator, store: LatentStore, config: Config) -> None:
-    """Give the generator's channels the data's mean and deviation before the tanh; standardised codes have 0 and 1."""
-    if config.standardise:
-        return
+    """Give the generator the means and the colouring of the data's codes, as they are before the tanh."""
     latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
-    spread, center = torch.std_mean(latents.clamp(-BOUND, BOUND).atanh(), (0, 2, 3), correction=0)
-    generator.center.copy_(center.view(-1, 1, 1))
-    generator.spread.copy_(spread.clamp(min=1e-3).view(-1, 1, 1))
+    codes = CodeScale.of(store, config.standardise).to_codes(latents)
+    drawn = codes if config.standardise else codes.clamp(-BOUND, BOUND).atanh()
+    generator.center.copy_(drawn.mean((0, 2, 3)))
+    generator.colouring.copy_(colouring_kernel(drawn))
 
 
 class Viewed:

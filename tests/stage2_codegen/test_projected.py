@@ -18,6 +18,7 @@ from data.latents import LatentStore
 from pipelines import cli
 from stage1_autoencoder.loop import make_accelerator
 from stage1_autoencoder.networks import BOUND
+from stage2_codegen.colouring import colouring_kernel
 from stage2_codegen.context import Context
 from stage2_codegen.linear_decoder import LinearDecoder
 from stage2_codegen.losses import RelativisticPairing
@@ -188,9 +189,10 @@ def test_a_new_generator_has_the_colours_of_its_data(store: Path) -> None:
     latents = torch.from_numpy(opened.read(range(len(opened))))
     with torch.no_grad():
         fake = G(torch.randn(32, G.z_dim))
-    spread, center = torch.std_mean(latents.clamp(-BOUND, BOUND).atanh(), (0, 2, 3), correction=0)
-    torch.testing.assert_close(G.center.flatten(), center)  # type: ignore[operator]
-    torch.testing.assert_close(G.spread.flatten(), spread)  # type: ignore[operator]
+    drawn = latents.clamp(-BOUND, BOUND).atanh()
+    spread, center = torch.std_mean(drawn, (0, 2, 3), correction=0)
+    torch.testing.assert_close(G.center, center)
+    torch.testing.assert_close(G.colouring, colouring_kernel(drawn))
     assert ((fake.atanh().mean((0, 2, 3)) - center).abs() < spread).all()
 
 

@@ -1,0 +1,55 @@
+"""How near the linear likeness of a decoder comes to it, and how much of a grid of patches each leaves in pictures.
+
+    uv run python -m benchmarks.linear_decoder --store FOLDER
+
+The likeness is fitted to some of the store's latents, as it is when a training starts; the table is of others.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine import describe
+from data.latents import LatentStore
+from stage1_autoencoder.networks import Autoencoder, Decoder
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.health import unevenness
+from stage2_codegen.linear_decoder import LinearDecoder, unbounded
+
+COUNT = 128  # pictures of the table
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Of pictures in [-1, 1], dB."""
+    return 10 * math.log10(4 / (a - b).square().mean().item())
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    options = parser.parse_args()
+    store = LatentStore.open(options.store)
+    autoencoder = Autoencoder.of_store(store).requires_grad_(False)
+    scale = CodeScale.of(store, standardise=False)
+    likeness = LinearDecoder(autoencoder, scale.to_latents(scale.examples(store)))
+    rows = [len(store) * (2 * row + 1) // (2 * COUNT) for row in range(COUNT)]
+    latents = torch.from_numpy(store.read(rows))
+    assert isinstance(autoencoder.decoder, Decoder)
+    decoded = autoencoder.decode(latents)
+    pictures = {
+        "a map of 3 x 3 latents": likeness(latents),
+        "the decoder's own linear path": torch.tanh(autoencoder.decoder.patch(unbounded(latents))),
+    }
+    print(f"{describe()}; {store.path.name}, {COUNT} pictures of {store.image_size} px\n")
+    print("| pictures from real codes | PSNR against the decoder, dB | `unevenness` |\n|---|---|---|")
+    print(f"| the decoder | | {unevenness([decoded], autoencoder.factor):.2f} |")
+    for name, made in pictures.items():
+        print(f"| {name} | {psnr(made, decoded):.1f} | {unevenness([made], autoencoder.factor):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
