@@ -90,23 +90,28 @@ def _make_folder(folder: Path) -> None:
         _fsync(made.parent)
 
 
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """A file to write, which replaces `path` atomically and durably when the block ends without an error."""
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    with disk_errors(path):
+        _make_folder(path.parent)
+        try:
+            yield partial
+            _fsync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _fsync(path.parent)
+
+
 def write_bytes(path: Place, content: bytes) -> None:
     """Replace `path` by `content` atomically and durably, making its folder if need be."""
     if not isinstance(path, Path):
         put(path, content)
         return
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
-    with disk_errors(path):
-        _make_folder(path.parent)
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        _fsync(path.parent)
+    with publish(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_json(path: Place, value: Any) -> None:

@@ -1,6 +1,5 @@
 """Stored latents against generated ones: a histogram for each channel, and both in the plane of their main axes."""
 
-import math
 from html import escape
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.images import fit, image_grid, to_array, to_uint8
+from data.images import fit, image_grid, to_array
 from data.seeds import derive_seed
 from pipelines.page import image, note
 from pipelines.pictures import embed_array, to_image
@@ -128,28 +127,19 @@ def interpolation(run: RunView) -> str:
     """Pictures on the way from one seed to the next; raises `Missing` without weights."""
     pipe = run.generator
     z = pipe.noise(range(2 * _ROWS))
-    steps = torch.linspace(0, 1, _STEPS)
-    way = torch.cat([slerp(z[row], z[row + 1], steps) for row in range(0, len(z), 2)])
-    pictures = [_picture(pipe, point) for point in way.split(1)]  # one at a time: all have the same other noise
+    pairs = [(z[[row]], z[[row + 1]]) for row in range(0, len(z), 2)]
+    pictures = [
+        _fitted(picture)
+        for start, stop in pairs
+        for picture in pipe.between([(start, stop, share) for share in np.linspace(0, 1, _STEPS)], seed=0)
+    ]
     strip = embed_array(image_grid(pictures, columns=_STEPS), _STRIP_BYTES)
-    pairs = ", ".join(f"{seed} to {seed + 1}" for seed in range(0, 2 * _ROWS, 2))
-    told = f"Each row goes from one seed to another on the sphere of the noise: {pairs}. A good generator has no jumps."
-    return image(strip, f"Interpolations between seeds {pairs}", ' class="wide"') + note(told)
+    ends = ", ".join(f"{seed} to {seed + 1}" for seed in range(0, 2 * _ROWS, 2))
+    told = f"Each row goes from one seed to another on the sphere of the noise: {ends}. A good generator has no jumps."
+    return image(strip, f"Interpolations between seeds {ends}", ' class="wide"') + note(told)
 
 
-def slerp(start: Tensor, stop: Tensor, steps: Tensor) -> Tensor:
-    """Points (n, dim) on the way from `start` to `stop` (dim,), at equal angles for equal steps (n,) in [0, 1]."""
-    cosine = torch.dot(start, stop) / (start.norm() * stop.norm())
-    angle = math.acos(float(cosine.clamp(-1, 1)))
-    steps = steps.to(start.device)[:, None]
-    if math.sin(angle) < 1e-6:
-        return torch.lerp(start, stop, steps)
-    return (torch.sin((1 - steps) * angle) * start + torch.sin(steps * angle) * stop) / math.sin(angle)
-
-
-def _picture(pipe: ImageGenerator, z: Tensor) -> NDArray[np.uint8]:
-    """z (1, z_dim) -> (3, H, W), no larger than a strip shows it."""
-    latents = generate_latents(pipe, z).to(pipe.autoencoder.device)
-    with torch.inference_mode():
-        picture = to_image(to_uint8(pipe.autoencoder.decode(latents))[0].cpu().numpy())
-    return to_array(fit(picture, min(_SIDE, picture.width)))
+def _fitted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(3, H, W), no larger than a strip shows it."""
+    image = to_image(picture)
+    return to_array(fit(image, min(_SIDE, image.width)))

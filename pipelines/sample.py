@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.images import image_grid, save_png
 from data.runs import DRAWN
 from data.storage import read_json, write_json
+from pipelines.seeds import parse_seeds
 from stage2_codegen.images import ImageGenerator
 
 GRID = 64  # images at most in grid.png
@@ -28,6 +32,8 @@ class SampleConfig:
     """How many images."""
     seed: int = 0
     """Seed of the first image; image i has seed + i and depends on nothing else."""
+    seeds: str = ""
+    """Seeds of the images, as in 3,7,12-20, instead of --num and --seed."""
     batch_size: int = 16
     """Images drawn between two writes; does not change them."""
     best: bool = False
@@ -43,36 +49,36 @@ def sample(config: SampleConfig) -> None:
     """Write the images, then a grid of the first ones."""
     if config.num < 1 or config.batch_size < 1 or config.seed < 0:
         raise UsageError("--num and --batch-size: must be positive, --seed not negative", "codegan sample --help")
+    seeds = parse_seeds("--seeds", config.seeds) if config.seeds else range(config.seed, config.seed + config.num)
     generator = load_generator(config.run, config.best)
-    _clear(config.out, config.num)
-    grid = []
-    with ProgressReport("sample", config.num, "img") as report:
-        for start in range(0, config.num, config.batch_size):
-            numbers = range(start, min(start + config.batch_size, config.num))
-            images = generator([config.seed + number for number in numbers])
-            for number, image in zip(numbers, images, strict=True):
-                save_png(_image_file(config.out, number), image)
+    claim_folder(config.out, len(seeds))
+    grid: list[NDArray[np.uint8]] = []
+    with ProgressReport("sample", len(seeds), "img") as report:
+        for start in range(0, len(seeds), config.batch_size):
+            images = generator(seeds[start : start + config.batch_size])
+            for number, image in enumerate(images, start):
+                save_png(image_file(config.out, number), image)
             grid += list(images[: max(0, GRID - start)])
-            report.update(numbers.stop)
+            report.update(start + len(images))
     save_png(config.out / "grid.png", image_grid(grid))
     finish([config.out], ["codegan", "report", "--run", str(config.run)])
 
 
-def _image_file(out: Path, number: int) -> Path:
+def image_file(out: Path, number: int) -> Path:
     return out / f"{number:06d}.png"
 
 
-def _clear(out: Path, num: int) -> None:
+def claim_folder(out: Path, num: int) -> None:
     """Take away what was drawn here before, and claim the folder; `UsageError` when other pictures would be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file", "give a folder for --out")
     claimed = (out / DRAWN).is_file()
     before = read_json(out / DRAWN)["num"] if claimed else 0
-    ours = [_image_file(out, number) for number in range(before)]
-    others = [_image_file(out, number) for number in range(before, num)]
+    ours = [image_file(out, number) for number in range(before)]
+    others = [image_file(out, number) for number in range(before, num)]
     (ours if claimed else others).append(out / "grid.png")
     if foreign := [file for file in others if file.exists()]:
-        what = f"{foreign[0]}: is there already, and no `codegan sample` put it there"
+        what = f"{foreign[0]}: is there already, and codegan did not put it there"
         raise UsageError(what, "choose another --out")
     for file in ours:
         file.unlink(missing_ok=True)

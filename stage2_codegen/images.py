@@ -1,6 +1,6 @@
 """From seeds to pictures: noise, generator, decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -69,18 +69,33 @@ class ImageGenerator:
             rows.append(torch.randn(self.generator.z_dim, generator=source))
         return torch.stack(rows).to(next(self.generator.parameters()).device)
 
-    @torch.inference_mode()
     def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images (n, 3, H, W).
 
         They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
         of a picture would depend on its neighbours.
         """
+        return np.concatenate([self._decode(self._draw(self.generator, seed, self.noise([seed]))) for seed in seeds])
+
+    def between(self, points: Iterable[tuple[Tensor, Tensor, float]], seed: int) -> NDArray[np.uint8]:
+        """Images (n, 3, H, W) on the way from one z (1, z_dim) to another, each at its share of the way.
+
+        All have the noise besides z that the image of `seed` has; they are decoded together.
+        """
+        codes = [
+            self._draw(self.generator.between, seed, start, stop, torch.tensor([share]))
+            for start, stop, share in points
+        ]
+        return self._decode(torch.cat(codes))
+
+    @torch.inference_mode()
+    def _draw(self, draw: Callable[..., Tensor], seed: int, *inputs: Tensor) -> Tensor:
+        """Codes, with the noise that generators draw besides z a function of the seed."""
         device = next(self.generator.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
-            return np.concatenate([self._draw(seed) for seed in seeds])
+            torch.manual_seed(derive_seed(seed, 2))
+            return draw(*inputs)
 
-    def _draw(self, seed: int) -> NDArray[np.uint8]:
-        torch.manual_seed(derive_seed(seed, 2))  # for generators that draw noise besides z
-        codes = self.generator(self.noise([seed]))
+    @torch.inference_mode()
+    def _decode(self, codes: Tensor) -> NDArray[np.uint8]:
         return to_uint8(self.autoencoder.decode(self.scale.to_latents(codes))).cpu().numpy()

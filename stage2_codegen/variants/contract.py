@@ -14,6 +14,7 @@ from data.latents import LatentStore
 from stage2_codegen.augment import Judged, augmentation
 from stage2_codegen.choices import check_choice
 from stage2_codegen.context import Context, Frozen
+from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import Loss
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
@@ -77,6 +78,10 @@ class CodeGenerator(nn.Module):
     def judged(self, z: Tensor) -> Judged:
         """What the critic sees of a batch in training; a generator with outputs at several scales gives all."""
         return self(z)
+
+    def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
+        """Codes (N, C, S, S) of points that lie `share` (N,) of the way from one z (N, z_dim) to another."""
+        return self(slerp(start, stop, share))
 
 
 class JudgedBy(nn.Module):

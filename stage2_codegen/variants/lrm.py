@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from data.errors import UsageError
 from data.latents import LatentStore
+from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import BCE, LossAndLogs
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.metadata import bank_rows
@@ -209,8 +210,19 @@ class Generator(CodeGenerator):
         return (torch.special.ndtr(choice.float()) * rows).long().clamp(max=rows - 1)
 
     def judged(self, z: Tensor) -> tuple[Tensor, ...]:
-        if self.has_metadata:
-            z = torch.cat([z[:, :-1], self.metadata(self.bank[self.row(z[:, -1])])], 1)
+        return self.drawn(z[:, :-1], self.bank[self.row(z[:, -1])]) if self.has_metadata else self.drawn(z)
+
+    def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
+        """The vectors of the two pictures go over into each other; rows of the bank on the way belong to neither."""
+        if not self.has_metadata:
+            return super().between(start, stop, share)
+        first, last = (self.bank[self.row(z[:, -1])] for z in (start, stop))
+        vectors = torch.lerp(first, last, share.to(first)[:, None])
+        return self.drawn(slerp(start[:, :-1], stop[:, :-1], share), vectors)[-1]
+
+    def drawn(self, noise: Tensor, vectors: Tensor | None = None) -> tuple[Tensor, ...]:
+        """All stages, coarse to fine; of noise (N, n) and, where there is metadata, vectors (N, metadata_dim)."""
+        z = noise if vectors is None else torch.cat([noise, self.metadata(vectors)], 1)
         maps = self.stem(z).contiguous(memory_format=torch.channels_last)
         outputs = []
         for stage, head in zip(self.stages, self.heads, strict=True):

@@ -32,7 +32,7 @@ def test_another_draw_takes_the_place_of_the_last_one(trained_run: Path, tmp_pat
 def test_pictures_of_somebody_else_are_not_touched(trained_run: Path, tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / name)
     before = (tmp_path / name).read_bytes()
-    with pytest.raises(UsageError, match="no `codegan sample` put it there"):
+    with pytest.raises(UsageError, match="codegan did not put it there"):
         run(["sample", "--run", str(trained_run), "--out", str(tmp_path), "--num", "2"])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before

@@ -1,0 +1,134 @@
+"""A film of the pictures on the way from one seed to the next."""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import batched, chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.console import ProgressReport, finish
+from data.errors import InputError, UsageError
+from data.images import save_png
+from data.storage import publish, write_bytes
+from pipelines.pictures import to_image
+from pipelines.sample import claim_folder, image_file, load_generator
+from pipelines.seeds import parse_seeds
+from stage2_codegen.images import ImageGenerator
+
+DECODED_AT_ONCE = 8
+FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}  # that hold a whole film; gathered in memory
+VIDEO = ".mp4"
+
+
+@dataclass(frozen=True)
+class WalkConfig:
+    """Make a film of the pictures between seeds.
+
+    Example: codegan walk --run runs/photos --out walk.webp --seeds 3,7,12 --frames 120 --loop
+    """
+
+    run: Path
+    """Run folder of `codegan train`."""
+    out: Path
+    """A .gif, .webp, .png (animated) or .mp4 file, or a folder for 000000.png ... An earlier film there is replaced."""
+    seeds: str = "0-3"
+    """Seeds of the pictures on the way, in order, as in 3,7,12-20."""
+    frames: int = 60
+    """Pictures of the whole film."""
+    loop: bool = False
+    """Return to the first seed, so that the film can go round."""
+    fps: float = 24.0
+    """Pictures a second; nothing to a folder."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+
+
+def walk(config: WalkConfig) -> None:
+    """Draw the frames and write them as the name of `out` says."""
+    seeds = parse_seeds("--seeds", config.seeds)
+    _check(config, seeds)
+    generator = load_generator(config.run, config.best)
+    kind = config.out.suffix.lower()
+    if not kind:
+        claim_folder(config.out, config.frames)
+    with ProgressReport("walk", config.frames, "frames") as report:
+        frames = _counted(film(generator, seeds, config.frames, config.loop), report)
+        if not kind:
+            for number, frame in enumerate(frames):
+                save_png(image_file(config.out, number), frame)
+        elif kind == VIDEO:
+            _write_video(config.out, frames, config.fps)
+        else:
+            write_bytes(config.out, _animation(frames, FORMATS[kind], config.fps))
+    finish([config.out])
+
+
+def _check(config: WalkConfig, seeds: list[int]) -> None:
+    if len(seeds) < 2:
+        raise UsageError(f"--seeds {config.seeds}: leads nowhere", "give two seeds or more, as in --seeds 0,1,2")
+    if config.frames < 2 or not 0.1 <= config.fps <= 100:
+        raise UsageError("--frames: must be 2 or more, and --fps from 0.1 to 100", "see `codegan walk --help`")
+    kind = config.out.suffix.lower()
+    if kind and kind != VIDEO and kind not in FORMATS:
+        known = ", ".join([*FORMATS, VIDEO])
+        raise UsageError(f"--out {config.out}: cannot hold a film", f"choose one of {known}, or a folder")
+    if kind and config.out.is_dir():
+        raise UsageError(f"--out {config.out}: is a folder", "give the name of a file, or a folder without a suffix")
+    if kind == VIDEO:
+        _video_writer()
+
+
+def film(generator: ImageGenerator, seeds: list[int], frames: int, loop: bool = False) -> Iterator[NDArray[np.uint8]]:
+    """`frames` pictures (3, H, W) at equal steps through the seeds, with all noise besides z that of the first seed.
+
+    The first is that of the first seed, the last that of the last one; in a loop the last comes one step before the
+    first.
+    """
+    keys = [*seeds, seeds[0]] if loop else seeds
+    z = generator.noise(keys)
+    places = np.arange(frames) * (len(keys) - 1) / (frames if loop else frames - 1)
+    for batch in batched(places, DECODED_AT_ONCE):
+        legs = [min(int(place), len(keys) - 2) for place in batch]
+        points = [(z[[leg]], z[[leg + 1]], place - leg) for leg, place in zip(legs, batch, strict=True)]
+        yield from generator.between(points, seeds[0])
+
+
+def _counted(frames: Iterable[NDArray[np.uint8]], report: ProgressReport) -> Iterator[NDArray[np.uint8]]:
+    for number, frame in enumerate(frames, 1):
+        yield frame
+        report.update(number)
+
+
+def _animation(frames: Iterator[NDArray[np.uint8]], kind: str, fps: float) -> bytes:
+    """A file that plays for ever, in about the colours that its kind allows."""
+    first, content = to_image(next(frames)), io.BytesIO()
+    options = {"quality": 90} if kind == "WEBP" else {}
+    rest = [to_image(frame) for frame in frames]
+    first.save(content, kind, save_all=True, append_images=rest, duration=1000 / fps, loop=0, **options)
+    return content.getvalue()
+
+
+def _video_writer() -> Any:
+    """A coroutine that takes frames; raises `InputError` where its package is missing."""
+    try:
+        from imageio_ffmpeg import write_frames
+    except ImportError as error:
+        fix = "install the extra: `uv pip install codegan[video]`, or choose .webp"
+        raise InputError(f"{VIDEO}: needs the package imageio-ffmpeg", fix) from error
+    return write_frames
+
+
+def _write_video(out: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+    """H.264, whatever the length: one frame is in memory at a time."""
+    first = next(frames)
+    _, height, width = first.shape
+    with publish(out) as partial:
+        writer = _video_writer()(str(partial), (width, height), fps=fps, macro_block_size=2, quality=8)
+        writer.send(None)
+        for frame in chain([first], frames):
+            writer.send(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+        writer.close()
