@@ -70,6 +70,7 @@ VERBS = {
     "models": Verb("pipelines.models", "ModelsConfig", "models", "size and cost of every variant"),
     "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
     "walk": Verb("pipelines.walk", "WalkConfig", "walk", "a film from seed to seed"),
+    "mix": Verb("pipelines.mix", "MixConfig", "mix", "contents of some seeds in the styles of others"),
     "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images", shared=True),
     "report": Verb("pipelines.report", "ReportConfig", "report", "one HTML page about a run"),
     "check": Verb("pipelines.check", "CheckConfig", "check", "verify every byte of a store or a run"),

@@ -1,6 +1,6 @@
 """From seeds to pictures: noise, generator, decoder."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.checkpoints import BEST, load_weights, put_weights
-from data.errors import InputError, MismatchError
+from data.errors import InputError, MismatchError, UsageError
 from data.images import to_uint8
 from data.seeds import derive_seed
 from stage1_autoencoder.networks import Autoencoder
@@ -88,13 +88,42 @@ class ImageGenerator:
         ]
         return self._decode(torch.cat(codes))
 
+    @property
+    def gates(self) -> list[int]:
+        """Sides of the maps whose style `mix` can take over."""
+        return list(self._style(0))
+
+    def mix(
+        self, contents: Sequence[int], styles: Sequence[int], gates: Collection[int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images (styles, contents, 3, H, W): the content of one seed in the style of another (FastGAN, figure 7).
+
+        The maps of sides `gates`, all by default, are those of the style; raises `UsageError` where there are none.
+        """
+        known = self.gates
+        chosen = known if gates is None else gates
+        if not known:
+            raise UsageError("this generator has no gates to mix styles by", "train the variant sle or projected")
+        if not chosen or not set(chosen) <= set(known):
+            what = f"--gates {','.join(map(str, chosen))}: are not gates of this generator"
+            raise UsageError(what, f"choose from {', '.join(map(str, known))}")
+        rows = []
+        for style_seed in styles:
+            style = {side: maps for side, maps in self._style(style_seed).items() if side in chosen}
+            row = [self._draw(self.generator.styled, seed, self.noise([seed]), style) for seed in contents]
+            rows.append([self._decode(codes)[0] for codes in row])
+        return np.array(rows)
+
+    def _style(self, seed: int) -> dict[int, Tensor]:
+        return self._draw(self.generator.style, seed, self.noise([seed]))
+
     @torch.inference_mode()
-    def _draw(self, draw: Callable[..., Tensor], seed: int, *inputs: Tensor) -> Tensor:
-        """Codes, with the noise that generators draw besides z a function of the seed."""
+    def _draw[**P, T](self, draw: Callable[P, T], seed: int, *inputs: P.args, **options: P.kwargs) -> T:
+        """What a method of the generator gives, with the noise it draws besides z a function of the seed."""
         device = next(self.generator.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
             torch.manual_seed(derive_seed(seed, 2))
-            return draw(*inputs)
+            return draw(*inputs, **options)
 
     @torch.inference_mode()
     def _decode(self, codes: Tensor) -> NDArray[np.uint8]:

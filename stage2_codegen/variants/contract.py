@@ -83,6 +83,14 @@ class CodeGenerator(nn.Module):
         """Codes (N, C, S, S) of points that lie `share` (N,) of the way from one z (N, z_dim) to another."""
         return self(slerp(start, stop, share))
 
+    def style(self, z: Tensor) -> dict[int, Tensor]:
+        """Maps that gate larger ones, by their side; none where a generator has no gates."""
+        return {}
+
+    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
+        """Codes of z, with the gates of these sides reading the maps of `style` in place of its own."""
+        return self(z)
+
 
 class JudgedBy(nn.Module):
     """A generator with `judged` as its forward: the form in which several processes share it."""

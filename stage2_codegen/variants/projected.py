@@ -17,7 +17,7 @@ learning rate.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -136,10 +136,22 @@ class Generator(CodeGenerator):
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("colouring", nn.init.dirac_(torch.empty(channels, channels, KERNEL, KERNEL)))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
+        """The maps by side, gated by those of `style` where it has them."""
         first = self.first(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        maps = self.pyramid(self.first_gate(first))
-        drawn = F.pad(self.head(maps[self.size]), (KERNEL // 2,) * 4, mode="reflect")
+        maps: dict[int, Tensor] = self.pyramid(self.first_gate(first), style)
+        return maps
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.styled(z, {})
+
+    def style(self, z: Tensor) -> dict[int, Tensor]:
+        maps = self.maps(z)
+        return {side: maps[side] for side in self.pyramid.source.values()}
+
+    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
+        drawn = self.head(self.maps(z, style)[self.size])
+        drawn = F.pad(drawn, (KERNEL // 2,) * 4, mode="reflect")
         return self.bound(F.conv2d(drawn, self.colouring, self.center))
 
 

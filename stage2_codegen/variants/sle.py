@@ -118,7 +118,7 @@ class Generator(CodeGenerator):
         initialise(self)
 
     def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """The maps by side, gated by those of `style` where given."""
+        """The maps by side, gated by those of `style` where it has them."""
         first = self.first(z[:, :, None, None]).contiguous(memory_format=torch.channels_last)
         maps: dict[int, Tensor] = self.pyramid(first, style)
         return maps
@@ -128,11 +128,15 @@ class Generator(CodeGenerator):
         return self.bound(self.half_head(maps[self.size // 2])), self.bound(self.head(maps[self.size]))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.bound(self.head(self.maps(z)[self.size]))
+        return self.styled(z, {})
 
-    def mix(self, z: Tensor, style_z: Tensor) -> Tensor:
-        """Codes with the content of `z` in the style of `style_z`, whose maps gate (section 4, figure 7)."""
-        return self.bound(self.head(self.maps(z, self.maps(style_z))[self.size]))
+    def style(self, z: Tensor) -> dict[int, Tensor]:
+        maps = self.maps(z)
+        return {side: maps[side] for side in self.pyramid.source.values()}
+
+    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
+        """Section 4 of the paper, figure 7."""
+        return self.bound(self.head(self.maps(z, style)[self.size]))
 
 
 def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:

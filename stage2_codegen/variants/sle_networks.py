@@ -123,12 +123,13 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, x: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """All maps by side; the gates read the maps of `style` where given, else the sample's own."""
-        maps = {self.sides[0]: x}
+        """All maps by side; a gate reads that of `style` where it has one of its side, else the sample's own."""
+        style, maps = style or {}, {self.sides[0]: x}
         for side, block in zip(self.sides[1:], self.blocks, strict=True):
             x = block(x)
             if side in self.source:
-                x = self.gates[str(side)]((style or maps)[self.source[side]], x)
+                low = self.source[side]
+                x = self.gates[str(side)](style.get(low, maps[low]), x)
             maps[side] = x
         return maps
 
