@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.console import ProgressReport, finish
 from data.errors import InputError, UsageError
 from data.images import save_png
 from data.storage import publish, write_bytes
 from pipelines.pictures import to_image
+from pipelines.project import NOISE_SEED, load_projected
 from pipelines.sample import claim_folder, image_file, load_generator
 from pipelines.seeds import parse_seeds
 from stage2_codegen.images import ImageGenerator
@@ -35,8 +38,10 @@ class WalkConfig:
     """Run folder of `codegan train`."""
     out: Path
     """A .gif, .webp, .png (animated) or .mp4 file, or a folder for 000000.png ... An earlier film there is replaced."""
-    seeds: str = "0-3"
-    """Seeds of the pictures on the way, in order, as in 3,7,12-20."""
+    seeds: str = ""
+    """Seeds of the pictures on the way, in order, as in 3,7,12-20; 0-3 where left out."""
+    projected: Path | None = None
+    """Folder of `codegan project`, to walk between its pictures instead of seeds."""
     frames: int = 60
     """Pictures of the whole film."""
     loop: bool = False
@@ -49,14 +54,18 @@ class WalkConfig:
 
 def walk(config: WalkConfig) -> None:
     """Draw the frames and write them as the name of `out` says."""
-    seeds = parse_seeds("--seeds", config.seeds)
+    seeds = parse_seeds("--seeds", config.seeds or "0-3")
     _check(config, seeds)
     generator = load_generator(config.run, config.best)
+    z = load_projected(config.projected, generator) if config.projected else generator.noise(seeds)
+    if len(z) < 2:
+        raise UsageError(f"{config.projected}: holds one picture, which leads nowhere", "project two or more")
     kind = config.out.suffix.lower()
     if not kind:
         claim_folder(config.out, config.frames)
     with ProgressReport("walk", config.frames, "frames") as report:
-        frames = _counted(film(generator, seeds, config.frames, config.loop), report)
+        noise_seed = NOISE_SEED if config.projected else seeds[0]
+        frames = _counted(film_through(generator, z, config.frames, config.loop, noise_seed), report)
         if not kind:
             for number, frame in enumerate(frames):
                 save_png(image_file(config.out, number), frame)
@@ -68,6 +77,8 @@ def walk(config: WalkConfig) -> None:
 
 
 def _check(config: WalkConfig, seeds: list[int]) -> None:
+    if config.projected and config.seeds:
+        raise UsageError("--seeds and --projected: exclude each other", "leave out one of them")
     if len(seeds) < 2:
         raise UsageError(f"--seeds {config.seeds}: leads nowhere", "give two seeds or more, as in --seeds 0,1,2")
     if config.frames < 2 or not 0.1 <= config.fps <= 100:
@@ -88,13 +99,19 @@ def film(generator: ImageGenerator, seeds: list[int], frames: int, loop: bool = 
     The first is that of the first seed, the last that of the last one; in a loop the last comes one step before the
     first.
     """
-    keys = [*seeds, seeds[0]] if loop else seeds
-    z = generator.noise(keys)
-    places = np.arange(frames) * (len(keys) - 1) / (frames if loop else frames - 1)
+    return film_through(generator, generator.noise(seeds), frames, loop, seeds[0])
+
+
+def film_through(
+    generator: ImageGenerator, z: Tensor, frames: int, loop: bool, noise_seed: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The same through z (n, z_dim)."""
+    z = torch.cat([z, z[:1]]) if loop else z
+    places = np.arange(frames) * (len(z) - 1) / (frames if loop else frames - 1)
     for batch in batched(places, DECODED_AT_ONCE):
-        legs = [min(int(place), len(keys) - 2) for place in batch]
+        legs = [min(int(place), len(z) - 2) for place in batch]
         points = [(z[[leg]], z[[leg + 1]], place - leg) for leg, place in zip(legs, batch, strict=True)]
-        yield from generator.between(points, seeds[0])
+        yield from generator.between(points, noise_seed)
 
 
 def _counted(frames: Iterable[NDArray[np.uint8]], report: ProgressReport) -> Iterator[NDArray[np.uint8]]:

@@ -15,6 +15,7 @@ from data.images import to_uint8
 from data.seeds import derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.noise import shared_noise
 from stage2_codegen.variants import configured
 from stage2_codegen.variants.contract import CodeGenerator
 
@@ -76,6 +77,11 @@ class ImageGenerator:
         of a picture would depend on its neighbours.
         """
         return np.concatenate([self._decode(self._draw(self.generator, seed, self.noise([seed]))) for seed in seeds])
+
+    def codes(self, z: Tensor, seed: int) -> Tensor:
+        """Codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
+        with shared_noise():
+            return self._draw(self.generator, seed, z)
 
     def between(self, points: Iterable[tuple[Tensor, Tensor, float]], seed: int) -> NDArray[np.uint8]:
         """Images (n, 3, H, W) on the way from one z (1, z_dim) to another, each at its share of the way.

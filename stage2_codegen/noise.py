@@ -13,6 +13,7 @@ from torch import Tensor
 from stage2_codegen.ranks import count_ranks, this_rank
 
 _part, _parts = 0, 1
+_shared = False
 
 
 @contextmanager
@@ -26,7 +27,24 @@ def part_of_batch(part: int, parts: int) -> Iterator[None]:
         _part, _parts = 0, 1
 
 
+_shared = False
+
+
+@contextmanager
+def shared_noise() -> Iterator[None]:
+    """Inside, all rows of a batch are the same: what one sample alone would get."""
+    global _shared
+    _shared = True
+    try:
+        yield
+    finally:
+        _shared = False
+
+
 def _local_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
+    if _shared:
+        one = draw(1)
+        return one.expand(rows, *one.shape[1:])
     ranks = count_ranks()
     if ranks * _parts == 1:
         return draw(rows)

@@ -105,6 +105,7 @@ def test_without_the_package_a_video_is_refused_before_anything_is_drawn(
     ("flags", "what"),
     [
         (["--seeds", "3"], "leads nowhere"),
+        (["--seeds", "0,1", "--projected", "p"], "exclude each other"),
         (["--frames", "1"], "--frames"),
         (["--fps", "0"], "--fps"),
         (["--fps", "nan"], "--fps"),

@@ -1,0 +1,150 @@
+"""Your own pictures in a generator: the z whose picture comes nearest to each."""
+
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from data.console import ProgressReport, finish, scan_progress
+from data.errors import CorruptError, MismatchError, UsageError
+from data.images import ImageSet, image_grid, open_images, save_png, to_float
+from data.runs import DRAWN
+from data.storage import lock, read_json, write_bytes, write_json
+from pipelines.sample import claim_folder, image_file, load_generator
+from stage1_autoencoder.evaluate import psnr
+from stage2_codegen.images import ImageGenerator
+from stage2_codegen.inversion import compared, invert, nearest
+
+RESULTS, VECTORS = "results.json", "projected.safetensors"
+AT_ONCE = 8  # pictures that are projected together
+DRAWN_AT_ONCE = 16
+NOISE_SEED = 0  # of all noise besides z
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """Find each picture in a trained generator: the z that draws what comes nearest to it.
+
+    Example: codegan project --run runs/photos --data mine/ --out projected
+    """
+
+    run: Path
+    """Run folder of `codegan train`."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PICTURES")]
+    """A folder, a .zip, .tar shards, or scenes:N; fitted to the generator's size."""
+    out: Path
+    """Folder for results.json, projected.safetensors (z) and 000000.png ... with each picture beside its projection;
+    the same command goes on where it was stopped."""
+    steps: int = 1000
+    """Steps of the optimisation."""
+    candidates: int = 1000
+    """Samples drawn first; the nearest one is where a picture's optimisation starts."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+
+
+def project(config: ProjectConfig) -> None:
+    """Project batch by batch, and save after each."""
+    if config.steps < 1 or config.candidates < 1:
+        raise UsageError("--steps and --candidates: must be positive", "see `codegan project --help`")
+    generator = load_generator(config.run, config.best)
+    pictures = open_images(config.data, generator.image_size, on_progress=scan_progress())
+    settings = {
+        "run": str(config.run),
+        "nimg": generator.nimg,
+        "data_fingerprint": pictures.fingerprint,
+        "image_size": generator.image_size,
+        "steps": config.steps,
+        "candidates": config.candidates,
+    }
+    with lock(config.out):
+        results, z = _begun(config.out, settings)
+        if not results:
+            claim_folder(config.out, len(pictures))
+        with ProgressReport("project", len(pictures), "pictures") as report:
+            report.update(len(results))
+            search = _Search(generator, config.candidates) if len(results) < len(pictures) else None
+            for numbers in batched(range(len(results), len(pictures)), AT_ONCE):
+                assert search is not None
+                found = search(np.stack([pictures.image(number) for number in numbers]), config.steps)
+                z = torch.cat([z, found]) if len(z) else found
+                results += [_show(config.out, generator, pictures, number, z[[number]]) for number in numbers]
+                write_bytes(config.out / VECTORS, save_tensors({"z": z.contiguous()}))
+                write_json(config.out / RESULTS, {"settings": settings, "pictures": results})
+                report.update(len(results))
+    finish(
+        [config.out], ["codegan", "walk", "--run", str(config.run), "--projected", str(config.out), "--out", "w.webp"]
+    )
+
+
+def load_projected(folder: Path, generator: ImageGenerator) -> Tensor:
+    """The z (N, z_dim) of a folder that `codegan project` wrote for this generator.
+
+    Raises `CorruptError` where they cannot be read, and `MismatchError` for those of another generator.
+    """
+    file = folder / VECTORS
+    if not file.is_file():
+        raise UsageError(f"{folder}: holds no projected pictures", "give the --out folder of `codegan project`")
+    try:
+        z = load_tensors(file.read_bytes())["z"]
+        nimg = read_json(folder / RESULTS)["settings"]["nimg"]
+    except Exception as error:
+        raise CorruptError(
+            f"{folder}: its projections cannot be read ({error})", "project the pictures anew"
+        ) from error
+    if z.shape[1:] != (generator.generator.z_dim,) or nimg != generator.nimg:
+        raise MismatchError(f"{folder}: was projected into another generator", "project the pictures into this one")
+    return z.to(generator.autoencoder.device)
+
+
+class _Search:
+    """From pictures to z; draws its candidates once."""
+
+    def __init__(self, generator: ImageGenerator, candidates: int) -> None:
+        self.generator = generator
+        self.z = generator.noise(range(candidates))
+        drawn = [generator.codes(part, NOISE_SEED) for part in self.z.split(DRAWN_AT_ONCE)]
+        self.std = drawn[0].std((0, 2, 3)).clamp(min=1e-3)
+        self.candidates = torch.cat([compared(codes) for codes in drawn])
+
+    def __call__(self, pictures_u8: NDArray[np.uint8], steps: int) -> Tensor:
+        """(n, 3, H, W) -> z (n, z_dim) on the CPU."""
+        autoencoder, scale = self.generator.autoencoder, self.generator.scale
+        with torch.no_grad():
+            pictures = to_float(torch.from_numpy(pictures_u8)).to(autoencoder.device)
+            codes = scale.to_codes(autoencoder.encode(pictures))
+            start = self.z[nearest(codes, self.candidates)]
+        return invert(self.generator.generator, codes, start, self.std, steps, NOISE_SEED).cpu()
+
+
+def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int, z: Tensor) -> dict[str, Any]:
+    """Save a picture beside its projection; what results.json says of it."""
+    picture = pictures.image(number)
+    z = z.to(generator.autoencoder.device)
+    projection = generator.between([(z, z, 0.0)], NOISE_SEED)[0]
+    save_png(image_file(out, number), image_grid([picture, projection], columns=2))
+    error = float(np.square((picture.astype(float) - projection) / 127.5).mean())
+    return {
+        "key": pictures.keys[number],
+        "psnr": min(round(psnr(error), 3), 99.0),
+        "file": image_file(out, number).name,
+    }
+
+
+def _begun(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor]:
+    """What an earlier run of the same command has found; raises `MismatchError` for one of another."""
+    if not (out / RESULTS).is_file() or not (out / DRAWN).is_file():
+        return [], torch.empty(0)
+    known = read_json(out / RESULTS)
+    if known["settings"] != settings:
+        differing = ", ".join(name for name, value in settings.items() if known["settings"].get(name) != value)
+        raise MismatchError(f"{out}: holds a projection with another {differing}", "choose another --out")
+    return known["pictures"], load_tensors((out / VECTORS).read_bytes())["z"][: len(known["pictures"])]

@@ -1,0 +1,59 @@
+"""The z of given codes: from the nearest of many samples, by gradients ("back-tracking", FastGAN, table 5)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.seeds import derive_seed
+from stage2_codegen.noise import shared_noise
+from stage2_codegen.variants.contract import CodeGenerator
+
+LR, BETAS = 0.1, (0.9, 0.99)
+COMPARED_SIDE = 16  # of codes that are searched; larger ones are averaged down to it
+NORMS = (0.8, 1.2)  # of a z, in units of that of noise: further off a generator was never trained
+
+
+def compared(codes: Tensor) -> Tensor:
+    """(N, C, S, S) -> what of them is searched, (N, D)."""
+    return F.adaptive_avg_pool2d(codes, min(COMPARED_SIDE, codes.shape[-1])).flatten(1)
+
+
+def nearest(targets: Tensor, candidates: Tensor) -> Tensor:
+    """Index of the candidate, as `compared` gives them, with the least distance to each target (N, C, S, S)."""
+    return torch.cdist(compared(targets), candidates).argmin(1)
+
+
+def invert(generator: CodeGenerator, targets: Tensor, start: Tensor, std: Tensor, steps: int, seed: int) -> Tensor:
+    """z (N, z_dim) whose codes come near `targets` (N, C, S, S), the best met on the way from `start`.
+
+    Adam along a cosine to 0 on the squared error in units of the channels' deviations `std` (C,). Noise besides z is
+    what the sample of `seed` has. Rows do not influence each other.
+    """
+    z, best = start.detach().clone().requires_grad_(True), start.detach().clone()
+    least = torch.full((len(z),), math.inf, device=z.device)
+    optimizer = torch.optim.Adam([z], LR, BETAS)
+    for step in range(steps + 1):
+        with torch.enable_grad():
+            errors = _errors(generator, z, targets, std, seed)
+        better = errors.detach() < least
+        least, best = torch.where(better, errors.detach(), least), torch.where(better[:, None], z.detach(), best)
+        if step == steps:
+            break
+        (z.grad,) = torch.autograd.grad(errors.sum(), z)
+        optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.step()
+        with torch.no_grad():
+            norm, usual = z.norm(dim=1, keepdim=True), math.sqrt(z.shape[1])
+            z *= norm.clamp(NORMS[0] * usual, NORMS[1] * usual) / norm.clamp(min=1e-12)
+    return best
+
+
+def _errors(generator: CodeGenerator, z: Tensor, targets: Tensor, std: Tensor, seed: int) -> Tensor:
+    """(N,)."""
+    devices = [z.device] if z.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), shared_noise():
+        torch.manual_seed(derive_seed(seed, 2))
+        codes = generator(z)
+    return ((codes - targets) / std.view(-1, 1, 1)).square().mean((1, 2, 3))
