@@ -107,8 +107,7 @@ def save_grid(races: Races, out: Path, pictures: Pictures) -> Path:
     real = open_images(pictures.data, pictures.size)
     images: list[NDArray[np.uint8]] = [real.image(index) for index in range(SHOWN)]
     for entrant, looks in races.items():
-        drawn = looks[-1].samples(out / entrant)
-        samples = open_images([str(drawn / f"{number:06d}.png") for number in range(SHOWN)], pictures.size)
+        samples = open_images(looks[-1].samples(out / entrant), pictures.size)  # 000000.png comes first
         images += [samples.image(index) for index in range(SHOWN)]
     path = out / "samples.png"
     save_png(path, image_grid(images, columns=SHOWN))
