@@ -152,7 +152,7 @@ class Generator(CodeGenerator):
     def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
         drawn = self.head(self.maps(z, style)[self.size])
         drawn = F.pad(drawn, (KERNEL // 2,) * 4, mode="reflect")
-        return self.bound(F.conv2d(drawn, self.colouring, self.center))
+        return self.bound(F.conv2d(drawn, self.colouring.to(drawn), self.center.to(drawn)))
 
 
 def condition(generator: Generator, store: LatentStore, config: Config) -> None:
