@@ -39,8 +39,8 @@ from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d
 from stage2_codegen.precision import full_precision
 from stage2_codegen.projection import CHANNELS, Mixing
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
-from stage2_codegen.variants.sle_networks import NoiseInjection, Pyramid, UpConv, conv
+from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 
 SLOPE = 0.2
 # Channels of the generator's maps by side, times `width`: most of the time goes where it buys most.
@@ -107,7 +107,7 @@ class UpBlock(nn.Module):
         return self.main(x) + 0.7 * F.interpolate(self.direct(x), scale_factor=2)
 
 
-class Generator(CodeGenerator):
+class Generator(GatedGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised.
 
     Before the last tanh a fixed filter gives what the last convolution draws the means, deviations and correlations of
@@ -136,23 +136,14 @@ class Generator(CodeGenerator):
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("colouring", nn.init.dirac_(torch.empty(channels, channels, KERNEL, KERNEL)))
 
-    def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """The maps by side, gated by those of `style` where it has them."""
-        first = self.first(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        maps: dict[int, Tensor] = self.pyramid(self.first_gate(first), style)
-        return maps
+    def first_map(self, z: Tensor) -> Tensor:
+        first: Tensor = self.first_gate(self.first(z).unflatten(1, (-1, 4, 4)))
+        return first
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.styled(z, {})
-
-    def style(self, z: Tensor) -> dict[int, Tensor]:
-        maps = self.maps(z)
-        return {side: maps[side] for side in self.pyramid.source.values()}
-
-    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
-        drawn = self.head(self.maps(z, style)[self.size])
-        drawn = F.pad(drawn, (KERNEL // 2,) * 4, mode="reflect")
-        return self.bound(F.conv2d(drawn, self.colouring.to(drawn), self.center.to(drawn)))
+    def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
+        drawn = F.pad(self.head(maps[self.size]), (KERNEL // 2,) * 4, mode="reflect")
+        codes: Tensor = self.bound(F.conv2d(drawn, self.colouring.to(drawn), self.center.to(drawn)))
+        return codes
 
 
 def condition(generator: Generator, store: LatentStore, config: Config) -> None:

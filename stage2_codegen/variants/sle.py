@@ -34,11 +34,12 @@ from stage2_codegen.losses import Hinge, Loss, LossAndLogs
 from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.perceptual import load_lpips
 from stage2_codegen.precision import at_least_fp32, full_precision
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import (
     SLOPE,
     Decoder,
     DownBlock,
+    GatedGenerator,
     Pyramid,
     activated,
     conv,
@@ -98,7 +99,7 @@ def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) ->
     return {side: max(at_64 * width // 64, least) for side, at_64 in table.items() if side <= largest}
 
 
-class Generator(CodeGenerator):
+class Generator(GatedGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` gives those of side S/2 too."""
 
     def __init__(self, code_shape: CodeShape, config: Config) -> None:
@@ -117,26 +118,17 @@ class Generator(CodeGenerator):
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
         initialise(self)
 
-    def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """The maps by side, gated by those of `style` where it has them."""
-        first = self.first(z[:, :, None, None]).contiguous(memory_format=torch.channels_last)
-        maps: dict[int, Tensor] = self.pyramid(first, style)
-        return maps
+    def first_map(self, z: Tensor) -> Tensor:
+        first: Tensor = self.first(z[:, :, None, None])
+        return first
+
+    def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
+        codes: Tensor = self.bound(self.head(maps[self.size]))
+        return codes
 
     def judged(self, z: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.maps(z)
-        return self.bound(self.half_head(maps[self.size // 2])), self.bound(self.head(maps[self.size]))
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.styled(z, {})
-
-    def style(self, z: Tensor) -> dict[int, Tensor]:
-        maps = self.maps(z)
-        return {side: maps[side] for side in self.pyramid.source.values()}
-
-    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
-        """Section 4 of the paper, figure 7."""
-        return self.bound(self.head(self.maps(z, style)[self.size]))
+        return self.bound(self.half_head(maps[self.size // 2])), self.codes(maps)
 
 
 def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:

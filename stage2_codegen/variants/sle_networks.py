@@ -3,6 +3,7 @@
 Convolutions have no biases. The paper gives no widths; block structure and widths are those of the authors' networks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation, spectral_norm
 from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.noise import normal_rows
+from stage2_codegen.variants.contract import CodeGenerator
 
 SLOPE = 0.2
 INIT_STD = 0.02
@@ -132,6 +134,36 @@ class Pyramid(nn.Module):
                 x = self.gates[str(side)](style.get(low, maps[low]), x)
             maps[side] = x
         return maps
+
+
+class GatedGenerator(CodeGenerator, ABC):
+    """A generator that is a pyramid between a first and a last step; its gates can take the style of another z."""
+
+    pyramid: Pyramid
+
+    @abstractmethod
+    def first_map(self, z: Tensor) -> Tensor:
+        """z (N, z_dim) -> what the pyramid reads, (N, C, 4, 4)."""
+
+    @abstractmethod
+    def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
+        """What is drawn from the pyramid's maps by side, (N, C, S, S)."""
+
+    def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
+        """The pyramid's maps by side, gated by those of `style` where it has them."""
+        maps: dict[int, Tensor] = self.pyramid(self.first_map(z).contiguous(memory_format=torch.channels_last), style)
+        return maps
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.codes(self.maps(z))
+
+    def style(self, z: Tensor) -> dict[int, Tensor]:
+        maps = self.maps(z)
+        return {side: maps[side] for side in self.pyramid.source.values()}
+
+    def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
+        """As in section 4 of the paper, figure 7."""
+        return self.codes(self.maps(z, style))
 
 
 class Decoder(nn.Sequential):
