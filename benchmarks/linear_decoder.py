@@ -6,25 +6,19 @@ The likeness is fitted to some of the store's latents, as it is when a training 
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.machine import describe
 from data.latents import LatentStore
-from stage1_autoencoder.networks import Autoencoder, Decoder
+from stage1_autoencoder.evaluate import psnr
+from stage1_autoencoder.networks import Autoencoder, Decoder, unbounded
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.health import unevenness
-from stage2_codegen.linear_decoder import LinearDecoder, unbounded
+from stage2_codegen.linear_decoder import LinearDecoder
 
 COUNT = 128  # pictures of the table
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Of pictures in [-1, 1], dB."""
-    return 10 * math.log10(4 / (a - b).square().mean().item())
 
 
 @torch.no_grad()
@@ -48,7 +42,8 @@ def main() -> None:
     print("| pictures from real codes | PSNR against the decoder, dB | `unevenness` |\n|---|---|---|")
     print(f"| the decoder | | {unevenness([decoded], autoencoder.factor):.2f} |")
     for name, made in pictures.items():
-        print(f"| {name} | {psnr(made, decoded):.1f} | {unevenness([made], autoencoder.factor):.2f} |")
+        error = (made - decoded).square().mean().item()
+        print(f"| {name} | {psnr(error):.1f} | {unevenness([made], autoencoder.factor):.2f} |")
 
 
 if __name__ == "__main__":

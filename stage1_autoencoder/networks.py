@@ -28,6 +28,11 @@ BOUND = 0.99  # of latents whose tanh the decoder undoes; further out noise woul
 PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
+def unbounded(latents: Tensor) -> Tensor:
+    """The encoder's last tanh undone, up to `BOUND`; of the same shape."""
+    return torch.atanh(latents.clamp(-BOUND, BOUND))
+
+
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
     """A biased convolution that keeps (or halves) the map; He-normal for leaky ReLU, or N(0, gain^2 / fan_in)."""
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2)
@@ -123,7 +128,7 @@ class Decoder(nn.Module):
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return torch.tanh(self.layers(latents) + self.patch(torch.atanh(latents.clamp(-BOUND, BOUND))))
+        return torch.tanh(self.layers(latents) + self.patch(unbounded(latents)))
 
 
 class Discriminator(nn.Sequential):

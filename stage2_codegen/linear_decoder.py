@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stage1_autoencoder.networks import BOUND, Autoencoder
+from stage1_autoencoder.networks import Autoencoder, unbounded
 
 KERNEL = 3
 MOST_CODES = 32  # a side, of what is decoded for the fit
@@ -34,10 +34,6 @@ class LinearDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return torch.tanh(F.pixel_shuffle(self.map(unbounded(latents)), self.factor))
-
-
-def unbounded(x: Tensor) -> Tensor:
-    return x.clamp(-BOUND, BOUND).atanh()
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from data.errors import UsageError
 from data.latents import LatentStore
-from stage1_autoencoder.networks import BOUND
+from stage1_autoencoder.networks import BOUND, unbounded
 from stage2_codegen.augment import augmentation
 from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.codes import CodeScale
@@ -150,7 +150,7 @@ def condition(generator: Generator, store: LatentStore, config: Config) -> None:
     """Give the generator the means and the colouring of the data's codes, as they are before the tanh."""
     latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
     codes = CodeScale.of(store, config.standardise).to_codes(latents)
-    drawn = codes if config.standardise else codes.clamp(-BOUND, BOUND).atanh()
+    drawn = codes if config.standardise else unbounded(codes)
     generator.center.copy_(drawn.mean((0, 2, 3)))
     generator.colouring.copy_(colouring_kernel(drawn))
 

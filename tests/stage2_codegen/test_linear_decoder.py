@@ -7,9 +7,9 @@ from torch import Tensor
 
 from data.images import to_float
 from data.scenes import Scenes
-from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.networks import Autoencoder, unbounded
 from stage2_codegen.health import unevenness
-from stage2_codegen.linear_decoder import LinearDecoder, fitted, unbounded
+from stage2_codegen.linear_decoder import LinearDecoder, fitted
 
 
 def random_autoencoder(factor: int = 4, channels: int = 5) -> Autoencoder:
