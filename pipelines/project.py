@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -16,9 +17,9 @@ from torch import Tensor
 from data.console import ProgressReport, finish, scan_progress
 from data.errors import CorruptError, MismatchError, UsageError
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
-from data.runs import DRAWN
 from data.storage import lock, read_json, write_bytes, write_json
-from pipelines.sample import claim_folder, image_file, load_generator
+from pipelines.drawn_folder import claim_folder, image_file
+from pipelines.sample import load_generator
 from stage1_autoencoder.evaluate import psnr
 from stage2_codegen.images import ImageGenerator
 from stage2_codegen.inversion import compared, invert, nearest
@@ -69,15 +70,14 @@ def project(config: ProjectConfig) -> None:
         results, z = _begun(config.out, settings)
         if not results:
             claim_folder(config.out, len(pictures))
+        if len(results) < len(pictures):
+            search = _Search(generator, config.candidates)
         with ProgressReport("project", len(pictures), "pictures") as report:
             report.update(len(results))
-            search = _Search(generator, config.candidates) if len(results) < len(pictures) else None
             for numbers in batched(range(len(results), len(pictures)), AT_ONCE):
-                assert search is not None
-                found = search(np.stack([pictures.image(number) for number in numbers]), config.steps)
-                z = torch.cat([z, found]) if len(z) else found
+                z = torch.cat([z, search(np.stack([pictures.image(number) for number in numbers]), config.steps)])
                 results += [_show(config.out, generator, pictures, number, z[[number]]) for number in numbers]
-                write_bytes(config.out / VECTORS, save_tensors({"z": z.contiguous()}))
+                write_bytes(config.out / VECTORS, save_tensors({"z": z}))
                 write_json(config.out / RESULTS, {"settings": settings, "pictures": results})
                 report.update(len(results))
     finish(
@@ -90,19 +90,26 @@ def load_projected(folder: Path, generator: ImageGenerator) -> Tensor:
 
     Raises `CorruptError` where they cannot be read, and `MismatchError` for those of another generator.
     """
-    file = folder / VECTORS
-    if not file.is_file():
+    if not (folder / RESULTS).is_file():
         raise UsageError(f"{folder}: holds no projected pictures", "give the --out folder of `codegan project`")
-    try:
-        z = load_tensors(file.read_bytes())["z"]
-        nimg = read_json(folder / RESULTS)["settings"]["nimg"]
-    except Exception as error:
-        raise CorruptError(
-            f"{folder}: its projections cannot be read ({error})", "project the pictures anew"
-        ) from error
-    if z.shape[1:] != (generator.generator.z_dim,) or nimg != generator.nimg:
+    settings, _, z = _read(folder)
+    if z.shape[1] != generator.generator.z_dim or settings["nimg"] != generator.nimg:
         raise MismatchError(f"{folder}: was projected into another generator", "project the pictures into this one")
     return z.to(generator.autoencoder.device)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Tensor]:
+    """Settings, the pictures found, and their z (N, z_dim); raises `CorruptError` where these are damaged."""
+    try:
+        known = read_json(folder / RESULTS)
+        settings, pictures, z = known["settings"], known["pictures"], load_tensors((folder / VECTORS).read_bytes())["z"]
+        if z.dim() != 2 or len(z) < len(pictures) or "nimg" not in settings:
+            raise ValueError("they do not belong together")
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{folder}: its projections cannot be read ({error})", "project the pictures into another --out"
+        ) from error
+    return settings, pictures, z[: len(pictures)]
 
 
 class _Search:
@@ -141,10 +148,9 @@ def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int,
 
 def _begun(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor]:
     """What an earlier run of the same command has found; raises `MismatchError` for one of another."""
-    if not (out / RESULTS).is_file() or not (out / DRAWN).is_file():
+    if not (out / RESULTS).is_file():
         return [], torch.empty(0)
-    known = read_json(out / RESULTS)
-    if known["settings"] != settings:
-        differing = ", ".join(name for name, value in settings.items() if known["settings"].get(name) != value)
-        raise MismatchError(f"{out}: holds a projection with another {differing}", "choose another --out")
-    return known["pictures"], load_tensors((out / VECTORS).read_bytes())["z"][: len(known["pictures"])]
+    known, pictures, z = _read(out)
+    if differing := [name for name, value in settings.items() if known.get(name) != value]:
+        raise MismatchError(f"{out}: holds a projection with another {', '.join(differing)}", "choose another --out")
+    return pictures, z

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.images import image_grid, save_png
-from data.runs import DRAWN
-from data.storage import read_json, write_json
+from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.seeds import parse_seeds
 from stage2_codegen.images import ImageGenerator
 
@@ -62,24 +61,3 @@ def sample(config: SampleConfig) -> None:
             report.update(start + len(images))
     save_png(config.out / "grid.png", image_grid(grid))
     finish([config.out], ["codegan", "report", "--run", str(config.run)])
-
-
-def image_file(out: Path, number: int) -> Path:
-    return out / f"{number:06d}.png"
-
-
-def claim_folder(out: Path, num: int) -> None:
-    """Take away what was drawn here before, and claim the folder; `UsageError` when other pictures would be lost."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file", "give a folder for --out")
-    claimed = (out / DRAWN).is_file()
-    before = read_json(out / DRAWN)["num"] if claimed else 0
-    ours = [image_file(out, number) for number in range(before)]
-    others = [image_file(out, number) for number in range(before, num)]
-    (ours if claimed else others).append(out / "grid.png")
-    if foreign := [file for file in others if file.exists()]:
-        what = f"{foreign[0]}: is there already, and codegan did not put it there"
-        raise UsageError(what, "choose another --out")
-    for file in ours:
-        file.unlink(missing_ok=True)
-    write_json(out / DRAWN, {"num": num})  # before anything is drawn, so that what an interrupted one leaves is known

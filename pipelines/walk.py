@@ -16,9 +16,10 @@ from data.console import ProgressReport, finish
 from data.errors import InputError, UsageError
 from data.images import save_png
 from data.storage import publish, write_bytes
+from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.pictures import to_image
 from pipelines.project import NOISE_SEED, load_projected
-from pipelines.sample import claim_folder, image_file, load_generator
+from pipelines.sample import load_generator
 from pipelines.seeds import parse_seeds
 from stage2_codegen.images import ImageGenerator
 

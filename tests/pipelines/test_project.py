@@ -167,6 +167,17 @@ def test_what_does_not_belong_together_is_refused(trained_run: Path, own_picture
         load_projected(out, load_generator(trained_run))
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '{"settings": 3}', '{"settings": {}, "pictures": [{}]}', "{"])
+def test_damaged_results_are_refused(trained_run: Path, own_pictures: Path, tmp_path: Path, content: str) -> None:
+    out = tmp_path / "projected"
+    run(words(trained_run, own_pictures, out))
+    (out / "results.json").write_text(content)
+    with pytest.raises(CorruptError):
+        run(words(trained_run, own_pictures, out))
+    with pytest.raises(CorruptError):
+        load_projected(out, load_generator(trained_run))
+
+
 def test_a_folder_with_other_pictures_is_left_alone(trained_run: Path, own_pictures: Path, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "000001.png")
     with pytest.raises(UsageError, match="codegan did not put it there"):
