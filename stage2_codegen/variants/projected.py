@@ -188,7 +188,8 @@ class Viewed:
         """(N, 3, H, W) -> mixed maps from fine to coarse, (N, C_k, H_k, W_k)."""
         if self.backbone is None:
             return ()
-        maps = self.backbone(self.resized(pictures))[: self.scales]
+        own = next(self.backbone.parameters()).dtype  # that of its file, whatever else is computed in
+        maps = self.backbone(self.resized(pictures).to(own))[: self.scales]
         return self.mixing(maps) if self.mixing else maps
 
     def pictures(self, codes: Tensor) -> Tensor:
