@@ -241,7 +241,7 @@ def head(inputs: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Conv2d(read, written, 4, 2, 1), nn.LeakyReLU(SLOPE)]
     last = widths[-1] if widths else inputs
     layers += [nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers, nn.Conv2d(last, 1, 3, 1, 1))
+    return nn.Sequential(*layers, nn.Conv2d(last, 1, 3, 1, 1, bias=False))  # pairs of scores would not feel it
 
 
 class Critic(nn.Module):
