@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.verbs import run_verb
+from data.files.runs import read_metrics
 from data.latents import LatentStore
-from data.runs import read_metrics
 from pipelines.models import cost
 from stage2_codegen.variants import VARIANTS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe
-from data.runs import read_metrics
+from data.files.runs import read_metrics
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks import default_measures as measures
-from data.checkpoints import load_weights
+from data.files.checkpoints import load_weights
 from data.images import ImageSet, open_images, save_png
 from data.seeds import derive_seed
 from stage1_autoencoder.default import DEFAULT, save_default

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import describe, interleaved
-from data.checkpoints import save_weights
+from data.files.checkpoints import save_weights
 from data.images import open_images, save_png, to_float
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder

@@ -15,8 +15,8 @@ from data.latents import LatentStore
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder, Decoder, unbounded
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.frozen.linear_decoder import LinearDecoder
 from stage2_codegen.health import unevenness
-from stage2_codegen.linear_decoder import LinearDecoder
 
 COUNT = 128  # pictures of the table
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import describe, interleaved
-from data.decoding import decode, look
-from data.sources import list_entries
+from data.sources.decoding import decode, look
+from data.sources.listing import list_entries
 
 
 def enlarged(content: bytes, **options: bool) -> bytes:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from benchmarks.race_rivals import NARROWER, PACKAGES, SAMPLES, SEED
 from data.errors import Preempted
+from data.files.runs import read_metrics
 from data.images import open_images, save_png
-from data.runs import read_metrics
 
 LOOKS = 4  # at samples during a race
 _ENDLESS_KIMG = 100_000

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.race_entrants import Look, Pictures, check, codegan, settings
 from benchmarks.race_rivals import SAMPLES
 from data.images import image_grid, open_images, save_png
-from pipelines.charts import HEIGHT, WIDTH, Line, line_chart
+from pipelines.report.charts import HEIGHT, WIDTH, Line, line_chart
 
 type Races = Mapping[str, Sequence[Look]]  # entrant -> its looks, in order
 
@@ -85,7 +85,7 @@ def save_curves(races: Races, out: Path, pictures: Pictures, weights: Path) -> P
 
 
 def standalone(figures: Sequence[str], names: Sequence[str]) -> str:
-    """Charts of `pipelines.charts` side by side, with their colours and a legend below."""
+    """Charts of `pipelines.report.charts` side by side, with their colours and a legend below."""
     parts = []
     for number, figure in enumerate(figures):
         svg = re.search(r"<svg .*</svg>", figure, re.DOTALL)

@@ -22,9 +22,9 @@ from torch import Tensor
 from webdataset import WebDataset
 
 from benchmarks.machine import describe, interleaved
-from data.latent_writer import LatentWriter
 from data.latents import LatentStore
-from data.reader import LatentReader
+from data.store.reader import LatentReader
+from data.store.writer import LatentWriter
 
 SHAPE = (16, 64, 64)
 

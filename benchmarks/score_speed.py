@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.machine import describe, interleaved
 from data.images import open_images
-from pipelines.feature_pass import look_at
-from pipelines.features import Features, imagenet_units, load_features
-from pipelines.score_sets import set_source
+from pipelines.scoring.feature_pass import look_at
+from pipelines.scoring.features import Features, imagenet_units, load_features
+from pipelines.scoring.sets import set_source
 from stage1_autoencoder.loop import make_accelerator
 
 

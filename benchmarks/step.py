@@ -10,7 +10,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.machine import interleaved
 from stage1_autoencoder.loop import Precision, make_accelerator
-from stage2_codegen.context import Context
+from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeShape

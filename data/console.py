@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from data.places import Place
+from data.sources.locations import Place
 
 _LINE_EVERY_SEC = 10.0
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.decoding import Unreadable, decode, look, one_line
 from data.errors import CodeganError, InputError, UsageError
-from data.places import shown
+from data.files.atomic import crc32c_bytes, write_bytes
 from data.prefetch import prefetch
-from data.scenes import Scenes, parse_scenes
-from data.sources import Entry, Listing, Skip, list_entries
-from data.storage import crc32c_bytes, write_bytes
+from data.scenes.factors import Scenes, parse_scenes
+from data.sources.decoding import Unreadable, decode, look, one_line
+from data.sources.listing import Entry, Listing, Skip, list_entries
+from data.sources.locations import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import CorruptError
-from data.places import Place, file_sizes, place
-from data.seals import damage_error, find_damage, read_seal, repair_command
-from data.shards import Loaded, load, shard_name, vector, view
-from data.storage import wrong_size
+from data.files.atomic import wrong_size
+from data.sources.locations import Place, file_sizes, place
+from data.store.seal import damage_error, find_damage, read_seal, repair_command
+from data.store.shards import Loaded, load, shard_name, vector, view
 
 DType = Literal["float16", "float32", "int8"]
 _SHARDS_IN_USE = 32  # mapped at a time by `LatentStore.read`

@@ -6,10 +6,10 @@ from pathlib import Path
 import tyro
 
 from data.errors import CodeganError, InputError
-from data.places import Place, PlaceArg
-from data.runs import CONFIG, TWIN, config_error, find_config, read_metrics
-from data.seals import damage_error, find_damage, find_stores, raise_all
-from data.storage import MANIFEST, verify_folder
+from data.files.atomic import MANIFEST, verify_folder
+from data.files.runs import CONFIG, TWIN, config_error, find_config, read_metrics
+from data.sources.locations import Place, PlaceArg
+from data.store.seal import damage_error, find_damage, find_stores, raise_all
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,10 @@ VERBS = {
     "walk": Verb("pipelines.walk", "WalkConfig", "walk", "a film from seed to seed"),
     "mix": Verb("pipelines.mix", "MixConfig", "mix", "contents of some seeds in the styles of others"),
     "project": Verb("pipelines.project", "ProjectConfig", "project", "your own pictures in a generator", resumes=True),
-    "score": Verb("pipelines.score", "ScoreConfig", "score", "distance between generated and real images", shared=True),
-    "report": Verb("pipelines.report", "ReportConfig", "report", "one HTML page about a run"),
+    "score": Verb(
+        "pipelines.scoring.score", "ScoreConfig", "score", "distance between generated and real images", shared=True
+    ),
+    "report": Verb("pipelines.report.report", "ReportConfig", "report", "one HTML page about a run"),
     "check": Verb("pipelines.check", "CheckConfig", "check", "verify every byte of a store or a run"),
 }
 

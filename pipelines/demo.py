@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UsageError
-from pipelines.report import ReportConfig, report
+from pipelines.report.report import ReportConfig, report
 from pipelines.sample import SampleConfig, sample
-from pipelines.score import score
-from pipelines.score_config import ScoreConfig
+from pipelines.scoring.config import ScoreConfig
+from pipelines.scoring.score import score
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.loop import fast_precision

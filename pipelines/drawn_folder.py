@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from data.errors import UsageError
-from data.runs import DRAWN
-from data.storage import read_json, write_json
+from data.files.atomic import read_json, write_json
+from data.files.runs import DRAWN
 
 
 def image_file(out: Path, number: int) -> Path:

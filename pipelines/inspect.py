@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from data.console import ProgressReport, finish
 from data.errors import UsageError
+from data.files.atomic import write_json
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
-from data.places import data_flags
-from data.storage import write_json
+from data.sources.locations import data_flags
 
 if TYPE_CHECKING:
     from stage1_autoencoder.evaluate import Reconstruction

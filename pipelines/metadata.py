@@ -20,10 +20,10 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.places import Place, PlaceArg
-from pipelines.features import imagenet_units, load_convolutions, repeatable
-from stage2_codegen.metadata import load_bank, save_bank
-from stage2_codegen.perceptual import VGG_URL
+from data.sources.locations import Place, PlaceArg
+from pipelines.scoring.features import imagenet_units, load_convolutions, repeatable
+from stage2_codegen.frozen.perceptual import VGG_URL
+from stage2_codegen.picture_vectors import load_bank, save_bank
 
 _RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a pooling layer follows
 _PREPROCESSING = "centre crop and Lanczos to image_size, ImageNet mean and deviation"

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.checkpoints import KEPT, optimizer_tensors
 from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
+from data.files.checkpoints import KEPT, optimizer_tensors
 from data.images import image_grid
 from stage1_autoencoder.loop import Precision, StepClock, fast_precision, peak_memory_mb
 from stage2_codegen.flags import PrecisionFlag

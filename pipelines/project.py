@@ -16,12 +16,12 @@ from torch import Tensor
 
 from data.console import ProgressReport, finish, scan_progress
 from data.errors import CorruptError, MismatchError, UsageError
+from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
-from data.storage import lock, read_json, write_bytes, write_json
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.sample import load_generator
 from stage1_autoencoder.evaluate import psnr
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.inversion import compared, invert, nearest
 
 RESULTS, VECTORS = "results.json", "projected.safetensors"

@@ -11,7 +11,7 @@ from data.errors import UsageError
 from data.images import image_grid, save_png
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.seeds import parse_seeds
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 
 GRID = 64  # images at most in grid.png
 

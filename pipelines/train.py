@@ -28,10 +28,10 @@ def snapshot_scores(
     The kernel distance comes first. Its settings are those that may change when a run is resumed. All processes call
     both functions. Raises like `codegan score`, for weights and data that cannot be used.
     """
-    from pipelines.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
-    from pipelines.features import load_features
-    from pipelines.inception import cache_folder
-    from pipelines.score_sets import check_count, choose, real_features, score_generator, warn_of_flattery
+    from pipelines.scoring.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
+    from pipelines.scoring.features import load_features
+    from pipelines.scoring.inception import cache_folder
+    from pipelines.scoring.sets import check_count, choose, real_features, score_generator, warn_of_flattery
 
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
     if accelerator.is_main_process:

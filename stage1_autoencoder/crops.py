@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import ImageSet, to_array
-from data.sampling import SampleOrder
 from data.seeds import derive_seed
+from data.store.order import SampleOrder
 
 
 class RandomCrops:

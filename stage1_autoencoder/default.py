@@ -1,6 +1,6 @@
 """The autoencoders that come with the package, trained once on free photographs (docs/autoencoder.md).
 
-weights/factorF is a folder of `data.checkpoints.save_weights` whose numbers are float16, which halves the download.
+weights/factorF is a folder written by `save_weights` whose numbers are float16, which halves the download.
 `default` names the one of factor 4, `default:F` another.
 """
 
@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data.checkpoints import Checkpoint, Tensors, load_weights, save_weights
 from data.errors import CorruptError, MismatchError, UsageError
-from data.storage import read_json, verify_folder
+from data.files.atomic import read_json, verify_folder
+from data.files.checkpoints import Checkpoint, Tensors, load_weights, save_weights
 
 DEFAULT, DEFAULT_FACTOR = "default", 4
 FORMAT = 1  # of config.json, and of what it means; a change that old versions would misread raises it

@@ -15,14 +15,14 @@ import tyro
 
 from data.console import finish, scan_progress
 from data.errors import UsageError
+from data.files.atomic import lock
 from data.images import ImageSet, open_images
-from data.latent_writer import LatentWriter, remove_journal
 from data.latents import DType, LatentStore
-from data.places import Place, PlaceArg, shown
-from data.seals import SEAL, find_stores
-from data.storage import lock
+from data.sources.locations import Place, PlaceArg, shown
+from data.store.seal import SEAL, find_stores
+from data.store.writer import LatentWriter, remove_journal
 from stage1_autoencoder.default import DEFAULT
-from stage1_autoencoder.fill import Encoding, fill, keys_and_labels
+from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
 from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.files.atomic import read_json
 from data.images import ImageSet, fit, image_grid, to_array, to_float, to_uint8
 from data.prefetch import prefetch
-from data.storage import read_json
 from stage1_autoencoder.default import load_default
 from stage1_autoencoder.networks import Autoencoder, is_built_in
 

@@ -20,8 +20,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import nn
 
 from data.errors import CodeganError, DivergedError, Preempted, Terminated, UsageError, WorkerError
+from data.files.atomic import disk_errors
 from data.images import Share
-from data.storage import disk_errors
 
 Precision = Literal["fp32", "bf16"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]

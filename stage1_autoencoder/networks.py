@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.checkpoints import fingerprint, load_weights, put_weights
 from data.errors import MismatchError, UsageError
+from data.files.checkpoints import fingerprint, load_weights, put_weights
 from data.latents import LatentStore
 from stage1_autoencoder.default import is_default, load_default
 

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 
 from data.console import finish, scan_progress
 from data.errors import CodeganError, InputError, MismatchError
+from data.files.atomic import lock
 from data.images import ImageSet, open_images
-from data.latent_writer import LatentWriter
 from data.latents import LatentStore
-from data.places import Place
-from data.seals import SEAL, TWIN, find_damage, find_stores, raise_all, write_seal
-from data.storage import lock
-from stage1_autoencoder.fill import Encoding, fill, keys_and_labels
+from data.sources.locations import Place
+from data.store.seal import SEAL, TWIN, find_damage, find_stores, raise_all, write_seal
+from data.store.writer import LatentWriter
+from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
 from stage1_autoencoder.loop import on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
 

@@ -16,15 +16,15 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.checkpoints import Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, scan_progress
 from data.errors import DivergedError, InputError, MismatchError, UsageError
+from data.files.atomic import lock, remove_partials, write_json
+from data.files.checkpoints import Progress, load_state, save_state, save_weights
+from data.files.runs import MetricsLog, defaults, open_run, to_json
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
-from data.places import data_flags, shown
 from data.prefetch import prefetch
-from data.runs import MetricsLog, defaults, open_run, to_json
 from data.seeds import derive_seed
-from data.storage import lock, remove_partials, write_json
+from data.sources.locations import data_flags, shown
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table

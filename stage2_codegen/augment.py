@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.errors import UsageError
-from stage2_codegen.noise import uniform_rows
+from stage2_codegen.rank_noise import uniform_rows
 
 Judged = Tensor | tuple[Tensor, ...]  # codes, or several scales of them from coarse to fine, or what is seen of them
 

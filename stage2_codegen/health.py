@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from data.console import warn
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.variants.contract import Judged
 
 SAMPLES = 64

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.seeds import derive_seed
-from stage2_codegen.noise import shared_noise
+from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants.contract import CodeGenerator
 
 LR, BETAS = 0.1, (0.9, 0.99)

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_codegen.augment import Judged
-from stage2_codegen.noise import normal_rows, uniform_rows
 from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.rank_noise import normal_rows, uniform_rows
 
 Critic = Callable[..., Any]
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]

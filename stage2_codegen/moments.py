@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d
-from stage2_codegen.noise import normal_rows
+from stage2_codegen.rank_noise import normal_rows
 from stage2_codegen.ranks import count_ranks
 from stage2_codegen.variants.contract import CodeGenerator
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from data.errors import UsageError
+from data.files.runs import find_config
 from data.latents import LatentStore
-from data.places import PlaceArg
 from data.prefetch import prefetch
-from data.reader import LatentReader
-from data.runs import find_config
+from data.sources.locations import PlaceArg
+from data.store.reader import LatentReader
 from stage1_autoencoder.default import is_default
 from stage1_autoencoder.loop import Precision, StepClock, Tracker, fast_precision, local_share, make_accelerator
 from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.context import Context
 from stage2_codegen.flags import MirrorFlags, PrecisionFlag
+from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
 from stage2_codegen.variants.contract import VariantConfig, check_config

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from data.checkpoints import BEST, Progress, load_state, save_state, save_weights
 from data.console import ProgressReport, finish, warn
+from data.files.atomic import lock, read_json, remove_partials
+from data.files.checkpoints import BEST, Progress, load_state, save_state, save_weights
+from data.files.runs import MetricsLog, defaults, open_run, read_metrics, to_json
 from data.images import image_grid, save_png
 from data.latents import LatentStore
-from data.runs import MetricsLog, defaults, open_run, read_metrics, to_json
-from data.storage import lock, read_json, remove_partials
 from stage1_autoencoder.loop import (
     LOG_EVERY_STEPS,
     StepClock,
@@ -29,10 +29,10 @@ from stage1_autoencoder.loop import (
     peak_memory_mb,
     tracked,
 )
-from stage2_codegen.context import Context
+from stage2_codegen.frozen.context import Context
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.moments import SettledAverage
 from stage2_codegen.setup import TrainConfig, codes_between, prepare
 from stage2_codegen.step import AdversarialStep

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.checkpoints import save_weights
-from data.storage import write_json
-from pipelines.report import ReportConfig, report
+from data.files.atomic import write_json
+from data.files.checkpoints import save_weights
+from pipelines.report.report import ReportConfig, report
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import TrainAEConfig

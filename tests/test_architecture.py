@@ -16,11 +16,11 @@ MAX_LINES = 350
 HOMES = {
     "pickle": (),
     "torch.save": (),
-    "zarr": ("data/shards.py",),
+    "zarr": ("data/store/shards.py",),
     "os.rename": (),
     "os.replace": (),
-    "os.fsync": ("data/storage.py", "data/runs.py"),  # the second appends to a log, which no rename can do
-    "Image.open": ("data/decoding.py",),
+    "os.fsync": ("data/files/atomic.py", "data/files/runs.py"),  # the second appends to a log, which no rename can do
+    "Image.open": ("data/sources/decoding.py",),
     "argparse": (),
 }
 
@@ -92,7 +92,7 @@ def test_torch_load_appears_once_and_loads_weights_only() -> None:
         calls = {node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node.func) == "torch.load"}
         functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "read_state_dict"]
         allowed = {node for function in functions for node in ast.walk(function)}
-        assert not calls or name == "data/torch_files.py"
+        assert not calls or name == "data/files/published.py"
         assert calls <= allowed
         for call in calls:
             options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from data.checkpoints import load_newest, save_weights
+from data.files.checkpoints import load_newest, save_weights
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.setup import TrainConfig

@@ -3,7 +3,7 @@
 Drop-ins for torch's layers, and on one process exactly torch's. When several processes share a batch, moments and
 gradients are taken over all of them, so that a run does not depend on the number of ranks. Unlike
 `torch.nn.SyncBatchNorm` this works on the CPU and can be differentiated twice. Every rank must hold equally many
-samples, as `stage2_codegen.noise` assumes too, and must call the layer when the others do.
+samples, as `stage2_codegen.rank_noise` assumes too, and must call the layer when the others do.
 """
 
 from typing import Any

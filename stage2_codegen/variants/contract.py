@@ -13,7 +13,7 @@ from data.errors import UsageError
 from data.latents import LatentStore
 from stage2_codegen.augment import Judged, augmentation
 from stage2_codegen.choices import check_choice
-from stage2_codegen.context import Context, Frozen
+from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import Loss
 

@@ -30,15 +30,15 @@ from data.errors import UsageError
 from data.latents import LatentStore
 from stage1_autoencoder.networks import BOUND, unbounded
 from stage2_codegen.augment import augmentation
-from stage2_codegen.backbones import BackboneName, open_backbone
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.colouring import KERNEL, colouring_kernel
-from stage2_codegen.context import Context, Frozen
 from stage2_codegen.drifting import Drifting
+from stage2_codegen.frozen.backbones import BackboneName, open_backbone
+from stage2_codegen.frozen.context import Context, Frozen
+from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d
 from stage2_codegen.precision import full_precision
-from stage2_codegen.projection import CHANNELS, Mixing
 from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import UsageError
-from stage2_codegen.context import Context, Frozen
+from stage2_codegen.frozen.context import Context, Frozen
+from stage2_codegen.frozen.perceptual import load_lpips
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.losses import Hinge, Loss, LossAndLogs
 from stage2_codegen.modules.skip_layer_excitation import Activation
-from stage2_codegen.perceptual import load_lpips
 from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
 from stage2_codegen.variants.sle_networks import (

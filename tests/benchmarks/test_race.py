@@ -17,7 +17,7 @@ from benchmarks.race import find_pictures, find_weights
 from benchmarks.race_entrants import Look, Pictures, Terms, race, settings, timed
 from benchmarks.race_report import standalone, tables
 from benchmarks.race_rivals import CUDA_ONLY, save_samples, without_cuda
-from pipelines.charts import Line, line_chart
+from pipelines.report.charts import Line, line_chart
 
 TERMS = Terms(Pictures("scenes:4@64", 64), minutes=4.0, threads=1)
 

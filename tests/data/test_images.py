@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data import images as images_module
-from data.decoding import Look, look
 from data.errors import InputError, UsageError
 from data.images import (
     ImageSet,
@@ -32,8 +31,9 @@ from data.images import (
     to_uint8,
     write_skipped,
 )
-from data.scenes import Scenes
-from data.sources import Skip
+from data.scenes.factors import Scenes
+from data.sources.decoding import Look, look
+from data.sources.listing import Skip
 
 RNG = np.random.default_rng(0)
 PIXELS = {f"{index}.png": RNG.integers(0, 256, (20 + index, 30, 3), np.uint8) for index in range(6)}

@@ -13,9 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from data.errors import CorruptError, InputError, MismatchError, UsageError
-from data.latent_writer import LatentWriter, default_shard_rows
 from data.latents import DType, LatentStore
-from data.seals import find_damage, find_stores, with_checksum
+from data.store.seal import find_damage, find_stores, with_checksum
+from data.store.writer import LatentWriter, default_shard_rows
 
 COUNT, SHAPE, ROWS = 11, (3, 4, 4), 3  # 4 shards, the last one not full
 LATENTS = np.tanh(np.random.default_rng(0).normal(size=(COUNT, *SHAPE))).astype(np.float32)

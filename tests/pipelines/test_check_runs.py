@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from data.checkpoints import Progress, save_state, save_weights
 from data.errors import CorruptError
-from data.runs import CONFIG, TWIN, MetricsLog, open_run
-from data.storage import MANIFEST
+from data.files.atomic import MANIFEST
+from data.files.checkpoints import Progress, save_state, save_weights
+from data.files.runs import CONFIG, TWIN, MetricsLog, open_run
 from pipelines.check import CheckConfig, check
 
 

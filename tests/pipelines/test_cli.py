@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from data.errors import UsageError
-from data.latent_writer import LatentWriter
 from data.latents import LatentStore
+from data.store.writer import LatentWriter
 from pipelines import cli
 from pipelines.cli import VERBS, main, run
 

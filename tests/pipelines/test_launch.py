@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data.checkpoints import load_newest
 from data.errors import Preempted, UsageError, WorkerError
-from data.storage import lock
+from data.files.atomic import lock
+from data.files.checkpoints import load_newest
 from pipelines import cli
 from pipelines import launch as launching
 from pipelines.launch import launch

@@ -14,12 +14,12 @@ from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UsageError
 from data.images import open_images
-from data.latent_writer import LatentWriter
 from data.latents import LatentStore
+from data.store.writer import LatentWriter
 from pipelines import metadata as metadata_module
 from pipelines.check import CheckConfig, check
 from pipelines.metadata import VGG_URL, MetadataConfig, metadata
-from stage2_codegen.metadata import bank_rows, load_bank
+from stage2_codegen.picture_vectors import bank_rows, load_bank
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -11,7 +11,7 @@ from data.errors import UsageError
 from pipelines.cli import run
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.variants import build_networks
 from stage2_codegen.variants.sle_networks import NoiseInjection
 from tests.tiny_variants import TINY

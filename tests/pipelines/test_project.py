@@ -15,7 +15,7 @@ from pipelines.cli import run
 from pipelines.project import load_projected
 from pipelines.sample import load_generator
 from stage2_codegen.inversion import compared, invert, nearest
-from stage2_codegen.noise import normal_rows, shared_noise
+from stage2_codegen.rank_noise import normal_rows, shared_noise
 from stage2_codegen.variants import build_networks
 from stage2_codegen.variants.contract import CodeGenerator
 from stage2_codegen.variants.sle_networks import NoiseInjection

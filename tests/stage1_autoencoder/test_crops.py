@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import ImageSet, open_images
-from data.sampling import SampleOrder
+from data.store.order import SampleOrder
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 
 HEIGHT, WIDTH, SIZE = 96, 160, 32

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from data.checkpoints import load_weights, save_weights
 from data.errors import CorruptError, MismatchError, UsageError
+from data.files.atomic import commit_folder, verify_folder, write_json
+from data.files.checkpoints import load_weights, save_weights
 from data.images import open_images
 from data.latents import LatentStore
-from data.storage import commit_folder, verify_folder, write_json
 from pipelines import cli
 from stage1_autoencoder import default
 from stage1_autoencoder.evaluate import reconstruction_table

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from data.checkpoints import save_weights
-from data.storage import lock
+from data.files.atomic import lock
+from data.files.checkpoints import save_weights
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.networks import Autoencoder
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.checkpoints import save_weights
 from data.errors import InputError, MismatchError, UsageError
+from data.files.checkpoints import save_weights
 from data.images import to_float
-from data.scenes import Scenes
+from data.scenes.factors import Scenes
 from stage1_autoencoder.networks import (
     FACTORS,
     Autoencoder,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data.errors import CorruptError
+from data.files.atomic import write_bytes
 from data.latents import LatentStore
-from data.places import file_sizes, place
-from data.reader import LatentReader
-from data.storage import write_bytes
+from data.sources.locations import file_sizes, place
+from data.store.reader import LatentReader
 from pipelines.check import CheckConfig, check
 from stage1_autoencoder.encode import EncodeConfig, encode
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.checkpoints import save_weights
 from data.errors import CodeganError, CorruptError, InputError, MismatchError, UsageError
+from data.files.atomic import lock, write_bytes
+from data.files.checkpoints import save_weights
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.reader import LatentReader
-from data.storage import lock, write_bytes
+from data.store.reader import LatentReader
 from pipelines.check import CheckConfig, check
 from stage1_autoencoder.encode import EncodeConfig, encode
-from stage1_autoencoder.fill import fill
+from stage1_autoencoder.encoding import fill
 from stage1_autoencoder.networks import Autoencoder
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -82,7 +82,7 @@ def rows_by_size(shape: tuple[int, int, int], dtype: str) -> int:
 def test_several_sizes_in_one_pass_are_the_stores_of_single_runs(
     kind: str, run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.latent_writer.default_shard_rows", rows_by_size)
+    monkeypatch.setattr("data.store.writer.default_shard_rows", rows_by_size)
     data = pictures if kind == "files" else kind
     fitted, decoded = ImageSet.fitted, list[int]()
 
@@ -224,7 +224,7 @@ def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_m
 ) -> None:
     out = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr("data.latent_writer.remove_journal", lambda path: None)
+        patch.setattr("data.store.writer.remove_journal", lambda path: None)
         encode(EncodeConfig(data=(str(pictures),), autoencoder=run, out=out, size=(16,), shard_rows=2))
     assert (out / "journal").is_dir()
     shard = out / "latents" / "c" / "1" / "0" / "0" / "0"

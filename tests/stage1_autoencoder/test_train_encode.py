@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from data.checkpoints import save_weights
 from data.errors import CodeganError, DivergedError, MismatchError, UsageError
+from data.files.checkpoints import save_weights
+from data.files.runs import read_metrics
 from data.images import open_images, to_float
 from data.latents import LatentStore
-from data.places import file_sizes
-from data.runs import read_metrics
+from data.sources.locations import file_sizes
 from pipelines import cli
 from stage1_autoencoder import train as training
 from stage1_autoencoder.encode import EncodeConfig, encode
@@ -321,7 +321,7 @@ def test_encoding_again_changes_nothing_and_other_settings_are_refused(
 def test_an_interrupted_store_is_finished_by_the_same_autoencoder_only(
     run: Path, pictures: Path, tiny_autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.latent_writer.default_shard_rows", lambda shape, dtype: 2)
+    monkeypatch.setattr("data.store.writer.default_shard_rows", lambda shape, dtype: 2)
     straight = encoding(run, pictures, out=pictures.parent / "straight")
     encode(straight)
     config = encoding(run, pictures)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.checkpoints import save_weights
+from data.files.checkpoints import save_weights
 from data.latents import LatentStore
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from data.images import to_float
-from data.latent_writer import LatentWriter
-from data.scenes import Scenes
+from data.scenes.factors import Scenes
+from data.store.writer import LatentWriter
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, make_autoencoder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.errors import UsageError
 from stage1_autoencoder.loop import make_accelerator
-from stage2_codegen.context import Context
+from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
 from tests.tiny_variants import TINY

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from data.errors import UsageError
-from data.runs import to_json
+from data.files.runs import to_json
 from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares
 from stage2_codegen.modules import GIU, GraphConvolution, NonLocal, RepresentativeBatchNorm2d, SelfAttention
 from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.health import Health, HealthCheck, measure, unevenness
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.variants.contract import CodeGenerator
 
 SHAPE = (3, 4, 4)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError, MismatchError, UsageError
-from data.latent_writer import LatentWriter
 from data.latents import LatentStore
-from stage2_codegen.metadata import bank_rows, save_bank
+from data.store.writer import LatentWriter
 from stage2_codegen.modules import LongRange, SelfAttention
+from stage2_codegen.picture_vectors import bank_rows, save_bank
 from stage2_codegen.variants import lrm
 from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.lrm import (

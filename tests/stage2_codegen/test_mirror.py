@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from data.errors import MismatchError
+from data.files.atomic import read_json, write_json
+from data.files.runs import CONFIG, open_run
 from data.images import to_float
 from data.latents import LatentStore
-from data.runs import CONFIG, open_run
-from data.scenes import Scenes
-from data.seals import read_checked, with_checksum
+from data.scenes.factors import Scenes
 from data.seeds import coins
-from data.storage import read_json, write_json
+from data.store.seal import read_checked, with_checksum
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.loop import StepClock

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from data.checkpoints import load_weights
 from data.errors import UsageError
-from stage2_codegen.images import ImageGenerator
+from data.files.checkpoints import load_weights
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d, RepresentativeBatchNorm2d
 from stage2_codegen.moments import DRAWS, SettledAverage, measure_moments
 from stage2_codegen.setup import TrainConfig

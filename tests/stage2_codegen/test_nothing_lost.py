@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from data.checkpoints import load_newest
 from data.errors import DivergedError, Preempted, SpaceError, Terminated
-from data.runs import read_metrics
+from data.files.checkpoints import load_newest
+from data.files.runs import read_metrics
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import Scorer, train
 from stage2_codegen.variants import VARIANTS
@@ -132,7 +132,7 @@ def test_a_full_disk_while_saving_keeps_the_state_before(configure: Configure, m
 _ON_A_SMALL_DISK = """
 import dataclasses, os, shutil, sys
 from pathlib import Path
-from data.checkpoints import load_newest, load_weights
+from data.files.checkpoints import load_newest, load_weights
 from data.errors import SpaceError
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train

@@ -12,17 +12,17 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.checkpoints import load_newest, load_weights
 from data.errors import InputError, MismatchError, UsageError
+from data.files.checkpoints import load_newest, load_weights
 from data.latents import LatentStore
 from pipelines import cli
 from stage1_autoencoder.loop import make_accelerator
 from stage1_autoencoder.networks import BOUND
 from stage2_codegen.colouring import colouring_kernel
-from stage2_codegen.context import Context
-from stage2_codegen.linear_decoder import LinearDecoder
+from stage2_codegen.frozen.context import Context
+from stage2_codegen.frozen.linear_decoder import LinearDecoder
+from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import RelativisticPairing
-from stage2_codegen.projection import CHANNELS, Mixing
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks, projected

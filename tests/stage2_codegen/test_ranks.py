@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from data.checkpoints import load_newest
-from data.runs import read_metrics
+from data.files.checkpoints import load_newest
+from data.files.runs import read_metrics
 from pipelines import cli
 from pipelines.launch import launch
 from tests.tiny_variants import TINY

@@ -16,14 +16,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.checkpoints import load_newest, load_weights, save_weights
 from data.errors import DivergedError, InputError, MismatchError, UsageError
-from data.latent_writer import LatentWriter
-from data.runs import read_metrics
+from data.files.checkpoints import load_newest, load_weights, save_weights
+from data.files.runs import read_metrics
+from data.store.writer import LatentWriter
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen import setup
-from stage2_codegen.images import ImageGenerator
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS

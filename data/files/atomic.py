@@ -1,0 +1,259 @@
+"""Writing files so that a crash at any instant leaves either the old state or the new one.
+
+The protocol is the same everywhere: write under a temporary name in the target's folder, fsync, rename, fsync the
+folder. A folder committed by `commit_folder` also holds `manifest.json` with the size and crc32c of each of its files,
+so that later damage is found by `verify_folder`.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from data.errors import CorruptError, LockedError, SpaceError, UsageError
+from data.sources.locations import Place, put
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
+_RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
+_BLOCK = 1 << 22
+
+
+def crc32c(path: Place) -> int:
+    """Checksum (Castagnoli) of a file's bytes, read in blocks."""
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum.update(block)
+    return int.from_bytes(checksum.digest(), "big")
+
+
+def crc32_of(path: Place) -> int:
+    """zlib's CRC-32 of a file's bytes, for files made of parts that end in their own crc32c.
+
+    The crc32c of data followed by its crc32c is a constant, so all such files of one layout share one crc32c.
+    """
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def crc32c_bytes(content: bytes) -> int:
+    return int(google_crc32c.value(content))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota into a `SpaceError` that names `path`, and let other errors name it, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpaceError(
+                f"{path}: no space left on the disk",
+                "free some space and run the same command again; what was committed before is kept",
+            ) from error
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _absent(folder: Path) -> list[Path]:
+    """`folder` and those above it, as far as they do not exist; the deepest first."""
+    return list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+
+
+def _make_folder(folder: Path) -> None:
+    """Like `mkdir -p`; and a power loss takes back none of the folders that were made."""
+    absent = _absent(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(absent):
+        _fsync(made.parent)
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """A file to write, which replaces `path` atomically and durably when the block ends without an error."""
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    with disk_errors(path):
+        _make_folder(path.parent)
+        try:
+            yield partial
+            _fsync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _fsync(path.parent)
+
+
+def write_bytes(path: Place, content: bytes) -> None:
+    """Replace `path` by `content` atomically and durably, making its folder if need be."""
+    if not isinstance(path, Path):
+        put(path, content)
+        return
+    with publish(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Place, value: Any) -> None:
+    """Raises `ValueError` for NaN and infinity, which other programs could not read."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Place) -> Any:
+    """Parse a JSON file of ours; raises `CorruptError` when it does not parse."""
+    try:
+        return json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptError(f"{path}: is not valid JSON ({error})", "restore the file from a copy") from error
+
+
+@contextmanager
+def commit_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes `path`, checksummed, on failure nothing changes."""
+    partial, retired = path.with_name(_PARTIAL + path.name), path.with_name(_RETIRED + path.name)
+    with disk_errors(path):
+        _make_folder(path.parent)
+        shutil.rmtree(partial, ignore_errors=True)
+        _put_back(retired)
+        partial.mkdir()
+        try:
+            yield partial
+            _seal(partial)
+            if path.exists():
+                path.rename(retired)
+            partial.rename(path)
+            _fsync(path.parent)
+            shutil.rmtree(retired, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def discard_folder(path: Path) -> None:
+    """Delete a committed folder; a crash on the way leaves nothing that looks like one."""
+    partial = path.with_name(_PARTIAL + path.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    path.rename(partial)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_back(retired: Path) -> None:
+    """Of a folder that was being replaced: it is still the only copy when its writer was killed between two renames."""
+    if retired.exists() and not (path := retired.with_name(retired.name.removeprefix(_RETIRED))).exists():
+        retired.rename(path)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    entries = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            _fsync(file)
+            entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "crc32c": crc32c(file)}
+    write_json(folder / MANIFEST, {"files": entries})
+
+
+def verify_folder(folder: Path) -> None:
+    """Compare every file of a committed folder with its manifest; raises `CorruptError` naming the first difference."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise CorruptError(f"{manifest}: is missing", f"remove {folder}; it was never finished")
+    fix = f"restore the file from a copy, or remove {folder}"
+    try:
+        entries = {name: (entry["bytes"], entry["crc32c"]) for name, entry in read_json(manifest)["files"].items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CorruptError(f"{manifest}: is damaged", fix) from error
+    for name, (size, checksum) in entries.items():
+        if problem := damage(folder / name, size, checksum):
+            raise CorruptError(f"{folder / name}: {problem}", fix)
+    present = {file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
+    if unknown := sorted(present - entries.keys()):
+        raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
+
+
+def size_damage(path: Place, size: int) -> str | None:
+    """What is wrong with a file of `size` bytes, as far as can be seen without reading it."""
+    return wrong_size(path.stat().st_size if path.is_file() else None, size)
+
+
+def wrong_size(present: int | None, size: int) -> str | None:
+    """What is wrong with a file that has `present` bytes, None where there is no file, instead of `size`."""
+    if present is None:
+        return "is missing"
+    return None if present == size else f"has {present} bytes instead of {size}"
+
+
+def damage(path: Place, size: int, checksum: int, checksum_of: Callable[[Any], int] = crc32c) -> str | None:
+    """What is wrong with a file that should have this size and checksum, if anything is."""
+    if problem := size_damage(path, size):
+        return problem
+    return None if checksum_of(path) == checksum else "its bytes do not match their checksum"
+
+
+def remove_partials(folder: Place) -> None:
+    """Delete what a killed writer left unfinished in `folder` and below; what it was replacing is put back."""
+    if not isinstance(folder, Path):  # there a write is one request, and leaves nothing unfinished
+        return
+    for leftover in list(folder.rglob(f"{_PARTIAL}*")):
+        if leftover.name.startswith(_RETIRED):
+            _put_back(leftover)
+        elif leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(folder: Place) -> Iterator[None]:
+    """Hold `folder` for this process; raises `LockedError` naming the process that already does.
+
+    The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have none: there,
+    two writers are not kept apart. Of the folders made for it none is left behind empty.
+    """
+    if not isinstance(folder, Path):
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file", "give a folder for --out")
+    absent = _absent(folder)
+    _make_folder(folder)
+    path = folder / ".lock"
+    with ExitStack() as stack:
+        with disk_errors(folder):
+            file = stack.enter_context(path.open("ab+", buffering=0))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().decode().strip() or "another process"
+                raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
+            if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                raise LockedError(f"{folder}: was released this instant", "run the same command again")
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, as it should be
+                for made in absent:
+                    made.rmdir()

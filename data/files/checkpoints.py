@@ -1,0 +1,190 @@
+"""Training state and weights on disk: safetensors for numbers, JSON for the rest, never pickle.
+
+A checkpoint is a folder committed by `commit_folder` of `data.files.atomic`: whole and checksummed, or absent.
+Optimiser state is stored as flat named tensors ("17.exp_avg"); its hyper-parameters are not stored, the configuration
+has them.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from data.errors import CorruptError, InputError, MismatchError
+from data.files.atomic import commit_folder, discard_folder, read_json, verify_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Tensor]
+KEPT = 2  # training states of a run
+BEST = "best"  # below the weights: those that scored best
+
+
+class Checkpoint(NamedTuple):
+    tensors: dict[str, dict[str, Tensor]]  # one entry a network or optimiser
+    state: dict[str, Any]  # JSON values: nimg, step, ...
+
+
+class Progress(NamedTuple):
+    """How far a training has come; what a checkpoint's state.json holds."""
+
+    nimg: int = 0
+    step: int = 0
+    rollbacks: int = 0  # times it went back to a checkpoint after NaN
+
+
+def _save_tensors(path: Path, tensors: Tensors) -> None:
+    # Not save_file: its own error class would hide a full disk.
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CorruptError(f"{path}: is not a safetensors file ({error})", "restore it from a copy") from error
+
+
+def save_state(
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    progress: Progress,
+    keep: int = KEPT,
+) -> Path:
+    """Commit a training state as `folder`/NIMG, then delete all but the newest `keep`."""
+    path = folder / f"{progress.nimg:012d}"
+    with commit_folder(path) as partial:
+        for name, network in networks.items():
+            _save_tensors(partial / f"{name}.safetensors", network.state_dict())
+        for name, optimizer in optimizers.items():
+            _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
+        write_json(partial / "state.json", progress._asdict())
+    for old in _committed(folder)[keep:]:
+        discard_folder(old)
+    return path
+
+
+def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> Progress:
+    """Put the newest whole training state into the given objects; without one they stay, and the progress is zero."""
+    checkpoint = load_newest(folder)
+    if checkpoint is None:
+        return Progress()
+    for name, network in networks.items():
+        put_weights(network, checkpoint.tensors[name], folder)
+    for name, optimizer in optimizers.items():
+        load_optimizer_tensors(optimizer, checkpoint.tensors[name])
+    return Progress(**checkpoint.state)
+
+
+def _committed(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("[0-9]*") if path.is_dir()), reverse=True)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose every byte is right, or None; damaged ones are named in a warning and passed over.
+
+    One that cannot be read counts as damaged. Raises `CorruptError` when there are checkpoints and none is whole.
+    """
+    failure = ""
+    for path in _committed(folder):
+        try:
+            verify_folder(path)
+            tensors = {file.stem: _load_tensors(file) for file in path.glob("*.safetensors")}
+            return Checkpoint(tensors, read_json(path / "state.json"))
+        except CorruptError as error:
+            failure = error.what
+        except OSError as error:
+            failure = f"{error.filename or path}: cannot be read ({error.strerror})"
+        logger.warning("%s; trying an older checkpoint", failure)
+    if failure:
+        raise CorruptError(
+            f"{folder}: no checkpoint is whole ({failure})", f"mend that, or remove {folder} to start anew"
+        )
+    return None
+
+
+def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[str, Any], best: bool = False) -> None:
+    """Commit what inference needs: one safetensors file per network and `config.json`.
+
+    With `best` they become `folder`/best as well, which else stays what it was.
+    """
+    with commit_folder(folder) as partial:
+        for name, entries in tensors.items():
+            _save_tensors(partial / f"{name}.safetensors", entries)
+        write_json(partial / "config.json", config)
+        if best:
+            files = list(partial.iterdir())
+            with commit_folder(partial / BEST) as copy:
+                for file in files:
+                    _link(file, copy / file.name)
+        elif (folder / BEST).is_dir():
+            shutil.copytree(folder / BEST, partial / BEST, copy_function=_link)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Committed files are replaced and never changed, so two folders may share one."""
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system can
+        shutil.copy2(source, target)
+
+
+def load_weights(folder: Path) -> Checkpoint:
+    """What `save_weights` wrote, every byte checked; `state` is its configuration."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there are no weights here", "give the folder of a run that reached a snapshot")
+    verify_folder(folder)
+    tensors = {file.stem: _load_tensors(file) for file in folder.glob("*.safetensors")}
+    return Checkpoint(tensors, read_json(folder / "config.json"))
+
+
+def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> None:
+    """`load_state_dict`, raising `MismatchError` when the weights are those of another network or version."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).split(": ", 1)[-1][:120]
+        raise MismatchError(
+            f"{origin}: its weights do not fit this version's network ({reason} ...)",
+            "train again, or use the version named in the run's config.json",
+        ) from error
+
+
+def fingerprint(tensors: Tensors, config: Mapping[str, Any]) -> str:
+    """32 hex digits of SHA-256 over every weight and the configuration: the identity of a network."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors, keyed "PARAMETER_INDEX.NAME"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entries in state.items() for name, value in entries.items()}
+
+
+def load_optimizer_tensors(optimizer: Optimizer, tensors: Tensors) -> None:
+    """Inverse of `optimizer_tensors`; hyper-parameters stay as the optimiser was built."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:  # fused optimisers walk memory: moments must lie as their weights do
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

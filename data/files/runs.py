@@ -1,0 +1,179 @@
+"""A run folder: its configuration, its metrics, and whether it may be resumed.
+
+RUN/config.json      the whole resolved configuration, with versions and a checksum
+RUN/.config.json     the same bytes, should those be damaged
+RUN/metrics.jsonl    one JSON object a line: step, nimg, wall_sec, then log keys
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from data.errors import CorruptError, MismatchError, UsageError
+from data.files.atomic import disk_errors, write_bytes, write_json
+from data.sources.locations import Place
+from data.store.seal import read_checked, with_checksum
+
+logger = logging.getLogger(__name__)
+
+CONFIG, TWIN = "config.json", ".config.json"
+DRAWN = ".samples.json"  # in a folder of `codegan sample`: how many images it left there
+_VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
+# what a run writes before it has a checkpoint
+_BEFORE_CHECKPOINTS = {CONFIG, "metrics.jsonl", "skipped.jsonl", "tracker"}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide what a run computes."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _VERSIONED}
+
+
+def to_json(value: Any) -> Any:
+    """A configuration value as JSON sees it: dataclasses become objects, paths strings, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(entry) for entry in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)  # a path, here or elsewhere
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """By name, the default of each field of a dataclass that has one."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+
+
+def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
+    """`stored` with what only `missing` has; objects in both are merged."""
+    filled = dict(missing)
+    for key, value in stored.items():
+        inner = missing.get(key)
+        filled[key] = _filled(value, inner) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return filled
+
+
+def _differences(old: Any, new: Any, ignored: Container[str], name: str = "") -> list[str]:
+    """A line for each entry that differs; `ignored` names those that may, inner ones as "outer.inner"."""
+    if name in ignored:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        inner = (_differences(old.get(key), new.get(key), ignored, f"{name}.{key}".strip(".")) for key in keys)
+        return [line for lines in inner for line in lines]
+    return [] if old == new else [f"{name}: {old!r} then, {new!r} now"]
+
+
+def _has_trained(folder: Path) -> bool:
+    """Whether a run folder holds what took training, or what no run wrote; unfinished checkpoints are hidden."""
+    names = {entry.name for entry in folder.glob("[!.]*")} - _BEFORE_CHECKPOINTS
+    return bool(names - {"checkpoints"} or any((folder / "checkpoints").glob("[!.]*")))
+
+
+def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
+    """A run's configuration, None when there is none or no copy of it is whole, and the copies that are damaged.
+
+    Earlier versions wrote one file without a checksum, which is taken as it is.
+    """
+    path, twin = folder / CONFIG, folder / TWIN
+    copies = [path, twin] if twin.is_file() else [path] if path.is_file() else []
+    checked = {copy: read_checked(copy) for copy in copies}
+    whole = [config for config in checked.values() if config is not None]
+    if copies == [path] and not whole:
+        with suppress(ValueError):
+            config = json.loads(path.read_bytes())
+            if isinstance(config, dict) and "crc32c" not in config:
+                return config, []
+    return next(iter(whole), None), [copy for copy in copies if checked[copy] is None]
+
+
+def config_error(config: Mapping[str, Any] | None, damaged: Sequence[Path]) -> CorruptError:
+    """About what `find_config` found."""
+    fix = "run the command of this run again, which writes it anew"
+    if config is None:
+        fix = "restore it from a copy; the command of this run writes one like it into another --out"
+    return CorruptError(f"{damaged[0]}: is missing or does not match its checksum", fix)
+
+
+def open_run(
+    folder: Path, config: Mapping[str, Any], may_change: Sequence[str] = (), earlier: Mapping[str, Any] | None = None
+) -> None:
+    """Start a run in `folder`, or check that its configuration is the one it was started with.
+
+    A run of an earlier version, which lacks newer fields, is taken to have had `earlier`, usually their `defaults`.
+
+    Fields in `may_change` (how long to train, how often to save; "outer.inner" for one inside another) can differ, and
+    so can all before the first checkpoint: then nothing is lost, and a command that failed is corrected by typing it
+    again. Raises `MismatchError` naming every other field that differs, `CorruptError` when both copies of the
+    configuration are damaged, `UsageError` when the folder holds something that is not a run.
+    """
+    wanted = to_json(config)
+    stored, damaged = find_config(folder)
+    if stored is not None:
+        stored = _filled(stored, to_json(earlier or {}))
+        differing = _differences(stored, wanted, {"versions", "crc32c", *may_change})
+        if differing and (_has_trained(folder) or "versions" not in stored):
+            raise MismatchError(
+                f"{folder}: was started with another configuration ({'; '.join(differing)})",
+                "repeat the flags of the first run (config.json has them), or choose another --out",
+            )
+        if damaged:
+            logger.warning("%s: was damaged and is written anew", damaged[0])
+    elif damaged:
+        raise config_error(stored, damaged)
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file", "give a folder for --out")
+    elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty and not a run", "choose another --out")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, TWIN):
+        write_json(folder / name, with_checksum({**wanted, "versions": versions()}))
+
+
+class MetricsLog:
+    """Appends to RUN/metrics.jsonl; wall time goes on where an interrupted run left it."""
+
+    def __init__(self, folder: Path, nimg: int, wall_sec: float = 0.0) -> None:
+        """Keep lines up to `nimg`: those after it belong to steps that a resumed run takes again.
+
+        `wall_sec` is the time that went by even so, where the process knows it.
+        """
+        self.path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(folder, tolerate_cut=True) if row["nimg"] <= nimg]
+        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._wall_before = max(wall_sec, kept[-1]["wall_sec"] if kept else 0.0)
+        self._started = time.monotonic()
+
+    def wall_sec(self) -> float:
+        return self._wall_before + time.monotonic() - self._started
+
+    def append(self, step: int, nimg: int, values: Mapping[str, float]) -> None:
+        row = {"step": step, "nimg": nimg, "wall_sec": round(self.wall_sec(), 3), **values}
+        with disk_errors(self.path), self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_metrics(folder: Place, tolerate_cut: bool = False) -> list[dict[str, Any]]:
+    """All rows of RUN/metrics.jsonl, [] without one. A last line cut by a crash is dropped when `tolerate_cut`."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            if tolerate_cut and number == len(lines):
+                break
+            raise CorruptError(f"{path}: line {number} is not JSON", "remove that line") from error
+    return rows

@@ -1,0 +1,1 @@
+"""Procedural lit scenes, a data set that needs no download."""

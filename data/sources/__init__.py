@@ -1,0 +1,1 @@
+"""Where the bytes of pictures come from, and what pixels they mean."""

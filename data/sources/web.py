@@ -1,0 +1,122 @@
+"""Parts of files on web servers, by range requests to allowed hosts only."""
+
+import http.client
+import re
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import IO, Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from data.errors import InputError, UnsafeError, UsageError
+from data.sources.decoding import one_line
+
+_TIMEOUT_SEC = 60.0
+_WAITS_SEC = (0.5, 1.0, 2.0)  # before the second, third and fourth attempt
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+
+
+def split_address(url: str) -> SplitResult:
+    """Raises `UsageError` when there is no making sense of it."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url.partition(':')[0]}://...: {one_line(error)}", "check the address") from error
+
+
+def without_secrets(url: str) -> str:
+    """Neither user and password nor the query, where signatures stand."""
+    parts = split_address(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file at an http(s) address; raises `UnsafeError` unless its host, and that of every redirect, is allowed."""
+
+    url: str
+    allow_hosts: frozenset[str]
+
+    def __post_init__(self) -> None:
+        _check_host(self.url, self.allow_hosts, f"{self}: is on a host that is not allowed")
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    def fetch(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset` on, fewer at the end; raises `InputError` when the server does not give them."""
+        return self._get(offset, offset + count - 1)[0]
+
+    def size(self) -> int:
+        """Bytes, asked for by a read of the first one: where addresses are signed, servers answer no HEAD."""
+        return self._get(0, 0)[1]
+
+    def _get(self, first: int, last: int) -> tuple[bytes, int]:
+        """Bytes first ... last and the size of the whole file; what may pass is tried again."""
+        for wait in (*_WAITS_SEC, None):
+            headers = {"Range": f"bytes={first}-{last}", "User-Agent": "codegan"}
+            request = urllib.request.Request(urlsplit(self.url).geturl(), headers=headers)
+            try:
+                with _opener(self.allow_hosts).open(request, timeout=_TIMEOUT_SEC) as response:
+                    return self._read(response, first, last)
+            except urllib.error.HTTPError as error:
+                error.close()
+                problem, transient = f"HTTP status {error.code}", error.code in _TRANSIENT
+            except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a redirect
+                problem, transient = one_line(error), True
+            if wait is None or not transient:
+                break
+            time.sleep(wait)
+        raise InputError(f"{self}: cannot be read ({problem})", "check the address and the network, and try again")
+
+    def _read(self, response: http.client.HTTPResponse, first: int, last: int) -> tuple[bytes, int]:
+        given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status != 206 or given is None or int(given[1]) != first:
+            raise InputError(
+                f"{self}: its server ignores range requests", "download it and give the file, or use another server"
+            )
+        content = response.read(last - first + 1)
+        if len(content) != min(int(given[2]), last) - first + 1:
+            raise http.client.IncompleteRead(content)
+        return content, int(given[3])
+
+
+def _check_host(url: str, allow_hosts: frozenset[str], problem: str) -> None:
+    """Raises `UnsafeError` saying `problem` and how to allow the host."""
+    parts = split_address(url)
+    if not parts.hostname:
+        raise UsageError(f"{without_secrets(url)}: names no host", "write https://HOST/FILE.tar")
+    if "@" in parts.netloc:
+        raise UnsafeError(f"{without_secrets(url)}: holds a user name", "leave out what stands before the @")
+    if parts.scheme not in ("http", "https") or parts.hostname not in {host.lower() for host in allow_hosts}:
+        raise UnsafeError(problem, f"add --allow-host {parts.hostname}, if you trust it")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def __init__(self, allow_hosts: frozenset[str]) -> None:
+        self._allow_hosts = allow_hosts
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        fp.close()
+        problem = f"{without_secrets(req.full_url)}: leads to {urlsplit(newurl).hostname}, which is not allowed"
+        _check_host(newurl, self._allow_hosts, problem)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@lru_cache
+def _opener(allow_hosts: frozenset[str]) -> urllib.request.OpenerDirector:
+    """One for all files: it loads the machine's certificates."""
+    return urllib.request.build_opener(_Redirects(allow_hosts))

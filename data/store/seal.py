@@ -1,0 +1,154 @@
+"""The seal of a latent store: its metadata with the size and CRC-32 of every file, written last and twice.
+
+zarr's defaults return zeros or wrong numbers for missing, swapped or flipped bytes; whoever has the seal sees them all.
+It is the group's own `zarr.json`, so that any zarr reader opens the store, and a twin of the same bytes lies beside the
+latents, so that damage to either is mended from the other.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.errors import CodeganError, CorruptError, InputError, MismatchError
+from data.files.atomic import crc32_of, crc32c_bytes, damage, read_json, write_bytes
+from data.sources.locations import Place
+
+FORMAT = 2
+SEAL = "zarr.json"
+TWIN = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
+JOURNAL = "journal"  # finished shards, only while there is no seal or a repair goes on
+BEGUN = f"{JOURNAL}/begun.json"
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` and, as its last entry, its crc32c."""
+    return {**content, "crc32c": crc32c_bytes(json.dumps(content, sort_keys=True).encode())}
+
+
+def checksum_holds(content: Mapping[str, Any]) -> bool:
+    return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
+
+
+def read_checked(path: Place) -> dict[str, Any] | None:
+    """What a JSON file holds that was made of `with_checksum`; None where it is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        return content if checksum_holds(content) else None
+    except (ValueError, AttributeError):  # no JSON, or no object
+        return None
+
+
+def journal_entries(store: Place) -> list[Place]:
+    """The files in the journal of `store` that tell of a shard each."""
+    return list((store / JOURNAL).glob("[0-9]*.json"))
+
+
+def is_begun(store: Place) -> bool:
+    """Whether an encode or a repair of `store` has begun and not ended."""
+    return (store / BEGUN).is_file() or bool(journal_entries(store))
+
+
+def repair_command(store: Place) -> str:
+    return f"codegan encode --repair --out {shlex.quote(str(store))}"
+
+
+def write_seal(store: Place, seal: Mapping[str, Any]) -> None:
+    """Commit both copies; the store is sealed when this returns."""
+    for name in (TWIN, SEAL):
+        write_bytes(store / name, _document(seal))
+
+
+def _document(seal: Mapping[str, Any]) -> bytes:
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"codegan": seal}}
+    return (json.dumps(group, indent=1) + "\n").encode()
+
+
+def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
+    """What `write_seal` wrote, from one of its copies.
+
+    Raises `InputError` without a store, `CorruptError` when it is unsealed or the copy is damaged, `MismatchError` when
+    it is of another format.
+    """
+    path = store / name
+    if not path.is_file():
+        if is_begun(store):
+            raise CorruptError(f"{store}: is not sealed; its encoding was interrupted", "run the same encode again")
+        if (store / TWIN).is_file():
+            raise CorruptError(f"{path}: is missing", repair_command(store))
+        raise InputError(f"{store}: there is no latent store here", "make one with `codegan encode`")
+    try:
+        document = read_json(path)
+        seal = document["attributes"]["codegan"]
+        intact = checksum_holds(seal) and document == json.loads(_document(seal))
+    except CorruptError:
+        intact = False
+    except (AttributeError, KeyError, TypeError) as error:
+        if not (store / TWIN).is_file():
+            raise MismatchError(f"{store}: is not a store of codegan", "make one with `codegan encode`") from error
+        intact = False
+    if not intact:
+        raise CorruptError(f"{path}: does not match its checksum", repair_command(store))
+    if seal["format"] != FORMAT:
+        raise MismatchError(
+            f"{store}: has format {seal['format']}, and this version reads {FORMAT}", "encode again into another folder"
+        )
+    return dict(seal)
+
+
+def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
+    """The seal, and what is wrong with each damaged file; reads every byte of the store.
+
+    Raises like `read_seal` when neither copy of the seal can be used.
+    """
+    try:
+        seal = read_seal(store)
+    except CorruptError as error:
+        try:
+            seal = read_seal(store, TWIN)
+        except CodeganError:
+            if is_begun(store) and not (store / SEAL).is_file():
+                raise error from None
+            fix = f"restore {SEAL} from a copy, or remove the folder and encode again"
+            raise CorruptError(f"{store}: both copies of its seal are damaged", fix) from error
+    damaged = {}
+    for name in (SEAL, TWIN):
+        if not (store / name).is_file():
+            damaged[name] = "is missing"
+        elif (store / name).read_bytes() != _document(seal):
+            damaged[name] = "does not match its checksum"
+    for name, entry in seal["files"].items():
+        if problem := damage(store / name, entry["bytes"], entry["crc32"], crc32_of):
+            damaged[name] = problem
+    return seal, damaged
+
+
+def damage_error(store: Place, damaged: Mapping[str, str]) -> CorruptError:
+    """About what `find_damage` found: the first file, and how many there are."""
+    name, problem = next(iter(damaged.items()))
+    others = f"; {len(damaged)} files of {store} are damaged" if len(damaged) > 1 else ""
+    return CorruptError(f"{store / name}: {problem}{others}", repair_command(store))
+
+
+def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:
+    """Of what is wrong with several stores raise one error, damage before others; `show` prints the rest."""
+    ordered = sorted(errors, key=lambda error: not isinstance(error, CorruptError))
+    for error in ordered[1:] if show else []:
+        print(error)
+    if ordered:
+        raise ordered[0]
+
+
+def find_stores(folder: Place) -> list[Place]:
+    """The store that `folder` is, or those of several sizes inside it; unsealed ones too."""
+    if _is_store(folder):
+        return [folder]
+    inside: list[Place] = [*folder.iterdir()] if folder.is_dir() else []
+    return sorted(filter(_is_store, inside), key=str)
+
+
+def _is_store(folder: Place) -> bool:
+    sealed = (folder / SEAL).is_file() and (folder / "latents").is_dir()  # every zarr array has a file of that name
+    return sealed or (folder / TWIN).is_file() or is_begun(folder)

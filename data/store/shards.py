@@ -1,0 +1,107 @@
+"""The bytes of a shard file: written by zarr's own codecs, read in place as one strided array.
+
+    row 0 | crc32c | row 1 | crc32c | ... | (offset, bytes) of every row | crc32c of that index
+
+A row is one chunk, raw and little-endian; the index is what zarr's `sharding_indexed` codec puts at the end. Rows lie
+at one distance, so a mapped file is an array without copying a byte. zarr writes all of this but reads none of it here:
+its reads of single chunks are slow, and it cannot tell a shard from another one that took its place.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore
+
+from data.errors import CorruptError
+from data.files.atomic import crc32c_bytes, size_damage
+from data.sources.locations import Place, read_range
+
+_CHECKSUM_BYTES = 4
+_ENTRY_BYTES = 16  # of a row in the index
+_ABSENT = 2**64 - 1  # offset and size, in the index, of the rows that the last shard lacks
+
+
+def array_files(
+    shape: Sequence[int], dtype: DTypeLike, rows: int, chunk_rows: int = 1, values: NDArray[Any] | None = None
+) -> dict[str, bytes]:
+    """The files of a zarr array by name: `zarr.json`, and with `values` the shards of `rows` rows each."""
+    kind, files = np.dtype(dtype).kind, dict[str, Any]()
+    array = zarr.create_array(
+        MemoryStore(files),
+        shape=tuple(shape),
+        dtype=np.dtype(dtype),
+        chunks=(chunk_rows, *shape[1:]),
+        shards=(rows, *shape[1:]),
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan if kind == "f" else 0,
+        config={"write_empty_chunks": True},  # a chunk of zeros is data, not absence
+    )
+    if values is not None:
+        array[:] = values
+    return {name: bytes(content.to_bytes()) for name, content in files.items()}
+
+
+def shard_name(array: str, shard: int, ndim: int) -> str:
+    """Where a shard of an array with `ndim` axes lies below the store; only the first axis is divided."""
+    return "/".join([array, "c", str(shard), *["0"] * (ndim - 1)])
+
+
+def shard_bytes(stored: NDArray[Any], rows: int) -> bytes:
+    """The file of one shard that has room for `rows` rows; committing it is the caller's."""
+    return array_files(stored.shape, stored.dtype, rows, values=stored)[shard_name("", 0, stored.ndim)[1:]]
+
+
+class Loaded(NamedTuple):
+    """The bytes of a file that were compared with its checksum, where they are and how to mend them."""
+
+    content: NDArray[np.uint8]
+    path: Place
+    fix: str
+
+
+def load(path: Place, size: int, checksum: int, fix: str) -> Loaded:
+    """Map a file of `size` bytes into memory, shared by all processes of the machine, and compare its CRC-32.
+
+    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. From an
+    object store the file is fetched.
+    """
+    import torch  # late: it takes seconds, and only reading needs it
+
+    if problem := size_damage(path, size):
+        raise CorruptError(f"{path}: {problem}", fix)
+    content: NDArray[np.uint8]
+    if isinstance(path, Path):
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    else:
+        content = np.frombuffer(read_range(path, 0, size), np.uint8)
+    if zlib.crc32(content) != checksum:
+        raise CorruptError(f"{path}: its bytes do not match their checksum", fix)
+    return Loaded(content, path, fix)
+
+
+def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """The rows inside a shard file, `shape`, without a copy.
+
+    Raises `CorruptError` unless they are laid out exactly as `shard_bytes` does it.
+    """
+    dtype, content = np.dtype(dtype), file.content
+    count, stride = shape[0], math.prod(shape[1:]) * dtype.itemsize + _CHECKSUM_BYTES
+    index, checksum = content[count * stride : -_CHECKSUM_BYTES].tobytes(), content[-_CHECKSUM_BYTES:].tobytes()
+    expected = np.full((max(count, len(index) // _ENTRY_BYTES), 2), _ABSENT, "<u8")
+    expected[:count] = np.stack([np.arange(count) * stride, np.full(count, stride)], axis=1)
+    if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c_bytes(index):
+        raise CorruptError(f"{file.path}: its rows are not where its index should have them", file.fix)
+    return np.ndarray(tuple(shape), dtype, content, strides=(stride, *np.empty(shape[1:], dtype).strides))
+
+
+def vector(file: Loaded, dtype: DTypeLike) -> NDArray[Any]:
+    """The whole of an array with one axis, which is one chunk."""
+    size = (len(file.content) - _ENTRY_BYTES - 2 * _CHECKSUM_BYTES) // np.dtype(dtype).itemsize
+    return np.asarray(view(file, (1, size), dtype)[0])

@@ -1,0 +1,1 @@
+"""Everything about a run on one HTML page: sections, charts, and the verb."""

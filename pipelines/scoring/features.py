@@ -1,0 +1,229 @@
+"""Networks that turn images into the vectors a score compares.
+
+| name         | scores                                            | network                                        |
+|--------------|---------------------------------------------------|------------------------------------------------|
+| `inception`  | `fid`, `kid`, `is`                                | Inception-v3 of published numbers, 2048        |
+| `squeezenet` | `fd-squeezenet`, `kd-squeezenet`, `is-squeezenet` | torchvision's SqueezeNet 1.0, last module, 512 |
+| `offline`    | `fd-offline`, `kd-offline`                        | four fixed random convolutions, 259            |
+
+Every image is resized on its own, as clean-fid does it (Parmar, Zhang, Zhu 2022), and this is the only module that
+imports clean-fid. `clean` is antialiased bicubic on floats; `legacy_pytorch` is the bilinear interpolation without
+antialiasing of older numbers, whose inputs were in [-1, 1] where `clean` has (x - 128) / 128. Scores of different
+networks or resizings cannot be compared, hence their names.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torchvision
+from cleanfid.resize import make_resizer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.errors import InputError, MismatchError, UsageError
+from data.files.published import read_state_dict
+from data.prefetch import prefetch
+from pipelines.scoring.inception import INCEPTION_SHA256, Inception
+
+FeatureName = Literal["inception", "squeezenet", "offline"]
+Resize = Literal["clean", "legacy_pytorch"]
+_OTHER_NAMES = {"fid": "fd", "kid": "kd"}
+
+_RESIZING_THREADS = min(8, torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature network with its resizing: uint8 images (n, 3, H, W) of any size -> float32 (n, dim)."""
+
+    name: FeatureName
+    dim: int
+    side: int  # pixels the network sees
+    network: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim), or class probabilities beside
+    device: torch.device
+    weights_sha256: str | None = None
+    resize: Resize = "clean"
+    maps: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """Of `sifid` variants: images in their own size, (n, 3, H, W) in [0, 255], to (n, channels, h, w)."""
+
+    def score_name(self, metric: str) -> str:
+        """The name under which a metric on these features is reported; only Inception's may be called fid, kid, is."""
+        if self.name == "inception" and metric in ("fid", "kid", "is"):
+            return metric
+        return f"{_OTHER_NAMES.get(metric, metric)}-{self.name}"
+
+    def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.look(self.prepare(images_u8))[:, : self.dim]
+
+    def prepare(self, images_u8: NDArray[np.uint8]) -> Tensor:
+        """Images as the network sees them, on the CPU: work for a thread that runs ahead."""
+        resize = _clean_resizer(self.side) if self.resize == "clean" else _legacy_resizer(self.side)
+        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1), threads=_RESIZING_THREADS)))
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+
+    @torch.inference_mode()
+    def look(self, prepared: Tensor) -> NDArray[np.float32]:
+        """Features, and class probabilities where the network has them, (n, dim + classes)."""
+        with repeatable():
+            features: NDArray[np.float32] = self.network(prepared.to(self.device)).float().cpu().numpy()
+        return features
+
+
+type _Resizer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def _clean_resizer(side: int) -> _Resizer:
+    resize: _Resizer = make_resizer("PIL", False, "bicubic", (side, side))
+    return resize
+
+
+def _legacy_resizer(side: int) -> _Resizer:
+    """clean-fid's own, written out because that switches off all warnings of the process."""
+
+    def resize(image_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+        resized = functional.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
+        pixels: NDArray[np.float32] = resized[0].permute(1, 2, 0).clamp(0, 255).numpy()
+        return pixels
+
+    return resize
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """A GPU's features whatever its settings: else it rounds to TF32, or picks kernels that add in varying order."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def load_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize = "clean") -> Features:
+    """The feature network `name`, with `weights` from a file; only `inception` can find its own (cache, download).
+
+    Raises `InputError` for weights that are not there, `UnsafeError` for a file that may hold code, `CorruptError` or
+    `MismatchError` for one that is damaged or another network's.
+    """
+    if weights is not None and not weights.is_file():
+        raise InputError(f"{weights}: is not a file", "give the file of the weights to --feature-weights")
+    if name == "inception":
+        return _load_inception(weights, device, resize)
+    if name == "squeezenet":
+        return _load_squeezenet(weights, device, resize)
+    if weights is not None:
+        raise UsageError(f"{weights}: the offline features take no weights", "leave out --feature-weights")
+    network = _OfflineNetwork().to(device)
+    return Features("offline", _OFFLINE_DIM, 128, network, device, None, resize, {"sifid-offline": network.early_maps})
+
+
+def _load_inception(weights: Path | None, device: torch.device, resize: Resize) -> Features:
+    inception = Inception(weights, device)
+    middle, scale = (128.0, 128.0) if resize == "clean" else (127.5, 127.5)
+
+    def network(images: Tensor) -> Tensor:
+        return inception((images - middle) / scale)
+
+    maps = {
+        "sifid-64": lambda images: inception.before_pooling(images / 127.5 - 1, 64),
+        "sifid-192": lambda images: inception.before_pooling(images / 127.5 - 1, 192),
+    }
+    return Features("inception", 2048, 299, network, device, INCEPTION_SHA256, resize, maps)
+
+
+def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize) -> Features:
+    if weights is None:
+        raise UsageError(
+            "--features squeezenet: needs ImageNet weights",
+            "give a file of torchvision's squeezenet1_0 with --feature-weights, or use --features offline",
+        )
+    layers = load_convolutions("squeezenet1_0", weights, device)
+    classifier = _load_part("squeezenet1_0", "classifier", weights, device)
+
+    def network(images: Tensor) -> Tensor:
+        maps: Tensor = layers(imagenet_units(images))
+        return torch.cat([maps.mean(dim=(2, 3)), classifier(maps).flatten(1).softmax(dim=1)], dim=1)
+
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return Features("squeezenet", 512, 224, network, device, digest, resize)
+
+
+def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, device: torch.device) -> nn.Sequential:
+    """The part `features` of a network of torchvision, with weights from a file of its whole state.
+
+    Raises `UnsafeError` for a file that may hold code, `CorruptError` or `MismatchError` for one that is damaged or
+    another network's.
+    """
+    return _load_part(name, "features", weights, device)
+
+
+def _load_part(
+    name: str, part: Literal["features", "classifier"], weights: Path, device: torch.device
+) -> nn.Sequential:
+    prefix = f"{part}."
+    tensors = {k.removeprefix(prefix): v for k, v in read_state_dict(weights).items() if k.startswith(prefix)}
+    with torch.device("meta"):  # no random initialisation, which would draw from the global generator
+        layers: nn.Sequential = getattr(torchvision.models.get_model(name, weights=None), part)
+    try:
+        layers.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise MismatchError(
+            f"{weights}: is not torchvision's {name} ({str(error).splitlines()[-1].strip()})",
+            f"give the weights of {name} and of no other version",
+        ) from error
+    return layers.float().eval().requires_grad_(False).to(device)
+
+
+def imagenet_units(images: Tensor) -> Tensor:
+    """(n, 3, H, W) in [0, 255] -> what torchvision's networks were trained on."""
+    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=images.device).view(3, 1, 1)
+    return (images / 255 - mean) / std
+
+
+_OFFLINE_CHANNELS = (16, 24, 40, 48)  # of maps with 126, 62, 30 and 14 pixels a side
+_OFFLINE_DIM = 3 + 2 * sum(_OFFLINE_CHANNELS)
+_SLOPE = 0.2
+_FLAT = 0.01  # deviation below which a map counts as flat
+
+
+class _OfflineNetwork(nn.Module):
+    """Fixed random features: mean colour, then of each channel of four layers its relative mean and log deviation.
+
+    (n, 3, 128, 128) in [0, 255] -> (n, 259). The first layer's kernels have zero mean: left in, brightness drowns
+    sharpness and noise. Logarithms weigh a halved contrast alike at all scales. Nothing here knows what an object is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        words = np.random.Philox(key=0)  # its raw words, unlike numpy's or torch's samplers, are fixed for all versions
+        channels = 3
+        for index, width in enumerate(_OFFLINE_CHANNELS):
+            fan_in = channels * 9
+            uniform = (words.random_raw(width * fan_in) >> np.uint64(11)) * 2.0**-53
+            bound = (6 / ((1 + _SLOPE**2) * fan_in)) ** 0.5  # He et al. 2015
+            kernel = ((2 * uniform - 1) * bound).reshape(width, channels, 3, 3)
+            if index == 0:
+                kernel -= kernel.mean(axis=(2, 3), keepdims=True)
+            self.register_buffer(f"kernel{index}", torch.from_numpy(kernel.astype(np.float32)))
+            channels = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        statistics = [(images / 127.5 - 1).mean(dim=(2, 3))]
+        for maps in self._maps(images):
+            deviation = maps.std(dim=(2, 3), correction=0) + _FLAT
+            statistics += [maps.mean(dim=(2, 3)) / deviation, deviation.log()]
+        return torch.cat(statistics, dim=1)
+
+    def early_maps(self, images: Tensor) -> Tensor:
+        """Of the second layer, 24 channels at half the size."""
+        _, maps, *_ = self._maps(images)
+        return maps
+
+    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+        maps = images / 127.5 - 1
+        for index, kernel in enumerate(self.buffers()):
+            maps = functional.leaky_relu(functional.conv2d(maps, kernel, stride=min(index + 1, 2)), _SLOPE)
+            yield maps

@@ -1,0 +1,157 @@
+"""Encoding pictures into latent stores, one for each size; a picture serves all sizes, and a shard has one writer."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from data.console import ProgressReport
+from data.errors import CorruptError
+from data.images import ImageSet, to_float
+from data.prefetch import prefetch
+from data.store.writer import LatentWriter
+from stage1_autoencoder.loop import Precision, autocast
+from stage1_autoencoder.networks import Autoencoder
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What is encoded, and how."""
+
+    images: ImageSet
+    autoencoder: Autoencoder
+    flip: bool  # row 2 i + 1 is the mirror of image i
+    batch_size: int
+    precision: Precision
+    threads: int  # that decode
+
+    @property
+    def copies(self) -> int:
+        return 2 if self.flip else 1
+
+
+def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np.int64] | None]:
+    """Of every row: a mirrored copy has those of its picture."""
+    copies = 2 if flip else 1
+    labels = None if images.labels is None else np.repeat(images.labels, copies)
+    return np.repeat(images.keys, copies).tolist(), labels
+
+
+def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
+    """Write every missing shard of the stores by image size, and read all of them back.
+
+    Every process takes whole blocks, of as many rows as the largest shard, and writes the shards of all sizes in them:
+    neither the number of processes nor the other sizes change a byte. Raises `CorruptError` when the disk twice gives
+    back other bytes than it was given.
+    """
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    missing = _missing_shards(writers, accelerator)
+    for _ in range(2):
+        _write(writers, _share(writers, missing, rank, ranks), encoding, accelerator)
+        accelerator.wait_for_everyone()
+        for writer in writers.values():
+            writer.drop_damaged(range(rank, writer.num_shards, ranks))
+        missing = _missing_shards(writers, accelerator)
+        if not any(missing.values()):
+            return
+    path = next(writers[size].path for size, shards in missing.items() if shards)
+    raise CorruptError(f"{path}: files there do not keep what is written to them", "check the disk, or use another one")
+
+
+def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerator) -> dict[int, list[int]]:
+    """By size; the same on all processes, for none writes while one is looking."""
+    accelerator.wait_for_everyone()
+    missing = {size: writer.missing_shards() for size, writer in writers.items()}
+    accelerator.wait_for_everyone()
+    return missing
+
+
+def _share(
+    writers: Mapping[int, LatentWriter], missing: Mapping[int, list[int]], rank: int, ranks: int
+) -> dict[int, set[int]]:
+    """The missing shards, by size, in every `ranks`-th block that lacks one."""
+    block_rows = max(writer.shard_rows for writer in writers.values())
+    block_of = {
+        (size, shard): shard * writers[size].shard_rows // block_rows
+        for size, shards in missing.items()
+        for shard in shards
+    }
+    mine = set(sorted(set(block_of.values()))[rank::ranks])
+    return {size: {shard for shard in shards if block_of[size, shard] in mine} for size, shards in missing.items()}
+
+
+@torch.inference_mode()
+def _write(
+    writers: Mapping[int, LatentWriter], shards: Mapping[int, set[int]], encoding: Encoding, accelerator: Accelerator
+) -> None:
+    encode = _encoder(encoding, accelerator)
+    stores = {size: _Filling(writer, shards[size], encode, encoding.batch_size) for size, writer in writers.items()}
+    total = sum(len(writers[size].rows_of(shard)) for size in writers for shard in shards[size])
+
+    def wanted() -> Iterator[tuple[int, list[int]]]:
+        for index in range(len(encoding.images)):
+            rows = range(index * encoding.copies, (index + 1) * encoding.copies)
+            if sizes := [size for size, store in stores.items() if any(map(store.takes, rows))]:
+                yield index, sizes
+
+    def load(picture: tuple[int, list[int]]) -> tuple[int, dict[int, NDArray[np.uint8]]]:
+        index, sizes = picture
+        return index, dict(zip(sizes, encoding.images.fitted(index, sizes), strict=True))
+
+    pictures = prefetch(load, wanted(), max(encoding.batch_size, 2 * encoding.threads), encoding.threads)
+    with ProgressReport("encode", total, "img", accelerator.is_main_process) as report:
+        for index, images in pictures:
+            for size, image in images.items():
+                for copy in range(encoding.copies):
+                    stores[size].add(index * encoding.copies + copy, image[:, :, ::-1] if copy else image)
+            report.update(sum(store.done for store in stores.values()))
+
+
+class _Filling:
+    """The shards that this process writes of one store; rows come in order and leave in batches."""
+
+    def __init__(
+        self,
+        writer: LatentWriter,
+        shards: set[int],
+        encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        batch_size: int,
+    ) -> None:
+        self._writer, self._shards, self._encode, self._batch_size = writer, shards, encode, batch_size
+        self._images: list[NDArray[np.uint8]] = []
+        self._latents: list[NDArray[np.float32]] = []
+        self.done = 0
+
+    def takes(self, row: int) -> bool:
+        return row // self._writer.shard_rows in self._shards
+
+    def add(self, row: int, image: NDArray[np.uint8]) -> None:
+        """Batches begin anew with every shard, so that a latent does not depend on what was encoded before it."""
+        if not self.takes(row):
+            return
+        shard = row // self._writer.shard_rows
+        complete = row + 1 == self._writer.rows_of(shard).stop
+        self._images.append(image)
+        if complete or len(self._images) == self._batch_size:
+            self._latents.append(self._encode(np.stack(self._images)))
+            self.done += len(self._images)
+            self._images = []
+        if complete:
+            self._writer.write_shard(shard, np.concatenate(self._latents))
+            self._latents = []
+
+
+def _encoder(encoding: Encoding, accelerator: Accelerator) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """uint8 (n, 3, H, W) -> latents."""
+    autoencoder = encoding.autoencoder.to(accelerator.device).to(memory_format=torch.channels_last)
+
+    def encode(images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = to_float(torch.from_numpy(images_u8).to(accelerator.device))
+        with autocast(accelerator, encoding.precision):
+            latents = autoencoder.encode(pixels.contiguous(memory_format=torch.channels_last))
+        return np.asarray(latents.float().cpu().numpy())
+
+    return encode

@@ -1,0 +1,136 @@
+"""From seeds to pictures: noise, generator, decoder."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.errors import InputError, MismatchError, UsageError
+from data.files.checkpoints import BEST, load_weights, put_weights
+from data.images import to_uint8
+from data.seeds import derive_seed
+from stage1_autoencoder.networks import Autoencoder
+from stage2_codegen.codes import CodeScale
+from stage2_codegen.rank_noise import shared_noise
+from stage2_codegen.variants import configured
+from stage2_codegen.variants.contract import CodeGenerator
+
+
+class ImageGenerator:
+    """Draws codes with a trained generator and decodes them to full-resolution images."""
+
+    def __init__(
+        self,
+        generator: CodeGenerator,
+        scale: CodeScale,
+        autoencoder: Autoencoder,
+        image_size: int,
+        nimg: int | None = None,
+    ) -> None:
+        self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
+        self.image_size = image_size  # pixels a side
+        self.nimg = nimg  # that it was trained on; None while it still is
+
+    @classmethod
+    def load(cls, run: str | Path, best: bool = False) -> Self:
+        """The averaged generator of a `train` run, with the decoder its codes belong to; on a GPU if there is one.
+
+        `best`: as it was when it scored best, if it was trained with `--score-kimg`. Raises `InputError` without
+        weights, `CorruptError` on damage, `MismatchError` for another kind of run.
+        """
+        folder = Path(run) / "weights"
+        if best and not (folder / BEST).is_dir():
+            raise InputError(f"{run}: no snapshot of it was scored", "leave out --best, or train with --score-kimg")
+        weights = load_weights(folder / BEST if best else folder)
+        config = weights.state
+        if config.get("kind") != "generator":
+            raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")
+        with torch.random.fork_rng(devices=[]):  # initial weights would move the caller's random numbers
+            autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
+            channels, height, width = config["code_shape"]
+            variant, model = configured(config["variant"], (channels, height, width), config["model"])
+            generator = variant.Generator((channels, height, width), model)
+        if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
+            raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
+        put_weights(generator, weights.tensors["generator"], run)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        autoencoder.to(device).to(memory_format=torch.channels_last)
+        return cls(generator, CodeScale.from_json(config["scale"]), autoencoder, config["image_size"], config["nimg"])
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """z (n, z_dim), row i a function of seeds[i] alone."""
+        rows = []
+        for seed in seeds:
+            source = torch.Generator().manual_seed(derive_seed(seed))
+            rows.append(torch.randn(self.generator.z_dim, generator=source))
+        return torch.stack(rows).to(next(self.generator.parameters()).device)
+
+    def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Images (n, 3, H, W).
+
+        They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
+        of a picture would depend on its neighbours.
+        """
+        return np.concatenate([self._decode(self._draw(self.generator, seed, self.noise([seed]))) for seed in seeds])
+
+    def codes(self, z: Tensor, seed: int) -> Tensor:
+        """Codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
+        with shared_noise():
+            return self._draw(self.generator, seed, z)
+
+    def between(self, points: Iterable[tuple[Tensor, Tensor, float]], seed: int) -> NDArray[np.uint8]:
+        """Images (n, 3, H, W) on the way from one z (1, z_dim) to another, each at its share of the way.
+
+        All have the noise besides z that the image of `seed` has; they are decoded together.
+        """
+        codes = [
+            self._draw(self.generator.between, seed, start, stop, torch.tensor([share]))
+            for start, stop, share in points
+        ]
+        return self._decode(torch.cat(codes))
+
+    @property
+    def gates(self) -> list[int]:
+        """Sides of the maps whose style `mix` can take over."""
+        return list(self._style(0))
+
+    def mix(
+        self, contents: Sequence[int], styles: Sequence[int], gates: Collection[int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images (styles, contents, 3, H, W): the content of one seed in the style of another (FastGAN, figure 7).
+
+        The maps of sides `gates`, all by default, are those of the style; raises `UsageError` where there are none.
+        """
+        known = self.gates
+        chosen = known if gates is None else gates
+        if not known:
+            raise UsageError("this generator has no gates to mix styles by", "train the variant sle or projected")
+        if not chosen or not set(chosen) <= set(known):
+            what = f"--gates {','.join(map(str, chosen))}: are not gates of this generator"
+            raise UsageError(what, f"choose from {', '.join(map(str, known))}")
+        rows = []
+        for style_seed in styles:
+            style = {side: maps for side, maps in self._style(style_seed).items() if side in chosen}
+            row = [self._draw(self.generator.styled, seed, self.noise([seed]), style) for seed in contents]
+            rows.append([self._decode(codes)[0] for codes in row])
+        return np.array(rows)
+
+    def _style(self, seed: int) -> dict[int, Tensor]:
+        return self._draw(self.generator.style, seed, self.noise([seed]))
+
+    @torch.inference_mode()
+    def _draw[**P, T](self, draw: Callable[P, T], seed: int, *inputs: P.args, **options: P.kwargs) -> T:
+        """What a method of the generator gives, with the noise it draws besides z a function of the seed."""
+        device = next(self.generator.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
+            torch.manual_seed(derive_seed(seed, 2))
+            return draw(*inputs, **options)
+
+    @torch.inference_mode()
+    def _decode(self, codes: Tensor) -> NDArray[np.uint8]:
+        return to_uint8(self.autoencoder.decode(self.scale.to_latents(codes))).cpu().numpy()

@@ -1,0 +1,81 @@
+"""Metadata: a vector a training image that tells a generator roughly what to make (LRM GAN, section 3.3).
+
+A bank is a folder with one vector an image of a store, written by `codegan metadata`; without one, the store's own
+latents are pooled over space. Either way only what is global of an image is left: fine detail is averaged away.
+"""
+
+from collections.abc import Mapping
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.errors import InputError, MismatchError, UsageError
+from data.files.checkpoints import load_weights, save_weights
+from data.latents import LatentStore
+
+KIND = "metadata"
+_ROWS_AT_A_TIME = 64
+_SMALLEST_DEVIATION = 1e-6  # below it an entry is the same for all images
+
+
+def save_bank(folder: Path, vectors: Tensor, origin: Mapping[str, Any]) -> None:
+    """Commit vectors (n, dim); `origin` says what they are and must hold the `data_fingerprint` of their images."""
+    save_weights(folder, {KIND: {"vectors": vectors}}, {"kind": KIND, **origin})
+
+
+def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
+    """What `save_bank` wrote: vectors and their origin. Raises `InputError` without one, `MismatchError` for others."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no metadata here", "make it with `codegan metadata --store STORE ...`")
+    if not (folder / f"{KIND}.safetensors").is_file():
+        raise MismatchError(f"{folder}: is not metadata", "give a folder written by `codegan metadata`")
+    bank = load_weights(folder)
+    return bank.tensors[KIND]["vectors"], bank.state
+
+
+def bank_rows(store: LatentStore, folder: str, rows: int, dim: int) -> Tensor:
+    """Metadata (rows, dim) for a generator: standardised vectors of evenly spaced images, zeros after their end.
+
+    Images repeat when there are fewer than `rows`. Raises `MismatchError` for a bank of other images than the store's
+    and `UsageError` for vectors longer than `dim`.
+    """
+    vectors = _vectors_of_bank(Path(folder), store, rows) if folder else _pooled_latents(store, rows)
+    if vectors.shape[1] > dim:
+        raise UsageError(
+            f"metadata_dim {dim}: is less than the {vectors.shape[1]} entries of a vector",
+            f"give --model.metadata-dim {vectors.shape[1]} or more",
+        )
+    vectors = vectors.double()
+    deviation, mean = torch.std_mean(vectors, 0, correction=0)
+    standardised = (vectors - mean) / deviation.clamp(min=_SMALLEST_DEVIATION)
+    return torch.nn.functional.pad(standardised, (0, dim - vectors.shape[1])).float()
+
+
+def _spread(count: int, rows: int) -> NDArray[np.int64]:
+    """`rows` indices below `count`, sorted and evenly spaced."""
+    return np.arange(rows) * count // rows
+
+
+def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
+    vectors, origin = load_bank(folder)
+    if origin["data_fingerprint"] != store.metadata.get("data_fingerprint"):
+        raise MismatchError(
+            f"{folder}: describes other images than those of {store.path}",
+            f"make it with `codegan metadata --store {store.path}`",
+        )
+    return vectors[_spread(len(vectors), rows)]
+
+
+def _pooled_latents(store: LatentStore, rows: int) -> Tensor:
+    """Mean and deviation of each channel over space, (rows, 2 C)."""
+    wanted, where = np.unique(_spread(len(store), rows), return_inverse=True)
+    pooled = []
+    for block in batched(wanted, _ROWS_AT_A_TIME):
+        latents = store.read(block)
+        pooled.append(np.concatenate([latents.mean((2, 3)), latents.std((2, 3))], 1))
+    return torch.from_numpy(np.concatenate(pooled)[where])

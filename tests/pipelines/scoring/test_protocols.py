@@ -1,0 +1,43 @@
+"""A protocol is the paper's only when count, size, metrics and features are."""
+
+import pytest
+
+from pipelines.scoring.protocols import PROTOCOLS, ProtocolName, departures
+
+CHOICES = {
+    "giu": ["the newest snapshot instead of the best of ten"],
+    "fastgan": ["one training instead of the best of five"],
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_what_the_table_says_is_in_the_docstring(name: ProtocolName) -> None:
+    from pipelines.scoring import protocols
+
+    row = next(line for line in (protocols.__doc__ or "").splitlines() if line.startswith(f"| `{name}`"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    protocol = PROTOCOLS[name]
+    assert cells[1] == f"{protocol.num:,}"
+    assert cells[3] == ", ".join(protocol.metrics)
+    assert cells[4] == (", ".join(map(str, protocol.sides)) or "its own")
+
+
+def test_the_paper_s_own_setting_departs_in_nothing_but_its_choice_of_the_best() -> None:
+    for name, protocol in PROTOCOLS.items():
+        size = protocol.sides[0] if protocol.sides else 100
+        found = departures(
+            name, protocol.num, size, protocol.metrics, "inception", "legacy_pytorch", "the newest snapshot"
+        )
+        assert found == CHOICES.get(name, [])
+
+
+def test_every_departure_is_named() -> None:
+    assert departures("giu", 300, 128, ("is", "kid"), "squeezenet", "clean", "the given images") == [
+        "at 300 instead of 50,000",
+        "at 128 px instead of 32 or 64",
+        "without fid",
+        "on squeezenet features",
+        "resized as clean-fid does",
+        "the given images instead of the best of ten",
+    ]
+    assert departures("single-image", 10, 99, ("sifid",), "inception", "clean", "") == []  # it resizes nothing
