@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from benchmarks.machine import describe, interleaved
 from data.images import ImageSet, fit, open_images, to_array, to_float
 from stage1_autoencoder.evaluate import PAPER_MSE, psnr
-from stage1_autoencoder.loop import Precision
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.training.config import Precision
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 SAMPLE = 48  # images of 256 px for what needs no more

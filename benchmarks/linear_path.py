@@ -17,9 +17,9 @@ from benchmarks.machine import describe
 from data.images import open_images, to_float
 from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.evaluate import psnr
-from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import BALANCED_ON
+from stage1_autoencoder.training.precision import fast_precision
 
 BATCH = 16
 

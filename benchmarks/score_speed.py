@@ -18,7 +18,7 @@ from data.images import open_images
 from pipelines.scoring.feature_pass import look_at
 from pipelines.scoring.features import Features, imagenet_units, load_features
 from pipelines.scoring.sets import set_source
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 
 
 def random_features(name: str, device: torch.device) -> Features:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.machine import describe, interleaved
 from benchmarks.step import Step, convolution_peak, flops
-from stage1_autoencoder.loop import peak_memory_mb
+from stage1_autoencoder.training.clock import peak_memory_mb
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.machine import interleaved
-from stage1_autoencoder.loop import Precision, make_accelerator
+from stage1_autoencoder.training.config import Precision
+from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS

@@ -11,8 +11,8 @@ from pipelines.scoring.config import ScoreConfig
 from pipelines.scoring.score import score
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encode import EncodeConfig, encode
-from stage1_autoencoder.loop import fast_precision
 from stage1_autoencoder.train import TrainAEConfig, train
+from stage1_autoencoder.training.precision import fast_precision
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train as train_generator
 from stage2_codegen.variants import projected

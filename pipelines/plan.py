@@ -16,7 +16,9 @@ from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
 from data.images import image_grid
-from stage1_autoencoder.loop import Precision, StepClock, fast_precision, peak_memory_mb
+from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
+from stage1_autoencoder.training.config import Precision
+from stage1_autoencoder.training.precision import fast_precision
 from stage2_codegen.flags import PrecisionFlag
 from stage2_codegen.setup import Setup, TrainConfig, codes_between, prepare
 from stage2_codegen.train import GRID_SEEDS, start_anew

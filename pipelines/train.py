@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from data.errors import MismatchError
 from data.images import open_images
 from data.latents import LatentStore
-from stage1_autoencoder.loop import scan_share
+from stage1_autoencoder.training.processes import scan_share
 from stage2_codegen import train as stage2
 from stage2_codegen.setup import TrainConfig
 from stage2_codegen.variants.contract import VariantConfig

@@ -23,9 +23,10 @@ from data.store.seal import SEAL, find_stores
 from data.store.writer import LatentWriter, remove_journal
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
-from stage1_autoencoder.loop import Precision, make_accelerator, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair
+from stage1_autoencoder.training.config import Precision
+from stage1_autoencoder.training.processes import make_accelerator, on_main, scan_share
 
 # Ranks meet when their shards are done, and one may have a shard more than another: hours, for large ones on a CPU.
 PATIENCE = timedelta(days=2)

@@ -13,8 +13,9 @@ from data.errors import CorruptError
 from data.images import ImageSet, to_float
 from data.prefetch import prefetch
 from data.store.writer import LatentWriter
-from stage1_autoencoder.loop import Precision, autocast
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.training.config import Precision
+from stage1_autoencoder.training.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from data.sources.locations import Place
 from data.store.seal import SEAL, TWIN, find_damage, find_stores, raise_all, write_seal
 from data.store.writer import LatentWriter
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
-from stage1_autoencoder.loop import on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.training.processes import on_main, scan_share
 
 
 @dataclass(frozen=True)

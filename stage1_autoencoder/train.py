@@ -28,28 +28,14 @@ from data.sources.locations import data_flags, shown
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
-from stage1_autoencoder.loop import (
-    LOG_EVERY_STEPS,
-    FiniteGuard,
-    Precision,
-    StepClock,
-    StopSignal,
-    Tracker,
-    any_rank,
-    autocast,
-    crossed,
-    ema_beta,
-    local_share,
-    make_accelerator,
-    on_main,
-    peak_memory_mb,
-    scan_share,
-    set_lr,
-    tracked,
-    update_ema,
-)
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
+from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
+from stage1_autoencoder.training.config import Precision, Tracker
+from stage1_autoencoder.training.precision import autocast
+from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, on_main, scan_share, tracked
+from stage1_autoencoder.training.stopping import StopSignal
+from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
 
 # Of the autoencoder's gradient, which is 0.5 most of the time. Without it a few steps in a row with several times that
 # have sent all latents into saturation, out of which no gradient leads.

@@ -5,7 +5,7 @@ from typing import Annotated
 import tyro
 
 from data.errors import UsageError
-from stage1_autoencoder.loop import Precision
+from stage1_autoencoder.training.config import Precision
 
 _BY_STORE = tyro.conf.arg(help_behavior_hint="(default: decided by the store)")
 type _Switch = tyro.conf.FlagCreatePairsOff[bool]

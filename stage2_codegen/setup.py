@@ -16,8 +16,11 @@ from data.prefetch import prefetch
 from data.sources.locations import PlaceArg
 from data.store.reader import LatentReader
 from stage1_autoencoder.default import is_default
-from stage1_autoencoder.loop import Precision, StepClock, Tracker, fast_precision, local_share, make_accelerator
 from stage1_autoencoder.networks import PIXELS, Autoencoder, is_built_in
+from stage1_autoencoder.training.clock import StepClock
+from stage1_autoencoder.training.config import Precision, Tracker
+from stage1_autoencoder.training.precision import fast_precision
+from stage1_autoencoder.training.processes import local_share, make_accelerator
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.flags import MirrorFlags, PrecisionFlag
 from stage2_codegen.frozen.context import Context

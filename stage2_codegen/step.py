@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from data.errors import UsageError
 from data.seeds import derive_seed
-from stage1_autoencoder.loop import FiniteGuard, Precision, autocast, ema_beta, set_adam, update_ema
+from stage1_autoencoder.training.config import Precision
+from stage1_autoencoder.training.precision import autocast
+from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import LossAndLogs
 from stage2_codegen.rank_noise import normal_rows, part_of_batch

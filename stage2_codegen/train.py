@@ -19,16 +19,10 @@ from data.files.checkpoints import BEST, Progress, load_state, save_state, save_
 from data.files.runs import MetricsLog, defaults, open_run, read_metrics, to_json
 from data.images import image_grid, save_png
 from data.latents import LatentStore
-from stage1_autoencoder.loop import (
-    LOG_EVERY_STEPS,
-    StepClock,
-    StopSignal,
-    any_rank,
-    crossed,
-    diverged,
-    peak_memory_mb,
-    tracked,
-)
+from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
+from stage1_autoencoder.training.processes import any_rank, tracked
+from stage1_autoencoder.training.stopping import StopSignal
+from stage1_autoencoder.training.updates import diverged
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck

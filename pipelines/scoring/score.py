@@ -39,7 +39,7 @@ from pipelines.scoring.sets import (
     warn_of_flattery,
 )
 from pipelines.scoring.sifid import sifid
-from stage1_autoencoder.loop import make_accelerator, on_main
+from stage1_autoencoder.training.processes import make_accelerator, on_main
 
 
 class _Looked(NamedTuple):

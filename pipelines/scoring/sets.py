@@ -25,8 +25,8 @@ from pipelines.scoring.features import Features
 from pipelines.scoring.measures import Seen, distances
 from pipelines.scoring.protocols import PROTOCOLS
 from pipelines.scoring.sifid import check_pairs
-from stage1_autoencoder.loop import any_rank, on_main, scan_share
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.training.processes import any_rank, on_main, scan_share
 from stage2_codegen.image_generator import ImageGenerator
 
 type Indices = NDArray[np.int64]

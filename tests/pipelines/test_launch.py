@@ -17,7 +17,7 @@ from data.files.checkpoints import load_newest
 from pipelines import cli
 from pipelines import launch as launching
 from pipelines.launch import launch
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 
 DEADLINE_SEC = 240  # only so that a defect does not wait for ever
 SLEEP = "time.sleep(1000)"

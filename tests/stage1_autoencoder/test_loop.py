@@ -15,22 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import DivergedError, Preempted, Terminated, UsageError, WorkerError
-from stage1_autoencoder.loop import (
-    FiniteGuard,
-    StepClock,
-    StopSignal,
-    any_rank,
-    crossed,
-    ema_beta,
-    local_share,
-    make_accelerator,
-    set_lr,
-    update_ema,
-)
+from stage1_autoencoder.training.clock import StepClock, crossed
+from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator
+from stage1_autoencoder.training.stopping import StopSignal
+from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
 
 
 def test_the_environment_does_not_decide_how_is_computed() -> None:
-    code = "from stage1_autoencoder.loop import make_accelerator as m; a = m(); "
+    code = "from stage1_autoencoder.training.processes import make_accelerator as m; a = m(); "
     code += "print(a.mixed_precision, a.gradient_accumulation_steps)"
     environment = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment

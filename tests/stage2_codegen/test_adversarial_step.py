@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UsageError
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS

@@ -21,8 +21,8 @@ from data.seeds import coins
 from data.store.seal import read_checked, with_checksum
 from stage1_autoencoder.encode import EncodeConfig, encode
 from stage1_autoencoder.evaluate import psnr
-from stage1_autoencoder.loop import StepClock
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.training.clock import StepClock
 from stage2_codegen.setup import Setup, TrainConfig, _mirrors, codes_between, prepare
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS

@@ -16,8 +16,8 @@ from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import load_newest, load_weights
 from data.latents import LatentStore
 from pipelines import cli
-from stage1_autoencoder.loop import make_accelerator
 from stage1_autoencoder.networks import BOUND
+from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.colouring import colouring_kernel
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.frozen.linear_decoder import LinearDecoder

@@ -12,7 +12,7 @@ from pipelines.scoring import diversity
 from pipelines.scoring.diversity import LpipsPairs
 from pipelines.scoring.feature_pass import Source, look_at
 from pipelines.scoring.measures import diversity as diversity_of
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.frozen.context import Frozen
 
 CPU = torch.device("cpu")

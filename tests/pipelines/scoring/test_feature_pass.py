@@ -12,7 +12,7 @@ import torch
 
 from data.errors import CorruptError
 from pipelines.scoring.feature_pass import Images, Rows, Source, look_at
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 
 
 class Means:
@@ -83,7 +83,7 @@ import numpy as np
 from data.images import open_images
 from pipelines.scoring.feature_pass import Source, look_at
 from pipelines.scoring.features import load_features
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 
 accelerator = make_accelerator()
 images = open_images("scenes:19@32", size=32)

@@ -28,7 +28,7 @@ from pipelines.scoring.features import FeatureName, Features, Resize, load_featu
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
 from pipelines.scoring.score import score
 from pipelines.scoring.sets import real_features, score_generator
-from stage1_autoencoder.loop import make_accelerator
+from stage1_autoencoder.training.processes import make_accelerator
 
 type Images = NDArray[np.uint8]
 
