@@ -45,7 +45,7 @@ class LatentStore:
     """A sealed store, read with every byte checked against the seal before its first use."""
 
     def __init__(self, path: Place, seal: Mapping[str, Any]) -> None:
-        self.path, self.metadata = path, seal
+        self.path, self.seal = path, seal
         self.fingerprint: str = seal["fingerprint"]
         self.code_shape: tuple[int, int, int] = tuple(seal["code_shape"])
         self.shard_rows: int = seal["rows"]
@@ -67,12 +67,12 @@ class LatentStore:
         return cls(path, seal)
 
     def __len__(self) -> int:
-        return int(self.metadata["count"])
+        return int(self.seal["count"])
 
     @property
     def image_size(self) -> int:
         """Side of the images that were encoded, pixels."""
-        return int(self.metadata["image_size"])
+        return int(self.seal["image_size"])
 
     @property
     def keys(self) -> list[str]:
@@ -84,13 +84,13 @@ class LatentStore:
         return vector(self._load("labels/c/0"), np.int64).copy()
 
     def _load(self, name: str) -> Loaded:
-        entry = self.metadata["files"][name]
+        entry = self.seal["files"][name]
         return load(self.path / name, entry["bytes"], entry["crc32"], repair_command(self.path))
 
     def load_shard(self, shard: int) -> Stored:
         """The rows of one shard, mapped from its file; raises `CorruptError` naming a file that is damaged."""
         count = min(self.shard_rows, len(self) - shard * self.shard_rows)
-        shape, dtype = (count, *self.code_shape), self.metadata["dtype"]
+        shape, dtype = (count, *self.code_shape), self.seal["dtype"]
         values = view(self._load(shard_name("latents", shard, 4)), shape, dtype)
         scales = view(self._load(shard_name("scales", shard, 2)), shape[:2], np.float32) if dtype == "int8" else None
         return Stored(values, scales)
@@ -109,7 +109,7 @@ class LatentStore:
         rows = np.asarray(indices, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"index outside 0 ... {len(self) - 1}")
-        values = np.empty((len(rows), *self.code_shape), self.metadata["dtype"])
+        values = np.empty((len(rows), *self.code_shape), self.seal["dtype"])
         scales = np.empty(values.shape[:2], np.float32) if values.dtype == np.int8 else None
         shards, places = np.divmod(rows, self.shard_rows)
         for shard in np.unique(shards):

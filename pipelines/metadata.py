@@ -69,8 +69,8 @@ def metadata(config: MetadataConfig) -> None:
         "weights_sha256": digest,
         "preprocessing": _PREPROCESSING,
         "image_size": store.image_size,
-        "data": store.metadata["data"],
-        "data_fingerprint": store.metadata.get("data_fingerprint"),
+        "data": store.seal["data"],
+        "data_fingerprint": store.seal.get("data_fingerprint"),
     }
     if _is_there(out, origin):
         print(f"{out}: is complete already")
@@ -111,9 +111,9 @@ def _is_there(out: Path, origin: dict[str, Any]) -> bool:
 
 def _open(store: LatentStore, config: MetadataConfig) -> ImageSet:
     """The store's images. Their fingerprint is over all keys and bytes in order, so image i is row i of the store."""
-    names, hosts = config.data or tuple(store.metadata["data"]), config.allow_host
+    names, hosts = config.data or tuple(store.seal["data"]), config.allow_host
     images = open_images(names, store.image_size, max_skip=1, on_progress=scan_progress(), allow_hosts=hosts)
-    if images.fingerprint != store.metadata.get("data_fingerprint"):
+    if images.fingerprint != store.seal.get("data_fingerprint"):
         raise MismatchError(
             f"{images.name}: is not the data that {store.path} was made of", "give that with --data, or encode again"
         )

@@ -37,13 +37,13 @@ def snapshot_scores(
     if accelerator.is_main_process:
         warn_of_flattery(features, frozen, "--score-features")
     images = open_images(
-        store.metadata["data"],
+        store.seal["data"],
         store.image_size,
         max_skip=1,
         allow_hosts=config.allow_host,
         share=scan_share(accelerator),
     )
-    if images.fingerprint != store.metadata["data_fingerprint"]:
+    if images.fingerprint != store.seal["data_fingerprint"]:
         raise MismatchError(
             f"{images.name}: is no longer the data that {store.path} was made of",
             "give it back its files, or train without --score-kimg and score afterwards",

@@ -162,5 +162,5 @@ def _show(config: EncodeConfig, stores: Mapping[int, Place]) -> None:
 def _already_sealed(path: Place, metadata: dict[str, Any]) -> bool:
     if not (path / SEAL).is_file():
         return False
-    seal = LatentStore.open(path).metadata
+    seal = LatentStore.open(path).seal
     return all(seal.get(name) == value for name, value in metadata.items())

@@ -254,7 +254,7 @@ class Autoencoder(nn.Module):
 
         Raises what `load` does, and `MismatchError` for another one, which would decode them to noise.
         """
-        recorded = store.metadata["autoencoder_run"]  # a built-in name, whatever folder is called so, or a whole path
+        recorded = store.seal["autoencoder_run"]  # a built-in name, whatever folder is called so, or a whole path
         built_in = is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded)
         run = str(moved_to or recorded)
         autoencoder = cls.built_in(run) if built_in else cls.load(run)

@@ -63,7 +63,7 @@ def _spread(count: int, rows: int) -> NDArray[np.int64]:
 
 def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
     vectors, origin = load_bank(folder)
-    if origin["data_fingerprint"] != store.metadata.get("data_fingerprint"):
+    if origin["data_fingerprint"] != store.seal.get("data_fingerprint"):
         raise MismatchError(
             f"{folder}: describes other images than those of {store.path}",
             f"make it with `codegan metadata --store {store.path}`",

@@ -163,9 +163,9 @@ def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
     if config.mirror is not None:
         return config.mirror
     begun, _ = find_config(config.out)
-    if store.metadata.get("flip") or (begun is not None and "mirror" not in begun):
+    if store.seal.get("flip") or (begun is not None and "mirror" not in begun):
         return False
-    recorded, moved_to = store.metadata["autoencoder_run"], config.autoencoder
+    recorded, moved_to = store.seal["autoencoder_run"], config.autoencoder
     if is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded):
         return True
     trained, _ = find_config(moved_to or Path(recorded))

@@ -65,10 +65,10 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
     score = make_scorer(config, store, accelerator, context.identities) if make_scorer and config.score_kimg else None
     with ExitStack() as stack:
         if main:
-            if config.mirror and store.metadata.get("flip"):
+            if config.mirror and store.seal.get("flip"):
                 warn(f"--mirror: {store.path} holds the mirrored pictures already", "leave it out; it changes little")
             stack.enter_context(lock(config.out))
-            described = {"kind": "generator", "variant": name, "store_checksum": store.metadata["crc32c"]}
+            described = {"kind": "generator", "variant": name, "store_checksum": store.seal["crc32c"]}
             described["frozen"] = context.identities
             remove_partials(config.out)
             earlier = defaults(TrainConfig) | {"model": defaults(type(config.model)), "frozen": context.identities}
@@ -260,13 +260,13 @@ def _describe(
         "scale": context.scale.to_json(),
         "frozen": context.identities,
         "image_size": store.image_size,
-        "autoencoder": store.metadata["autoencoder"],
+        "autoencoder": store.seal["autoencoder"],
         "autoencoder_fingerprint": store.fingerprint,
-        "autoencoder_run": store.metadata["autoencoder_run"],
+        "autoencoder_run": store.seal["autoencoder_run"],
         "store": str(config.store.resolve()),
-        "data": store.metadata["data"],
-        "dtype": store.metadata["dtype"],
-        "flip": bool(store.metadata.get("flip")),
+        "data": store.seal["data"],
+        "dtype": store.seal["dtype"],
+        "flip": bool(store.seal.get("flip")),
         "mirror": config.mirror,
         "nimg": nimg,
     }

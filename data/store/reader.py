@@ -106,7 +106,7 @@ class LatentReader:
         return values, scales
 
     def _empty(self, count: int, **options: Any) -> _Batch:
-        shape, dtype = self._store.code_shape, self._store.metadata["dtype"]
+        shape, dtype = self._store.code_shape, self._store.seal["dtype"]
         values = torch.empty((count, *shape), dtype=getattr(torch, dtype), **options)
         return values, torch.empty((count, shape[0]), dtype=torch.float32, **options) if dtype == "int8" else None
 
@@ -128,7 +128,7 @@ class LatentReader:
 
 
 def _fitting_mode(store: LatentStore, device: torch.device) -> ReadMode:
-    needed = sum(entry["bytes"] for entry in store.metadata["files"].values())
+    needed = sum(entry["bytes"] for entry in store.seal["files"].values())
     copies = 1 if isinstance(store.path, Path) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # none share the rest
     if device.type == "cuda" and needed <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
         return "device"

@@ -146,7 +146,7 @@ class RunView:
         path = str(self.weights.get("store", self.config.get("store")))
         with needing(f"The store {path} can no longer be read", "This command makes it:", self._encode_command):
             store = LatentStore.open(path)
-            if store.metadata["crc32c"] != self.config.get("store_checksum"):
+            if store.seal["crc32c"] != self.config.get("store_checksum"):
                 raise InputError("it is another one than the run was trained on", "put that one back")
             return store
 

@@ -180,13 +180,13 @@ def _contact_sheet(run: RunView) -> str:
 
 def _store(run: RunView) -> str:
     store = run.store
-    shape, mirrored = " x ".join(map(str, store.code_shape)), ", mirrored ones among them" * store.metadata["flip"]
+    shape, mirrored = " x ".join(map(str, store.code_shape)), ", mirrored ones among them" * store.seal["flip"]
     mirrored += ", each shown as it is or mirrored" * bool(run.config.get("mirror"))
     size = f"images of {store.image_size} x {store.image_size} pixels"
     told = (
-        f"Store {store.path.name}: {len(store):,} latents of {shape}{mirrored}, {store.metadata['dtype']}, of {size}."
+        f"Store {store.path.name}: {len(store):,} latents of {shape}{mirrored}, {store.seal['dtype']}, of {size}."
     )
-    return note(told) + _skipped_table(store.metadata["skipped"])
+    return note(told) + _skipped_table(store.seal["skipped"])
 
 
 def _skipped_by_training(run: RunView) -> str:

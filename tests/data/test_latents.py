@@ -87,8 +87,8 @@ def test_statistics_are_those_of_all_stored_numbers(tmp_path: Path, dtype: DType
     values = store.read(range(COUNT)).astype(np.float64)
     np.testing.assert_allclose(store.mean, values.mean((0, 2, 3)), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(store.std, values.std((0, 2, 3)), rtol=1e-6)
-    assert store.metadata["value_range"] == [values.min(), values.max()]
-    shard = store.metadata["files"]["latents/c/3/0/0/0"]
+    assert store.seal["value_range"] == [values.min(), values.max()]
+    shard = store.seal["files"]["latents/c/3/0/0/0"]
     np.testing.assert_allclose(shard["sum"], values[9:].sum((0, 2, 3)))
     assert shard["max"] == values[9:].max((0, 2, 3)).tolist()
 

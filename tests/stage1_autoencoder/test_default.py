@@ -71,7 +71,7 @@ def test_encoding_takes_the_default_and_stores_it_by_name(packaged: Path, pictur
     store = tmp_path / "store"
     cli.run(["encode", "--data", str(pictures), "--out", str(store), "--size", "32"])
     opened = LatentStore.open(store)
-    assert opened.metadata["autoencoder_run"] == "default"
+    assert opened.seal["autoencoder_run"] == "default"
     assert opened.fingerprint == Autoencoder.load("default").fingerprint
     impostor = Path("default")  # what the store records is no folder of the place where one works
     other = Autoencoder(4, 3, 4)

@@ -239,7 +239,7 @@ def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_m
 def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, checksum = contents(store), LatentStore.open(store).metadata["crc32c"]
+    before, checksum = contents(store), LatentStore.open(store).seal["crc32c"]
     flip(store / "latents/c/1/0/0/0")
     forward = Autoencoder.encode
     monkeypatch.setattr(Autoencoder, "encode", lambda self, images: forward(self, images) * 1.01)
@@ -247,7 +247,7 @@ def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     assert "came out different" in capsys.readouterr().out
     check(CheckConfig(store))
     opened = LatentStore.open(store)
-    assert opened.metadata["crc32c"] != checksum
+    assert opened.seal["crc32c"] != checksum
     values = opened.read(range(len(opened)))
     np.testing.assert_allclose(opened.mean, values.mean((0, 2, 3), np.float64), rtol=1e-5, atol=1e-7)
     changed = {name for name, content in contents(store).items() if content != before[name]}
@@ -321,7 +321,7 @@ def test_the_fingerprint_and_not_the_place_tells_the_data_that_an_encode_goes_on
                 encode(configure(run, data, tmp_path / "store"))
     shutil.move("pics", "moved")
     encode(configure(run, "moved", tmp_path / "store"))
-    assert LatentStore.open(tmp_path / "store" / "16").metadata["data"] == ["moved"]
+    assert LatentStore.open(tmp_path / "store" / "16").seal["data"] == ["moved"]
     encode(configure(run, "moved", tmp_path / "straight"))
     assert contents(tmp_path / "store") == contents(tmp_path / "straight")
     capsys.readouterr()
@@ -374,7 +374,7 @@ def test_a_picture_that_changes_before_it_is_encoded_is_not_sealed_as_what_it_wa
         encode(configure(run, data, out, size=(16,), shard_rows=4))
     (data / "a" / "8.png").write_bytes(whole)
     encode(configure(run, data, out, size=(16,), shard_rows=4))
-    assert LatentStore.open(out).metadata["data_fingerprint"] == open_images(pictures).fingerprint
+    assert LatentStore.open(out).seal["data_fingerprint"] == open_images(pictures).fingerprint
 
 
 def test_only_the_same_images_and_autoencoder_mend_a_store(

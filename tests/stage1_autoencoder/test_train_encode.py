@@ -353,12 +353,12 @@ def test_pixels_are_stored_unless_a_run_has_that_name(
     config = encoding(Path("pixels"), pictures)
     encode(config)
     store = LatentStore.open(config.out)
-    assert (store.code_shape, store.metadata["autoencoder_run"]) == ((3, 16, 16), "pixels")
+    assert (store.code_shape, store.seal["autoencoder_run"]) == ((3, 16, 16), "pixels")
     shutil.copytree(run, "pixels")
     encode(replace(config, out=pictures.parent / "latents"))
     store = LatentStore.open(pictures.parent / "latents")
     assert store.fingerprint == Autoencoder.load(run).fingerprint
-    assert store.metadata["autoencoder_run"] == str(Path("pixels").resolve())
+    assert store.seal["autoencoder_run"] == str(Path("pixels").resolve())
 
 
 def broken(pictures: Path) -> None:

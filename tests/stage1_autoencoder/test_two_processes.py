@@ -31,7 +31,7 @@ def test_two_ranks_write_the_same_store(tmp_path: Path) -> None:
     assert one == two
     store = LatentStore.open(tmp_path / "two")
     assert len(store) == 40
-    assert sum(name.startswith("latents/c/") for name in store.metadata["files"]) == 5  # shards, shared by the ranks
+    assert sum(name.startswith("latents/c/") for name in store.seal["files"]) == 5  # shards, shared by the ranks
 
 
 def _stores(folder: Path) -> tuple[Path, Path]:

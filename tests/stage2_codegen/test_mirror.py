@@ -137,13 +137,13 @@ def test_unasked_it_is_done_where_the_autoencoder_learnt_it_and_the_store_does_n
     make_autoencoder(tmp_path / "weights alone")
     run = str(tmp_path / recorded) if (tmp_path / recorded).exists() else recorded
     opened = LatentStore.open(store)
-    told = LatentStore(store, {**opened.metadata, "autoencoder_run": run, "flip": flip})
+    told = LatentStore(store, {**opened.seal, "autoencoder_run": run, "flip": flip})
     config = configure("accel", "run")
     assert config.mirror is None
     assert _mirrors(config, told) is mirrors
     assert _mirrors(replace(config, mirror=not mirrors), told) is not mirrors
     if Path(run).is_absolute():  # where it has moved to counts, not where it was
-        gone = LatentStore(store, {**told.metadata, "autoencoder_run": str(tmp_path / "gone")})
+        gone = LatentStore(store, {**told.seal, "autoencoder_run": str(tmp_path / "gone")})
         assert _mirrors(replace(config, autoencoder=Path(run)), gone) is mirrors
 
 

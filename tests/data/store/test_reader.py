@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_named_when_its_rows_are_due(tmp_path: Path, mode: Re
 
 
 def test_the_mode_follows_the_memory_there_is(store: LatentStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = sum(entry["bytes"] for entry in store.metadata["files"].values())
+    needed = sum(entry["bytes"] for entry in store.seal["files"].values())
     for available, mode in ((2 * needed, "memory"), (2 * needed - 1, "stream")):
         monkeypatch.setattr("psutil.virtual_memory", lambda free=available: type("Memory", (), {"available": free}))
         assert LatentReader(store, 0).mode == mode

@@ -359,7 +359,7 @@ def test_a_copied_run_goes_on_where_it_lies_and_its_lost_config_is_found(trained
 
 def test_another_store_in_the_place_of_the_run_s_is_not_shown(trained_run: Path, tmp_path: Path) -> None:
     run = RunView.open(trained_run)
-    assert run.store.metadata["crc32c"] == run.config["store_checksum"]
+    assert run.store.seal["crc32c"] == run.config["store_checksum"]
     other = replace(run, config=run.config | {"store_checksum": 1})
     with pytest.raises(Missing, match="another one than the run was trained on"):
         _ = other.store
