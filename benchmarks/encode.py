@@ -15,7 +15,8 @@ import torch
 from benchmarks.machine import describe, interleaved
 from data.files.checkpoints import save_weights
 from data.images import open_images, save_png, to_float
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
 
 

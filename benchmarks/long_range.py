@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe, interleaved
+from stage2_codegen.configs.choices import Relation
 from stage2_codegen.modules import SpatialLongRange
-from stage2_codegen.modules.long_range import Relation
 
 RELATIONS: tuple[Relation, ...] = ("matmul", "pairwise")
 

@@ -9,13 +9,14 @@ from pipelines.report.report import ReportConfig, report
 from pipelines.sample import SampleConfig, sample
 from pipelines.scoring.config import ScoreConfig
 from pipelines.scoring.score import score
+from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
 from stage1_autoencoder.default import DEFAULT
-from stage1_autoencoder.encode import EncodeConfig, encode
-from stage1_autoencoder.train import TrainAEConfig, train
+from stage1_autoencoder.encode import encode
+from stage1_autoencoder.train import train
 from stage1_autoencoder.training.precision import fast_precision
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.projected import ProjectedConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train as train_generator
-from stage2_codegen.variants import projected
 
 SCENES, SIZE = 1200, 64
 AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 0.1, 2.0  # thousands of images for each of the user's minutes
@@ -66,7 +67,7 @@ def demo(config: DemoConfig) -> None:
     gan = TrainConfig(
         store=store,
         out=run,
-        model=projected.Config(width=64),
+        model=ProjectedConfig(width=64),
         kimg=kimg,
         snapshot_kimg=kimg / 4,
         seed=config.seed,

@@ -6,7 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.errors import UsageError
-from stage2_codegen.variants import SIDES, VARIANTS, build_networks
+from stage2_codegen.configs.registry import SIDES
+from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeShape
 
 

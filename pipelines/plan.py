@@ -19,10 +19,11 @@ from data.images import image_grid
 from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import fast_precision
-from stage2_codegen.flags import PrecisionFlag
-from stage2_codegen.setup import Setup, TrainConfig, codes_between, prepare
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.flags import PrecisionFlag
+from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.setup import Setup, codes_between, prepare
 from stage2_codegen.train import GRID_SEEDS, start_anew
-from stage2_codegen.variants.contract import VariantConfig
 
 WARM_UP, STEPS = 3, 20
 _FASTER = 1.05  # less is within the noise of so few steps
@@ -107,7 +108,7 @@ def _less_memory(config: TrainConfig[VariantConfig]) -> str:
 def _measure(name: str, setup: Setup) -> Taken:
     config, step = setup.config, setup.step
     device, size = step.accelerator.device, setup.store.image_size
-    period = _penalty_period(config.model)
+    period = _period(config.model)
     seconds, data_share = _time_steps(name, setup, math.ceil(STEPS / period) * period)
     networks = [network.state_dict() for network in step.networks.values()]
     optimizers = [optimizer_tensors(optimizer) for optimizer in step.optimizers.values()]
@@ -144,9 +145,9 @@ def _time_steps(name: str, setup: Setup, steps: int) -> tuple[list[float], float
     return seconds[WARM_UP:], clock.read(total * batch)["time/data_share"]
 
 
-def _penalty_period(model: VariantConfig) -> int:
+def _period(model: VariantConfig) -> int:
     """Steps after which lazy penalties come round: every so many steps cost the same."""
-    return model.penalty_every // math.gcd(model.penalty_every, model.n_critic)
+    return model.penalty_period // math.gcd(model.penalty_period, model.n_critic)
 
 
 def _bytes(groups: Iterable[Mapping[str, Tensor]]) -> int:

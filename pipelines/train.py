@@ -9,8 +9,8 @@ from data.images import open_images
 from data.latents import LatentStore
 from stage1_autoencoder.training.processes import scan_share
 from stage2_codegen import train as stage2
-from stage2_codegen.setup import TrainConfig
-from stage2_codegen.variants.contract import VariantConfig
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.train import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
 

@@ -6,67 +6,27 @@ damaged.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from data.console import finish, scan_progress
 from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import ImageSet, open_images
-from data.latents import DType, LatentStore
-from data.sources.locations import Place, PlaceArg, shown
+from data.latents import LatentStore
+from data.sources.locations import Location, redacted
 from data.store.seal import SEAL, find_stores
 from data.store.writer import LatentWriter, remove_journal
+from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import Sources, repair
-from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.processes import make_accelerator, on_main, scan_share
 
 # Ranks meet when their shards are done, and one may have a shard more than another: hours, for large ones on a CPU.
 PATIENCE = timedelta(days=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodeConfig:
-    """Encode a data set into a latent store, once, at any size the autoencoder's factor divides.
-
-    Example: codegan encode --data photos/ --out stores/photos256 --size 256
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
-    """A folder, a .zip, .tar shards, or scenes:N."""
-    autoencoder: Path | None = None
-    """Run folder of `codegan train-ae`. Unless a run here has that name: default, the one that comes with codegan and
-    is taken when this is left out; default:F for another factor F; or pixels, to store the pixels themselves."""
-    out: PlaceArg
-    """The store to make, or the folder for one store a size; the same command goes on with an interrupted one.
-    s3://BUCKET/STORE works too."""
-    size: tuple[int, ...] = (256,)
-    """Sides in pixels that every image is fitted to (centre crop, Lanczos); several make the stores OUT/SIZE."""
-    dtype: DType = "float16"
-    """Numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""
-    flip: bool = False
-    """Also encode each image mirrored; the mirror of image i is row 2 i + 1."""
-    batch_size: int = 16
-    """Images a forward pass, on each process."""
-    precision: Precision = "fp32"
-    """bf16 is about twice as fast where the hardware has it; latents differ in the third digit."""
-    max_skip: float = 0.01
-    """Part of the files that may be unreadable."""
-    shard_rows: int | None = None
-    """Latents a shard file, the unit that a process writes and a crash can cost; at most 32 MB when left out."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
-    """Web servers that DATA, and their redirects, may be read from."""
-    threads: int = 4
-    """Threads that decode images."""
-    repair: bool = False
-    """Mend the damaged files of the store at --out; data and autoencoder are those it names, unless given."""
 
 
 def encode(config: EncodeConfig) -> None:
@@ -108,18 +68,15 @@ def encode(config: EncodeConfig) -> None:
 
 
 def _check(config: EncodeConfig) -> None:
-    numbers = (*config.size, config.batch_size, config.threads, config.shard_rows or 1)
-    if min(numbers) < 1 or not config.size or config.shard_rows == 0:
-        raise UsageError(
-            "--size, --batch-size, --shard-rows and --threads: must be positive", "see `codegan encode --help`"
-        )
+    if not config.size:
+        raise UsageError("--size: names no size", "give one, such as --size 256")
     if len(set(config.size)) < len(config.size):
         raise UsageError(f"--size {' '.join(map(str, config.size))}: names a size twice", "name each size once")
     if len(config.size) > 1 and (config.out.is_file() or config.out in find_stores(config.out)):
         raise UsageError(f"{config.out}: is no folder for several stores", "choose another --out, or give one --size")
 
 
-def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Place]) -> dict[int, LatentWriter]:
+def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Location]) -> dict[int, LatentWriter]:
     """Writers of the stores that are not sealed yet, by size."""
     images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
     for size, path in stores.items():
@@ -147,11 +104,11 @@ def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeC
     keys, labels = keys_and_labels(images, config.flip)
     run = str(origin if is_built_in(origin) else origin.resolve())
     for writer in writers.values():
-        data = list(map(shown, config.data))
+        data = list(map(redacted, config.data))
         writer.seal(keys, labels, data=data, autoencoder_run=run, batch_size=config.batch_size)
 
 
-def _show(config: EncodeConfig, stores: Mapping[int, Place]) -> None:
+def _show(config: EncodeConfig, stores: Mapping[int, Location]) -> None:
     for path in stores.values():
         store = LatentStore.open(path)
         print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
@@ -159,7 +116,7 @@ def _show(config: EncodeConfig, stores: Mapping[int, Place]) -> None:
     finish(list(stores.values()), ["codegan", "train", "--store", str(first), "--out", f"runs/{first.name}"])
 
 
-def _already_sealed(path: Place, metadata: dict[str, Any]) -> bool:
+def _already_sealed(path: Location, metadata: dict[str, Any]) -> bool:
     if not (path / SEAL).is_file():
         return False
     seal = LatentStore.open(path).seal

@@ -13,8 +13,8 @@ from data.errors import CodeganError, InputError, MismatchError
 from data.files.atomic import lock
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.sources.locations import Place
-from data.store.seal import SEAL, TWIN, find_damage, find_stores, raise_all, write_seal
+from data.sources.locations import Location
+from data.store.seal import SEAL, SEAL_COPY, find_damage, find_stores, raise_all, write_seal
 from data.store.writer import LatentWriter
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
 from stage1_autoencoder.networks import Autoencoder
@@ -31,7 +31,7 @@ class Sources:
     threads: int
 
 
-def repair(out: Place, sources: Sources, accelerator: Accelerator) -> None:
+def repair(out: Location, sources: Sources, accelerator: Accelerator) -> None:
     """Mend the store at `out`, or the stores inside it.
 
     Raises `InputError` without a store, `CorruptError` when one is unsealed or both copies of its seal are damaged, and
@@ -46,7 +46,7 @@ def repair(out: Place, sources: Sources, accelerator: Accelerator) -> None:
         finish(stores, ["codegan", "check", str(out)])
 
 
-def _repair_store(store: Place, sources: Sources, accelerator: Accelerator) -> CodeganError | None:
+def _repair_store(store: Location, sources: Sources, accelerator: Accelerator) -> CodeganError | None:
     """What keeps `store` from being mended; only what all processes see alike, so that all go on with the next one."""
     with ExitStack() as stack:
 
@@ -66,11 +66,11 @@ def _repair_store(store: Place, sources: Sources, accelerator: Accelerator) -> C
     return None
 
 
-def _examine(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
+def _examine(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
     """Find what is damaged; of the seal, one copy mends the other."""
     seal, damaged = find_damage(store)
     print("\n".join(f"{store / name}: {problem}" for name, problem in damaged.items()) or f"{store}: is whole")
-    copies = damaged.keys() & {SEAL, TWIN}
+    copies = damaged.keys() & {SEAL, SEAL_COPY}
     if copies:
         write_seal(store, seal)
         print(f"{store}: restored the seal from its other copy")
@@ -78,7 +78,7 @@ def _examine(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _mend(
-    store: Place, seal: dict[str, Any], damaged: dict[str, str], sources: Sources, accelerator: Accelerator
+    store: Location, seal: dict[str, Any], damaged: dict[str, str], sources: Sources, accelerator: Accelerator
 ) -> None:
     """Encode the damaged shards again, write the other damaged files, and seal."""
     main, images = accelerator.is_main_process, None
@@ -102,7 +102,7 @@ def _mend(
         )
 
 
-def _open_images(store: Place, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
+def _open_images(store: Location, seal: dict[str, Any], sources: Sources, accelerator: Accelerator) -> ImageSet:
     try:
         images = open_images(
             sources.data or seal["data"],

@@ -4,15 +4,11 @@ The discriminator joins after a reconstruction-only warm-up. The weights used fo
 """
 
 import copy
-import math
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,14 +20,14 @@ from data.files.runs import MetricsLog, defaults, open_run, to_json
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
 from data.seeds import derive_seed
-from data.sources.locations import data_flags, shown
+from data.sources.locations import data_flags, redacted
+from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
 from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
-from stage1_autoencoder.training.config import Precision, Tracker
 from stage1_autoencoder.training.precision import autocast
 from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, on_main, scan_share, tracked
 from stage1_autoencoder.training.stopping import StopSignal
@@ -47,69 +43,6 @@ MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threa
 _PIXELS_INSTEAD = "give `codegan encode` --autoencoder pixels instead"
 
 
-@dataclass(frozen=True)
-class TrainAEConfig:
-    """Train an autoencoder on your images, once, at 128 px; it then encodes any size.
-
-    Example: codegan train-ae --data photos/ --out runs/ae --kimg 200
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
-    """A folder, a .zip, .tar shards, or scenes:N."""
-    out: Path
-    """Run folder; the same command resumes it."""
-    factor: int = 4
-    """Downsampling of each side: 2, 4, 8 or 16."""
-    code_channels: int = 16
-    """Channels of the latents."""
-    size: int = 128
-    """Side of the training crops, pixels."""
-    width: int = 64
-    """Channels at half resolution; three times as many further down."""
-    init: Path | None = None
-    """Fine-tune this autoencoder, a run folder of `codegan train-ae` or default, instead of beginning anew."""
-    kimg: float = 200.0
-    """Length of training, thousands of crops."""
-    batch_size: int = 16
-    """Crops a step, over all processes."""
-    seed: int = 0
-    """Decides the initial weights, the held-out images and every crop."""
-    precision: Precision = "fp32"
-    """bf16 is about twice as fast where the hardware has it; weights stay fp32."""
-    adversarial_weight: float = 0.01
-    """Weight alpha of the adversarial loss (eq. 3); 0 trains without a discriminator."""
-    warmup_kimg: float = 20.0
-    """Thousands of crops before the adversarial loss joins."""
-    lr: float = 1e-3
-    """Learning rate of Adam for the autoencoder; half of it for the discriminator."""
-    lr_ramp_kimg: float = 2.0
-    """Thousands of crops over which the learning rate rises from 0: without it, codes saturate at once."""
-    lr_decay_kimg: float = 0.0
-    """Thousands of crops at the end of training over which both learning rates fall to 0."""
-    code_noise: float = 0.0
-    """Gaussian noise on the latents that the decoder learns from, so that it also decodes what a generator makes: its
-    deviation is uniform between 0 and this for each crop."""
-    mirror: bool = False
-    """Learn from every other crop that latents mirror with their images: mirrored, each channel with its sign, they
-    then decode almost as well as those of the mirrored image."""
-    jitter: float = 0.0
-    """Colours of crops vary by up to this: 0.1 is a tenth of the contrast and of half the range."""
-    ema_halflife_kimg: float = 2.0
-    """Half-life of the averaged weights, thousands of crops."""
-    discriminator_width: int = 64
-    """Channels after the discriminator's first layer."""
-    snapshot_kimg: float = 20.0
-    """Checkpoint and preview every so many thousand crops."""
-    max_skip: float = 0.01
-    """Part of the files that may be unreadable."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
-    """Web servers that DATA, and their redirects, may be read from."""
-    tracker: Tracker = "none"
-    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
-    threads: int = 4
-    """Threads that decode and crop images."""
-
-
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices to train on and to measure on: one image in twenty is held out, at least one and at most 256."""
     if count < 2:
@@ -119,24 +52,12 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _check(config: TrainAEConfig) -> None:
-    for name, value in vars(config).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{name.replace('_', '-')} {value}: is not a number", "see `codegan train-ae --help`")
+def _refuse_impossible(config: TrainAEConfig) -> None:
+    """Raise `UsageError` for networks that cannot be, before there is a folder."""
     if config.factor == 1:
         raise UsageError("--factor 1: there is nothing to train", _PIXELS_INSTEAD)
-    Autoencoder(config.factor, config.code_channels, config.width)  # refuses impossible ones before there is a folder
+    Autoencoder(config.factor, config.code_channels, config.width)
     check_multiple((config.size,), config.factor)
-    if config.size < 32:
-        raise UsageError(f"--size {config.size}: the discriminator needs 32 pixels", "give --size 128")
-    if config.seed < 0:
-        raise UsageError(f"--seed {config.seed}: is negative", "give 0 or more")
-    for name in ("code_noise", "jitter", "adversarial_weight", "lr_ramp_kimg", "lr_decay_kimg", "ema_halflife_kimg"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"--{name.replace('_', '-')}: cannot be negative", "give 0 to do without")
-    for name in ("kimg", "batch_size", "snapshot_kimg", "lr", "discriminator_width", "threads"):
-        if getattr(config, name) <= 0:
-            raise UsageError(f"--{name.replace('_', '-')}: must be positive", "see `codegan train-ae --help`")
 
 
 def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
@@ -156,7 +77,7 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
 
 def train(config: TrainAEConfig) -> None:
     """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
-    _check(config)
+    _refuse_impossible(config)
     initial = _load_initial(config)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
@@ -219,8 +140,7 @@ def train(config: TrainAEConfig) -> None:
 
         # --- the loop; its clock is images seen ---
         batch, rows = config.batch_size, share.stop - share.start
-        total = math.ceil(config.kimg * 1000 / batch) * batch
-        warmup_nimg, snapshot_nimg = config.warmup_kimg * 1000, max(1, round(config.snapshot_kimg * 1000))
+        total, warmup_nimg = config.total_nimg, config.warmup_kimg * 1000
         side = config.size // config.factor
         noises = CodeNoise((config.code_channels, side, side), config.code_noise, config.seed)
         starts = range(nimg + share.start, total, batch)
@@ -276,7 +196,7 @@ def train(config: TrainAEConfig) -> None:
                     log.append(step, nimg, values)
             if any_rank(accelerator, stop.received is not None):
                 break
-            if nimg < total and crossed(nimg, batch, snapshot_nimg):
+            if nimg < total and crossed(nimg, batch, config.snapshot_nimg):
                 save()
         save()
         stop.raise_if_early(config.out, nimg, total)
@@ -294,7 +214,7 @@ def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, floa
 
 def _described(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
     """What a resumed run must agree with; other pictures would be trained on that were held out before."""
-    fields = to_json(config) | {"data": list(map(shown, config.data))}  # a signature in an address may be renewed
+    fields = to_json(config) | {"data": list(map(redacted, config.data))}  # a signature in an address may be renewed
     return {"kind": "autoencoder", **fields, "data_fingerprint": images.fingerprint}
 
 

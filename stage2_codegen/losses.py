@@ -10,20 +10,20 @@ that gives k at every k-th critic update and 0 at the others has the same penalt
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_codegen.augment import Judged
+from stage2_codegen.configs.choices import Penalty
 from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.rank_noise import normal_rows, uniform_rows
 
 Critic = Callable[..., Any]
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]
 ScoresAndPenalty = tuple[Tensor, Tensor]
-Penalty = Literal["exact", "finite-difference"]
 
 
 class Loss(Protocol):

@@ -19,10 +19,11 @@ from data.seeds import derive_seed
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
+from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import LossAndLogs
 from stage2_codegen.rank_noise import normal_rows, part_of_batch
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, JudgedBy, Variant, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, JudgedBy, Variant
 
 
 class AdversarialStep:
@@ -119,7 +120,7 @@ class AdversarialStep:
         set_adam(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
 
     def _penalty_factor(self, update: int) -> float:
-        every = self.now.penalty_every
+        every = self.now.penalty_period
         return every if update % every == 0 else 0
 
     def _critic_loss(self, penalty_factor: float, is_shared: bool, real: Tensor) -> LossAndLogs:

@@ -23,14 +23,15 @@ from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crosse
 from stage1_autoencoder.training.processes import any_rank, tracked
 from stage1_autoencoder.training.stopping import StopSignal
 from stage1_autoencoder.training.updates import diverged
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
 from stage2_codegen.health import HealthCheck
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.moments import SettledAverage
-from stage2_codegen.setup import TrainConfig, codes_between, prepare
+from stage2_codegen.setup import codes_between, prepare
 from stage2_codegen.step import AdversarialStep
-from stage2_codegen.variants.contract import VariantConfig
 
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),

@@ -15,13 +15,13 @@ from PIL import Image
 from data.files.atomic import write_json
 from data.files.checkpoints import save_weights
 from pipelines.report.report import ReportConfig, report
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig
 from stage1_autoencoder.train import train as train_ae
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.accel import AccelConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train
-from stage2_codegen.variants.accel import Config as AccelConfig
 
 VOID = {"meta", "img", "input", "link", "br"}
 SCORES = {
@@ -120,7 +120,9 @@ def train_autoencoder_run(folder: Path) -> Path:
     """A small autoencoder trained for a moment on six pictures, with two previews."""
     data, run = folder / "data", folder / "autoencoder"
     write_pictures(data)
-    config = TrainAEConfig((str(data),), run, size=32, width=4, code_channels=3, discriminator_width=4, max_skip=0.5)
+    config = TrainAEConfig(
+        data=(str(data),), out=run, size=32, width=4, code_channels=3, discriminator_width=4, max_skip=0.5
+    )
     train_ae(replace(config, batch_size=2, kimg=0.04, snapshot_kimg=0.02, threads=1))
     return run
 

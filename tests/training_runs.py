@@ -16,7 +16,7 @@ from torch import Tensor
 from data.files.checkpoints import load_newest, save_weights
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.tiny_variants import TINY
 

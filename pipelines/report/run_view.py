@@ -20,13 +20,13 @@ from data.images import fit, open_images
 from data.latents import LatentStore
 from data.sources.decoding import Unreadable, decode, one_line
 from data.sources.listing import list_entries
-from data.sources.locations import data_flags, shown
+from data.sources.locations import data_flags, redacted
 from pipelines.sample import load_generator
 from pipelines.scoring.config import UNBIASED_FROM
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig
+from stage1_autoencoder.configs import TrainAEConfig
 from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
@@ -108,7 +108,7 @@ class RunView:
 
     @property
     def data_name(self) -> str:
-        return ", ".join(map(shown, self.data))
+        return ", ".join(map(redacted, self.data))
 
     def side_file(self, name: str, command: str) -> dict[str, Any]:
         """A JSON object beside the run, {} where there is none; `Missing` for anything else in its place."""

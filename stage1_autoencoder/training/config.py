@@ -1,8 +1,42 @@
-"""What the configurations of both trainings say alike."""
+"""What the configurations of both trainings have in common."""
 
-from typing import Literal
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from data.limits import Count, Limited, Natural, Positive
 
 Precision = Literal["fp32", "bf16"]
-
-
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Limited):
+    """Fields of every training run; its clock counts the images it has been shown."""
+
+    out: Path
+    """Run folder; the same command resumes it."""
+    kimg: Positive = 200.0
+    """Length of training, thousands of images shown."""
+    batch_size: Count = 16
+    """Images a step, over all processes."""
+    seed: Natural = 0
+    """Decides the initial weights, the order of the images and all noise."""
+    snapshot_kimg: Positive = 10.0
+    """Save a checkpoint and a preview every so many thousand images."""
+    tracker: Tracker = "none"
+    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    """Web servers that images, and their redirects, may be read from."""
+
+    @property
+    def total_nimg(self) -> int:
+        """Images that whole batches show until `kimg` are reached."""
+        return math.ceil(self.kimg * 1000 / self.batch_size) * self.batch_size
+
+    @property
+    def snapshot_nimg(self) -> int:
+        return max(1, round(self.snapshot_kimg * 1000))

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from data.errors import InputError, MismatchError, UsageError
 from data.files.published import read_state_dict
+from stage2_codegen.configs.choices import BackboneName
 from stage2_codegen.frozen.context import Frozen
 
-BackboneName = Literal["lite0", "lite1", "squeezenet"]
 EPS = 1e-3  # of EfficientNet's batch normalisation
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of its seven stages, after a stem that halves the side
 LEVEL_STAGES = ((0, 1), (2,), (3, 4), (5, 6))  # stages up to the maps of a quarter, an eighth, ... of the side

@@ -6,17 +6,13 @@ is node x feature; M is W_m x, as the text above eq. 1 has it, not W_j x. The gr
 share 1 / N.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.choices import check_choice
+from data.limits import check_choice
+from stage2_codegen.configs.choices import Adjacency, NodeFeatures
 from stage2_codegen.modules.self_attention import check_size, positions, relations
 from stage2_codegen.precision import full_precision
-
-Adjacency = Literal["soft", "binary"]
-NodeFeatures = Literal["conv", "diag"]
 
 
 def normalised(adjacency: Tensor) -> Tensor:

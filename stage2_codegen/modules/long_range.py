@@ -11,17 +11,15 @@ Convolutions have no bias. A constant over positions does not survive an instanc
 batch normalisation or none. w and c start as N(0, 1) and are no convolution's `weight`: initialise by layer type.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.choices import check_choice
+from data.limits import check_choice
+from stage2_codegen.configs.choices import Merge, Relation
 from stage2_codegen.modules.self_attention import attention, check_size, positions, recomputed, relations, row_blocks
 from stage2_codegen.precision import full_precision
-
-Relation = Literal["matmul", "pairwise"]
-Merge = Literal["concat", "gated", "sum"]
 
 
 class PoolingWeights(torch.autograd.Function):

@@ -1,12 +1,9 @@
 """Skip-layer excitation (Liu et al., "Towards Faster and Stabilized GAN Training", section 3.1, eq. 1)."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
-from stage2_codegen.choices import check_choice
-
-Activation = Literal["leaky_relu", "swish"]
+from data.limits import check_choice
+from stage2_codegen.configs.choices import Activation
 
 
 class SkipLayerExcitation(nn.Module):

@@ -1,18 +1,20 @@
 """The code generators one can train, by name."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from data.errors import UsageError
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.registry import CONFIGS, SIDES
 from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, projected, r3, sle
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant, check_config
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
 VARIANTS: dict[str, Variant] = {
     "projected": Variant(
-        projected.Config,
+        CONFIGS["projected"],
         projected.Generator,
         projected.Critic,
         projected.loss,
@@ -21,23 +23,21 @@ VARIANTS: dict[str, Variant] = {
         frozen=projected.frozen,
         uses_context=True,
     ),
-    "accel": Variant(accel.Config, accel.Generator, accel.Critic, accel.loss),
-    "dcgan": Variant(baselines.DCGANConfig, chain.Generator, chain.Critic, baselines.dcgan_loss),
-    "lsgan": Variant(baselines.LSGANConfig, chain.Generator, chain.Critic, baselines.lsgan_loss),
+    "accel": Variant(CONFIGS["accel"], accel.Generator, accel.Critic, accel.loss),
+    "dcgan": Variant(CONFIGS["dcgan"], chain.Generator, chain.Critic, baselines.dcgan_loss),
+    "lsgan": Variant(CONFIGS["lsgan"], chain.Generator, chain.Critic, baselines.lsgan_loss),
     "wgan-gp": Variant(
-        baselines.WGANGPConfig, baselines.wgan_gp_generator, baselines.wgan_gp_critic, baselines.wgan_gp_loss
+        CONFIGS["wgan-gp"], baselines.wgan_gp_generator, baselines.wgan_gp_critic, baselines.wgan_gp_loss
     ),
-    "sngan": Variant(baselines.SNGANConfig, chain.Generator, chain.Critic, baselines.sngan_loss),
-    "sagan": Variant(baselines.SAGANConfig, baselines.sagan_generator, baselines.sagan_critic, baselines.sagan_loss),
-    "giu": Variant(giu.Config, giu.generator, giu.critic, giu.loss),
-    "gca": Variant(gca.Config, gca.generator, gca.critic, gca.loss),
-    "lrm": Variant(lrm.Config, lrm.Generator, lrm.Critic, lrm.loss, condition=lrm.condition),
-    "r3": Variant(r3.Config, r3.Generator, r3.Critic, r3.loss, r3.schedule),
-    "sle": Variant(sle.Config, sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
+    "sngan": Variant(CONFIGS["sngan"], chain.Generator, chain.Critic, baselines.sngan_loss),
+    "sagan": Variant(CONFIGS["sagan"], baselines.sagan_generator, baselines.sagan_critic, baselines.sagan_loss),
+    "giu": Variant(CONFIGS["giu"], giu.generator, giu.critic, giu.loss),
+    "gca": Variant(CONFIGS["gca"], gca.generator, gca.critic, gca.loss),
+    "lrm": Variant(CONFIGS["lrm"], lrm.Generator, lrm.Critic, lrm.loss, condition=lrm.condition),
+    "r3": Variant(CONFIGS["r3"], r3.Generator, r3.Critic, r3.loss, r3.schedule),
+    "sle": Variant(CONFIGS["sle"], sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
 }
 
-RECOMMENDED = "projected"  # where nobody names a variant
-SIDES = (16, 32, 64, 128, 256)  # of codes, or of pixels
 MAX_CHANNELS = 64
 
 
@@ -54,7 +54,7 @@ def check_code_shape(code_shape: CodeShape) -> None:
 
 
 def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -> tuple[Variant, Any]:
-    """A variant and its Config with fields overridden.
+    """A variant and its Config with fields overridden, which may come from JSON.
 
     Raises `UsageError` for an unknown variant or field, for a value it cannot have and for a shape no variant takes.
     """
@@ -62,11 +62,13 @@ def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -
         raise UsageError(f"{name}: is not a variant", f"choose one of {', '.join(VARIANTS)}")
     check_code_shape(code_shape)
     variant = VARIANTS[name]
-    if unknown := overrides.keys() - {field.name for field in dataclasses.fields(variant.Config)}:
-        raise UsageError(f"{name}: has no field {', '.join(sorted(unknown))}", f"see `codegan train {name} --help`")
-    config = variant.Config(**overrides)
-    check_config(config)
-    return variant, config
+    retired, known = variant.Config.retired(), {field.name for field in dataclasses.fields(variant.Config)}
+    given = {key: value for key, value in overrides.items() if key not in retired}
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+    if unknown := given.keys() - known:
+        raise UsageError(f"{name}: has no field {', '.join(sorted(unknown))}", f"its fields are {', '.join(known)}")
+    make: Callable[..., VariantConfig] = variant.Config
+    return variant, make(**given)
 
 
 def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:

@@ -11,35 +11,18 @@ time them.
 """
 
 import itertools
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stage2_codegen.losses import WGANGP, Penalty
+from stage2_codegen.configs.accel import AccelConfig
+from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import PixelNorm
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
 SLOPE = 0.2
-
-
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """The code GAN of the acceleration framework (Liu, Yao, Ren): plain convolutions, pixel norm, WGAN-GP."""
-
-    width: int = 256
-    """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256, ... (256 is the paper's)."""
-    gp_weight: float = 10.0
-    """Weight lambda of the gradient penalty (eq. 7)."""
-    penalty: Penalty = "exact"
-    """How the penalty is computed; the finite difference needs no double backward."""
-    drift: float = 0.0
-    """Weight of E[score(real)^2], 0.001 in progressive growing; not in the paper."""
-    output: Literal["tanh", "none"] = "tanh"
-    """Last activation, none for standardised codes; without one they are clamped to [-1, 1] before decoding."""
 
 
 def channels_at(side: int, width: int, code_channels: int) -> int:
@@ -58,7 +41,7 @@ def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
 class Generator(CodeGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) with `output` tanh."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: AccelConfig) -> None:
         super().__init__()
         channels, size, _ = code_shape
         self.z_dim = config.z_dim
@@ -85,7 +68,7 @@ class Generator(CodeGenerator):
 class Critic(nn.Module):
     """Codes (N, C, S, S) -> scores (N, 1). No normalisation: a score depends on its own sample alone."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: AccelConfig) -> None:
         super().__init__()
         channels, size, _ = code_shape
         maps = [channels_at(side, config.width, channels) for side in reversed(sides(size))]
@@ -103,5 +86,5 @@ class Critic(nn.Module):
         return self.dense2(F.leaky_relu(self.dense1(self.layers(codes)), SLOPE))
 
 
-def loss(config: Config) -> WGANGP:
+def loss(config: AccelConfig) -> WGANGP:
     return WGANGP(config.gp_weight, config.drift, config.penalty)

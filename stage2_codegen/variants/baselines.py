@@ -14,12 +14,11 @@ DCGAN's as Peng et al. (GCA) use it. Labels, on which some of these were publish
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
-from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss, Penalty
+from stage2_codegen.configs.chain import DCGANConfig, LSGANConfig, SAGANConfig, SNGANConfig, WGANGPConfig
+from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss
 from stage2_codegen.modules import SelfAttention
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
@@ -27,54 +26,12 @@ from stage2_codegen.variants.contract import CodeShape
 MAX_ATTENTION_SIDE = 32  # attention has side^4 weights: 4 MiB a sample here, 1 GiB at the last map of 256 x 256 codes
 
 
-@dataclass(frozen=True)
-class DCGANConfig(chain.Config):
-    """DCGAN (Radford et al.): batch norm in both networks, binary cross-entropy."""
-
-    slope: ClassVar[float] = 0.2
-    critic_batch_norm: ClassVar[bool] = True
-
-    z_dim: int = 100
-    """Length of the noise vector, N(0, 1); published as uniform noise."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    init_std: float = 0.02
-    """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
-
-
 def dcgan_loss(config: DCGANConfig) -> BCE:
     return BCE()
 
 
-@dataclass(frozen=True)
-class LSGANConfig(DCGANConfig):
-    """LSGAN (Mao et al.): DCGAN with the least-squares loss."""
-
-
 def lsgan_loss(config: LSGANConfig) -> LeastSquares:
     return LeastSquares()
-
-
-@dataclass(frozen=True)
-class WGANGPConfig(chain.Config):
-    """WGAN-GP (Gulrajani et al.): Wasserstein loss with a gradient penalty."""
-
-    lr: float = 1e-4
-    """Learning rate of Adam for the generator."""
-    critic_lr: float = 1e-4
-    """Learning rate of Adam for the critic."""
-    n_critic: int = 5
-    """Critic updates for each generator update."""
-    gp_weight: float = 10.0
-    """Weight lambda of the gradient penalty (eq. 3)."""
-    penalty: Penalty = "exact"
-    """How the penalty is computed; the finite difference needs no double backward."""
-    generator_convs: tuple[int, ...] = ()
-    """Sides of maps (4, 8, ..., S/2) that get one more 3 x 3 convolution; GIU-GANs' (+2): 4 8, its (+3): 4 8 16."""
-    critic_convs: tuple[int, ...] = ()
-    """The same in the critic; (+2): 4 8, (+3): 4 8 32, the last for codes of 64 x 64."""
 
 
 def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Generator:
@@ -101,38 +58,8 @@ def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
     return WGANGP(config.gp_weight, penalty=config.penalty)
 
 
-@dataclass(frozen=True)
-class SNGANConfig(chain.Config):
-    """SNGAN (Miyato et al.): a critic under spectral normalisation, hinge loss."""
-
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    spectral_norm: Literal["none", "critic", "both"] = "critic"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
-    objective: Literal["hinge", "bce"] = "hinge"
-    """The hinge loss, or the binary cross-entropy of the original GAN."""
-
-
 def sngan_loss(config: SNGANConfig) -> Loss:
     return Hinge() if config.objective == "hinge" else BCE()
-
-
-@dataclass(frozen=True)
-class SAGANConfig(chain.Config):
-    """SAGAN (Zhang et al.): self-attention, spectral norm in both networks, two learning rates."""
-
-    lr: float = 1e-4
-    """Learning rate of Adam for the generator."""
-    critic_lr: float = 4e-4
-    """Learning rate of Adam for the critic."""
-    spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
-    generator_attention: tuple[int, ...] | None = None
-    """Sides of maps (4, 8, ..., S/2) followed by self-attention; None: the last two, at most of side 32."""
-    critic_attention: tuple[int, ...] | None = None
-    """The same in the critic; None: its last two, 8 and 4."""
 
 
 def _attention(channels: int, side: int) -> nn.Module:

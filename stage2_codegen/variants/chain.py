@@ -3,44 +3,24 @@
     generator  z -> 512 @ 4 -> 256 @ 8 -> 128 @ 16 -> 64 @ 32 -> codes @ 64     transposed 4 x 4, norm, ReLU; tanh
     critic     codes @ 64 -> 64 @ 32 -> 128 @ 16 -> 256 @ 8 -> 512 @ 4 -> score  4 x 4, leaky ReLU
 
-A paper differs from another by its `Config` and by the modules it inserts after maps that it names by their side. The
-layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs, WGAN-GP, SNGAN and
-SAGAN (their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
+A paper differs from another by its configuration and by the modules it inserts after maps that it names by their side.
+The layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs, WGAN-GP, SNGAN
+and SAGAN (their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
 Decided here: at most 8 `width` channels, and at least 2 C anywhere, so that no map holds less than the codes do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from data.errors import UsageError
+from stage2_codegen.configs.chain import ChainConfig
 from stage2_codegen.modules import BatchNorm2d, spectral_norm
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
 MakeModule = Callable[[int, int], nn.Module]  # (channels, side) of a map -> a module for it
 Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> what follows it
-
-
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """Fields of every GAN on this chain; the defaults are those of GIU-GANs and the baselines it compares with."""
-
-    slope: ClassVar[float] = 0.1  # of the critic's leaky ReLU
-    critic_batch_norm: ClassVar[bool] = False  # after every convolution of the critic but its first and last
-
-    z_dim: int = 128
-    """Length of the noise vector, N(0, 1)."""
-    width: int = 64
-    """Channels of the map before the codes; twice as many a halving of the side, up to 8 times (64 is published)."""
-    spectral_norm: Literal["none", "critic", "both"] = "none"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
-    spectral_norm_last: bool = True
-    """With spectral_norm, normalise the critic's last convolution too."""
-    init_std: float = 0.0
-    """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
 
 
 def hidden_sides(code_shape: CodeShape) -> list[int]:
@@ -48,7 +28,7 @@ def hidden_sides(code_shape: CodeShape) -> list[int]:
     return sides(code_shape[1] // 2)
 
 
-def channels_at(side: int, code_shape: CodeShape, config: Config) -> int:
+def channels_at(side: int, code_shape: CodeShape, config: ChainConfig) -> int:
     """Channels of the hidden map of this side."""
     channels, size, _ = code_shape
     return max(config.width * min(size // (2 * side), 8), 2 * channels)
@@ -81,7 +61,7 @@ def batch_norm(channels: int, side: int) -> nn.Module:
     return BatchNorm2d(channels)
 
 
-def prepared(layer: nn.Conv2d | nn.ConvTranspose2d, config: Config, normalised: bool) -> nn.Module:
+def prepared(layer: nn.Conv2d | nn.ConvTranspose2d, config: ChainConfig, normalised: bool) -> nn.Module:
     """The layer initialised and, if so asked, under spectral normalisation; in this order, or the values are lost."""
     if config.init_std:
         nn.init.normal_(layer.weight, 0, config.init_std)
@@ -93,7 +73,7 @@ class Generator(CodeGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless they are standardised."""
 
     def __init__(
-        self, code_shape: CodeShape, config: Config, insert: Insert = nothing, norm: MakeModule = batch_norm
+        self, code_shape: CodeShape, config: ChainConfig, insert: Insert = nothing, norm: MakeModule = batch_norm
     ) -> None:
         super().__init__()
         self.z_dim = config.z_dim
@@ -115,7 +95,7 @@ class Generator(CodeGenerator):
 class Critic(nn.Module):
     """Codes (N, C, S, S) -> scores (N, 1)."""
 
-    def __init__(self, code_shape: CodeShape, config: Config, insert: Insert = nothing) -> None:
+    def __init__(self, code_shape: CodeShape, config: ChainConfig, insert: Insert = nothing) -> None:
         super().__init__()
         normalised = config.spectral_norm != "none"
         inputs, layers = code_shape[0], list[nn.Module]()

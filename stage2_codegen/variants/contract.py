@@ -1,73 +1,19 @@
 """What a variant is: networks, a configuration and a loss; the trainer knows nothing else about it."""
 
-import dataclasses
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from data.errors import UsageError
 from data.latents import LatentStore
 from stage2_codegen.augment import Judged, augmentation
-from stage2_codegen.choices import check_choice
+from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import Loss
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
-
-
-@dataclass(frozen=True)
-class VariantConfig:
-    """Fields every variant has, because the trainer reads them; a variant sets its paper's defaults."""
-
-    z_dim: int = 512
-    """Length of the noise vector, N(0, 1)."""
-    lr: float = 2e-4
-    """Learning rate of Adam for the generator."""
-    critic_lr: float = 2e-4
-    """Learning rate of Adam for the critic."""
-    beta1: float = 0.0
-    """Adam's first decay."""
-    beta2: float = 0.9
-    """Adam's second decay."""
-    n_critic: int = 1
-    """Critic updates for each generator update."""
-    ema_halflife_kimg: float = 10.0
-    """Half-life of the averaged generator, thousands of samples."""
-    penalty_every: int = 1
-    """Apply a gradient penalty at every so many critic updates only, as many times as strong."""
-    standardise: bool = False
-    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
-    one_batch_of_fakes: bool = False
-    """Let both networks learn from the same generated batch in a step, which spares drawing it twice."""
-    augment: str = ""
-    """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
-
-
-# least <= number < limit by the end of a field's name, so `width` bounds `critic_width` too; all others are 0 or more
-RANGES = {
-    **dict.fromkeys(("z_dim", "n_critic", "penalty_every", "width"), (1, math.inf)),
-    **dict.fromkeys(("beta1", "beta2"), (0, 1)),
-}
-
-
-def check_config(config: VariantConfig) -> None:
-    """`UsageError` unless every field holds one of its choices or a number that training can use."""
-    kinds = get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"--model.{field.name.replace('_', '-')}"
-        if get_origin(kinds[field.name]) is Literal:
-            check_choice(flag, value, kinds[field.name])
-            continue
-        least, limit = next((r for end, r in RANGES.items() if field.name.endswith(end)), (0, math.inf))
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float) and not least <= number < limit:
-                below = "" if math.isinf(limit) else f" and less than {limit}"
-                raise UsageError(f"{flag} {number}: is impossible", f"give {least} or more{below}")
 
 
 class CodeGenerator(nn.Module):

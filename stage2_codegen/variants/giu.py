@@ -15,52 +15,20 @@ penalty is one sample's; spectral norm neither on the critic's last convolution,
 gradient norm of 1 that the penalty asks for, nor on the 1 x 1 convolutions of the modules.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from torch import nn
 
-from stage2_codegen.losses import WGANGP, Penalty
+from stage2_codegen.configs.giu import GIUConfig
+from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import GIU, RepresentativeBatchNorm2d
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
-
-
-@dataclass(frozen=True)
-class Config(chain.Config):
-    """GIU-GANs (Tian et al.): involution with excited kernels, spectral norm, WGAN-GP."""
-
-    spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""
-    spectral_norm_last: bool = False
-    """With spectral_norm, normalise the critic's last convolution too."""
-    gp_weight: float = 10.0
-    """Weight lambda of the gradient penalty (eq. 14)."""
-    penalty: Penalty = "exact"
-    """How the penalty is computed; the finite difference needs no double backward."""
-    generator_giu: tuple[int, ...] | None = None
-    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
-    critic_giu: tuple[int, ...] | None = None
-    """The same in the critic."""
-    generator_rbn: tuple[int, ...] | None = None
-    """Sides of maps with representative instead of plain batch norm; None: 4 and S/2, the ends."""
-    kernel_size: int = 3
-    """K, side of the involution's kernels; odd (table 4)."""
-    group_channels: int = 16
-    """Channels that share a kernel (table 4); a divisor of the width of every map with a module."""
-    reduction: int = 4
-    """r1, by which the vector that makes the kernels is narrower than the map."""
-    se_reduction: int = 16
-    """r2, by which the hidden layer of the excitation is narrower than the map."""
-    critic_giu_norm: bool = False
-    """Batch norm inside the critic's modules, as in eq. 5; the gradient penalty is then not one sample's."""
 
 
 def _published_giu(code_shape: CodeShape) -> tuple[int, ...]:
     return (4,) if code_shape[1] < 64 else (4, 8)
 
 
-def _giu(channels: int, config: Config, norm: bool) -> nn.Module:
+def _giu(channels: int, config: GIUConfig, norm: bool) -> nn.Module:
     return GIU(
         channels,
         kernel_size=config.kernel_size,
@@ -71,7 +39,7 @@ def _giu(channels: int, config: Config, norm: bool) -> nn.Module:
     )
 
 
-def generator(code_shape: CodeShape, config: Config) -> chain.Generator:
+def generator(code_shape: CodeShape, config: GIUConfig) -> chain.Generator:
     giu = chain.chosen_sides("generator_giu", config.generator_giu, _published_giu(code_shape), code_shape)
     ends = (4, code_shape[1] // 2)
     rbn = chain.chosen_sides("generator_rbn", config.generator_rbn, ends, code_shape)
@@ -83,12 +51,12 @@ def generator(code_shape: CodeShape, config: Config) -> chain.Generator:
     return chain.Generator(code_shape, config, insert, norm)
 
 
-def critic(code_shape: CodeShape, config: Config) -> chain.Critic:
+def critic(code_shape: CodeShape, config: GIUConfig) -> chain.Critic:
     """A score depends on its own sample alone, unless `critic_giu_norm`."""
     giu = chain.chosen_sides("critic_giu", config.critic_giu, _published_giu(code_shape), code_shape)
     insert = chain.after(giu, lambda channels, side: _giu(channels, config, config.critic_giu_norm))
     return chain.Critic(code_shape, config, insert)
 
 
-def loss(config: Config) -> WGANGP:
+def loss(config: GIUConfig) -> WGANGP:
     return WGANGP(config.gp_weight, penalty=config.penalty)

@@ -21,75 +21,33 @@ whichever is larger. At S = 16 the refining stages then stand on the widest maps
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import UsageError
 from data.latents import LatentStore
+from stage2_codegen.configs.lrm import LRMConfig
 from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import BCE, LossAndLogs
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
 from stage2_codegen.modules.instance_norm import InstanceNorm2d
-from stage2_codegen.modules.long_range import Merge, Relation
 from stage2_codegen.picture_vectors import bank_rows
 from stage2_codegen.precision import at_least_fp32, full_precision
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
 SLOPE = 0.2
 METADATA_WIDTH = 128  # what the generator sees of a metadata vector
 
 
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """LRM GAN: three stages, a long-range module, and vectors of training images beside the noise."""
-
-    z_dim: int = 100
-    """Length of the noise vector, N(0, 1); with metadata z has one more entry, which picks the row of the bank."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    ema_halflife_kimg: float = 16.6
-    """Half-life of the averaged generator, thousands of samples (0.999 a step of 24)."""
-    width: int = 32
-    """Channels of the generator's 64 x 64 map; twice as many at 32, ..., half as many at 128, ..., (ngf)."""
-    critic_width: int = 32
-    """Channels of a critic's first map; they double up to eight times as many (ndf)."""
-    long_range: Literal["lrm", "none", "residual", "attention"] = "lrm"
-    """What stands on the chosen map: the long-range module, or the paper's ablations of it (table 1)."""
-    long_range_size: int = 0
-    """Side of that map (the paper: 32 or 64); 0 is 32, or half the code's side where that is less."""
-    relation: Relation = "matmul"
-    """How relations weigh the map: matmul as the equations say, pairwise as the prose does."""
-    merge: Merge = "concat"
-    """How the map and its two long-range maps are joined."""
-    metadata_dim: int = 512
-    """Length of a metadata vector; 0 is without metadata."""
-    metadata_rows: int = 1024
-    """Metadata vectors the generator keeps."""
-    metadata: str = ""
-    """A bank made by `codegan metadata`; without one, the store's own latents pooled over space."""
-    mean_weight: float = 1.0
-    """Weight lambda1 of the means in colour consistency (eq. 1)."""
-    covariance_weight: float = 5.0
-    """Weight lambda2 of the covariances in colour consistency (eq. 1)."""
-    colour_weight: float = 50.0
-    """Weight lambda3 of colour consistency (eq. 4)."""
-    colour_reduction: Literal["mean", "norm"] = "mean"
-    """mean divides by the number of entries, as the lineage's code does; norm is eq. 1 to the letter."""
-
-
-def channels_at(side: int, config: Config, code_channels: int) -> int:
+def channels_at(side: int, config: LRMConfig, code_channels: int) -> int:
     """512 at 4 x 4, ..., 32, 16 and 8 at 64, 128 and 256, but never less than twice the code's channels."""
     return max(64 * config.width // side, 2 * code_channels)
 
 
-def long_range_side(size: int, config: Config) -> int:
+def long_range_side(size: int, config: LRMConfig) -> int:
     """Side of the map with the long-range module; by default one that an up-block follows."""
     side = config.long_range_size or min(32, size // 2)
     if side not in sides(size):
@@ -135,7 +93,7 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-def long_range(channels: int, side: int, config: Config) -> tuple[nn.Module, int]:
+def long_range(channels: int, side: int, config: LRMConfig) -> tuple[nn.Module, int]:
     """What stands on the chosen map, and the channels it gives."""
     if config.long_range == "lrm":
         module = LongRange(channels, side, config.merge, config.relation)
@@ -162,7 +120,7 @@ class Generator(CodeGenerator):
 
     bank: Tensor  # (metadata_rows, metadata_dim)
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: LRMConfig) -> None:
         super().__init__()
         check(config)
         channels, size, _ = code_shape
@@ -179,7 +137,7 @@ class Generator(CodeGenerator):
         self._add_stages(first, channels, size, config)
         initialise(self)
 
-    def _add_stages(self, read: int, channels: int, size: int, config: Config) -> None:
+    def _add_stages(self, read: int, channels: int, size: int, config: LRMConfig) -> None:
         layers: list[nn.Module] = []
         norm = instance_norm  # of the block that reads the map so far, which has `read` channels
         for side in sides(size):
@@ -234,14 +192,14 @@ class Generator(CodeGenerator):
         return self.judged(z)[-1]
 
 
-def check(config: Config) -> None:
+def check(config: LRMConfig) -> None:
     if config.metadata_dim and not config.metadata_rows:
         raise UsageError("metadata_rows 0: leaves no metadata", "give 1 or more, or --model.metadata-dim 0")
     if config.metadata and not config.metadata_dim:
         raise UsageError("metadata_dim 0: is without metadata", "leave out --model.metadata or --model.metadata-dim")
 
 
-def condition(generator: Generator, store: LatentStore, config: Config) -> None:
+def condition(generator: Generator, store: LatentStore, config: LRMConfig) -> None:
     """Fill the generator's bank from `config.metadata`, or from the store itself."""
     if generator.has_metadata:
         generator.bank.copy_(bank_rows(store, config.metadata, config.metadata_rows, config.metadata_dim))
@@ -253,7 +211,7 @@ class StageCritic(nn.Sequential):
     Batch normalised but for the first layer, so a score depends on the whole batch: not for a gradient penalty.
     """
 
-    def __init__(self, channels: int, side: int, config: Config) -> None:
+    def __init__(self, channels: int, side: int, config: LRMConfig) -> None:
         first, last = max(config.critic_width, 2 * channels), max(8 * config.critic_width, 2 * channels)
         maps = [channels, *(min(first << level, last) for level in range(len(sides(side)) - 1))]
         layers: list[nn.Module] = []
@@ -269,7 +227,7 @@ class StageCritic(nn.Sequential):
 class Critic(nn.Module):
     """Codes at three scales, or real codes (N, C, S, S) -> scores (N, 3), one a stage."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: LRMConfig) -> None:
         super().__init__()
         channels, size, _ = code_shape
         self.strides = (4, 2, 1)
@@ -292,7 +250,7 @@ def colour_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred @ centred.mT / centred.shape[2]
 
 
-def colour_consistency(lower: Tensor, upper: Tensor, config: Config) -> Tensor:
+def colour_consistency(lower: Tensor, upper: Tensor, config: LRMConfig) -> Tensor:
     """Eq. 1: lambda1 |mean_i - mean_(i-1)|^2 + lambda2 |cov_i - cov_(i-1)|_F^2, averaged over samples.
 
     The lower stage is a target and gets no gradient. `mean` averages over the C and C x C entries instead of adding
@@ -309,7 +267,7 @@ def colour_consistency(lower: Tensor, upper: Tensor, config: Config) -> Tensor:
 class MultiStageLoss:
     """Half the original GAN loss a stage, and colour consistency between stages (eqs. 4 and 5)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: LRMConfig) -> None:
         self.config, self.adversarial = config, BCE(0.5)
 
     def critic_loss(
@@ -324,5 +282,5 @@ class MultiStageLoss:
         return loss + self.config.colour_weight * colour, {**logs, "loss/colour": colour.detach()}
 
 
-def loss(config: Config) -> MultiStageLoss:
+def loss(config: LRMConfig) -> MultiStageLoss:
     return MultiStageLoss(config)

@@ -18,9 +18,7 @@ learning rate.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +30,16 @@ from stage1_autoencoder.networks import BOUND, unbounded
 from stage2_codegen.augment import augmentation
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.colouring import KERNEL, colouring_kernel
+from stage2_codegen.configs.choices import BackboneName
+from stage2_codegen.configs.projected import ProjectedConfig
 from stage2_codegen.drifting import Drifting
-from stage2_codegen.frozen.backbones import BackboneName, open_backbone
+from stage2_codegen.frozen.backbones import open_backbone
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d
 from stage2_codegen.precision import full_precision
-from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 
 SLOPE = 0.2
@@ -50,46 +50,6 @@ SMALLEST_VIEW, LARGEST_VIEW = 96, 256  # pixels a side of what the backbone sees
 STRIDES = (4, 8, 16, 32)  # of the maps that a backbone gives
 BACKBONE = "backbone"
 ROWS_FOR_STATISTICS = 1024
-
-
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """Projected GAN (Sauer et al.) on codes: a critic on frozen ImageNet features of the decoded pictures."""
-
-    z_dim: int = 128
-    """Length of the noise vector, N(0, 1)."""
-    lr: float = 5e-4
-    """Learning rate of Adam for the generator."""
-    critic_lr: float = 5e-4
-    """Learning rate of Adam for the critic."""
-    beta2: float = 0.99
-    """Adam's second decay."""
-    gamma: float = 5.0
-    """Weight gamma of the penalties on real and fake, which hold the critic's slope in the features it sees."""
-    penalty_every: int = 4
-    """Critic updates from one with its penalties to the next; they weigh as many times more in it."""
-    one_batch_of_fakes: bool = True
-    """Let both networks learn from the same generated batch in a step, which spares drawing and viewing it twice."""
-    augment: str = "color,translation,cutout"
-    """What is done alike to real and generated pictures before the critic."""
-    width: int = 96
-    """Channels of the generator's 16 x 16 map; all others in proportion."""
-    backbone: Literal["lite0", "lite1", "squeezenet", "none"] = "lite0"
-    """Frozen network: EfficientNet-Lite0 or Lite1, SqueezeNet from a file, or none, which leaves the picture head."""
-    backbone_weights: str = ""
-    """File of the backbone's weights, where they are not those of its package."""
-    scales: int = 4
-    """Scales of features that are judged, from the finest, 1 to 4."""
-    mixing: bool = True
-    """Mix features at random across channels and scales; without it heads read the backbone's own."""
-    view_side: int = 0
-    """Pixels a side that the backbone sees; 0 takes the picture's, but no less than 96 and no more than 256."""
-    decode: Literal["linear", "full"] = "linear"
-    """How the critic sees pictures: by a linear likeness of the decoder, nearly free, or by the decoder itself."""
-    picture_head: bool = True
-    """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
-    drift_weight: float = 0.1
-    """Weight of the drift of generated features and codes towards real ones, beside the critic's judgement."""
 
 
 class UpBlock(nn.Module):
@@ -117,7 +77,7 @@ class Generator(GatedGenerator):
     center: Tensor
     colouring: Tensor
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: ProjectedConfig) -> None:
         super().__init__()
         channels, self.size, _ = code_shape
         self.z_dim = config.z_dim
@@ -146,7 +106,7 @@ class Generator(GatedGenerator):
         return codes
 
 
-def condition(generator: Generator, store: LatentStore, config: Config) -> None:
+def condition(generator: Generator, store: LatentStore, config: ProjectedConfig) -> None:
     """Give the generator the means and the colouring of the data's codes, as they are before the tanh."""
     latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
     codes = CodeScale.of(store, config.standardise).to_codes(latents)
@@ -163,7 +123,7 @@ class Viewed:
     data's, are for the drift alone.
     """
 
-    def __init__(self, config: Config, context: Context, augment: str = "") -> None:
+    def __init__(self, config: ProjectedConfig, context: Context, augment: str = "") -> None:
         check_view(config)
         self.context = context
         is_whole = config.decode == "full" or context.autoencoder.factor == 1
@@ -207,16 +167,14 @@ class Viewed:
         return F.adaptive_avg_pool2d(pictures, side) if shown > side else pictures
 
 
-def feature_widths(config: Config, context: Context) -> list[int]:
+def feature_widths(config: ProjectedConfig, context: Context) -> list[int]:
     """Channels of the judged maps as the backbone gives them."""
     widths = context.frozen[BACKBONE].network.widths if config.backbone != "none" else ()
     return list(widths)[: config.scales]  # type: ignore[arg-type]
 
 
-def check_view(config: Config) -> None:
+def check_view(config: ProjectedConfig) -> None:
     """`UsageError` unless every judged map of features has at least 2 x 2 places."""
-    if not 1 <= config.scales <= len(STRIDES):
-        raise UsageError(f"--model.scales {config.scales}: is impossible", f"give 1 to {len(STRIDES)}")
     least = 2 * STRIDES[config.scales - 1]
     if config.view_side and (config.view_side < least or config.view_side % STRIDES[-1]):
         raise UsageError(
@@ -230,7 +188,7 @@ def inward(latents: Tensor) -> Tensor:
     return latents + (latents.clamp(-BOUND, BOUND) - latents).detach()
 
 
-def view(config: Config, context: Context) -> Viewed:
+def view(config: ProjectedConfig, context: Context) -> Viewed:
     return Viewed(config, context, config.augment)
 
 
@@ -250,7 +208,7 @@ class Critic(nn.Module):
     One head a scale and one on the pictures; every head counts alike, for its map of scores is enlarged to the largest.
     """
 
-    def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
+    def __init__(self, code_shape: CodeShape, config: ProjectedConfig, context: Context | None = None) -> None:
         super().__init__()
         context = context or Context.stand_in(code_shape, frozen(config))
         self.viewed = Viewed(config, context)
@@ -270,12 +228,12 @@ class Critic(nn.Module):
         return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
 
 
-def loss(config: Config, context: Context | None = None) -> Loss:
+def loss(config: ProjectedConfig, context: Context | None = None) -> Loss:
     adversarial = RelativisticPairing(config.gamma)
     return Drifting(adversarial, config.drift_weight) if config.drift_weight else adversarial
 
 
-def frozen(config: Config) -> dict[str, Frozen]:
+def frozen(config: ProjectedConfig) -> dict[str, Frozen]:
     """The backbone; raises what `open_backbone` raises."""
     if config.backbone == "none":
         return {}

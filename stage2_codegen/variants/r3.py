@@ -17,54 +17,22 @@ tens of millions.
 import dataclasses
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stage2_codegen.losses import Penalty, RelativisticPairing
+from stage2_codegen.configs.r3 import SCHEDULED, R3Config
+from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.modules import ResidualBlock
 from stage2_codegen.variants.accel import channels_at
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, VariantConfig
+from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
 SLOPE = 0.2
-SCHEDULED = ("lr", "critic_lr", "beta2", "gamma", "ema_halflife_kimg")  # each has an `end_` twin
 
 
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """The modern recipe (Huang et al.): relativistic pairing, zero-centred penalties, residual networks, a burn-in.
-
-    Scheduled fields give the value that training starts from.
-    """
-
-    width: int = 256
-    """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256."""
-    gamma: float = 20.0
-    """Weight gamma of the penalties on real and fake; it should grow with the number of entries of a code."""
-    penalty: Penalty = "exact"
-    """How the penalties are computed; the finite difference needs no double backward but is noisy."""
-    ema_halflife_kimg: float = 0.0
-    """Half-life of the averaged generator, thousands of samples."""
-    standardise: bool = True
-    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
-    burnin_kimg: float = 100.0
-    """Length of the cosine from the values above to those below, thousands of samples."""
-    end_lr: float = 5e-5
-    """Learning rate of the generator after the burn-in."""
-    end_critic_lr: float = 5e-5
-    """Learning rate of the critic after the burn-in."""
-    end_beta2: float = 0.99
-    """Adam's second decay after the burn-in."""
-    end_gamma: float = 2.0
-    """Weight of the penalties after the burn-in."""
-    end_ema_halflife_kimg: float = 10.0
-    """Half-life of the averaged generator after the burn-in, thousands of samples."""
-
-
-def schedule(config: Config, kimg: float) -> Config:
+def schedule(config: R3Config, kimg: float) -> R3Config:
     """The configuration after `kimg` thousand samples: half a cosine from start to end values, then the end values."""
     progress = min(kimg / config.burnin_kimg, 1.0) if config.burnin_kimg > 0 else 1.0
     start = (1 + math.cos(math.pi * progress)) / 2  # from 1 to 0
@@ -73,7 +41,7 @@ def schedule(config: Config, kimg: float) -> Config:
     return dataclasses.replace(config, **now)
 
 
-def map_channels(code_shape: CodeShape, config: Config) -> list[int]:
+def map_channels(code_shape: CodeShape, config: R3Config) -> list[int]:
     """Widths of the maps of side 4, 8, ..., S; at least twice the code's channels."""
     channels, size, _ = code_shape
     return [channels_at(side, config.width, channels) for side in sides(size)]
@@ -95,7 +63,7 @@ def fit(inputs: int, outputs: int) -> list[nn.Module]:
 class Generator(CodeGenerator):
     """z (N, z_dim) -> standardised codes (N, C, S, S), unbounded."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: R3Config) -> None:
         super().__init__()
         maps = map_channels(code_shape, config)
         self.z_dim = config.z_dim
@@ -115,7 +83,7 @@ class Generator(CodeGenerator):
 class Critic(nn.Module):
     """Codes (N, C, S, S) -> scores (N, 1). No normalisation: a score depends on its own sample alone."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: R3Config) -> None:
         super().__init__()
         maps = map_channels(code_shape, config)[::-1]
         layers: list[nn.Module] = [he_init(nn.Conv2d(code_shape[0], maps[0], 3, padding=1))]
@@ -131,5 +99,5 @@ class Critic(nn.Module):
         return self.layers(codes)
 
 
-def loss(config: Config) -> RelativisticPairing:
+def loss(config: R3Config) -> RelativisticPairing:
     return RelativisticPairing(config.gamma, config.penalty)

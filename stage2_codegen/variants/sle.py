@@ -18,23 +18,21 @@ codes is a subsampling, as in the code: averaging would give it statistics that 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import UsageError
+from stage2_codegen.configs.sle import SLEConfig
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.perceptual import load_lpips
 from stage2_codegen.losses import Critic as AnyCritic
 from stage2_codegen.losses import Hinge, Loss, LossAndLogs
-from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.precision import at_least_fp32, full_precision
-from stage2_codegen.variants.contract import CodeShape, Judged, VariantConfig
+from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import (
     SLOPE,
     Decoder,
@@ -60,38 +58,6 @@ LPIPS = "lpips-vgg16"  # the frozen network of `--model.reconstruct lpips`
 Reconstruction = tuple[Tensor, Tensor]  # what a decoder made, and what it should have made
 
 
-@dataclass(frozen=True)
-class Config(VariantConfig):
-    """FastGAN (Liu et al.): skip-layer excitation and a self-supervised critic, for few pictures."""
-
-    z_dim: int = 256
-    """Length of the noise vector, N(0, 1)."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    ema_halflife_kimg: float = 5.5
-    """Half-life of the averaged generator, thousands of samples (0.999 a step of 8)."""
-    one_batch_of_fakes: bool = True
-    """Let both networks learn from the same generated batch in a step, as the public code does."""
-    augment: str = "translation"
-    """What is done alike to real and fake before the critic; the public code's on pixels is color,translation."""
-    width: int = 64
-    """Channels of the generator's 128 x 128 and of the critic's 64 x 64 map (ngf, ndf); all others in proportion."""
-    excitation: Literal["both", "generator", "none"] = "both"
-    """Networks with skip-layer excitation: the public code's both, or the text's generator."""
-    activation: Activation = "leaky_relu"
-    """Inside the excitation: the paper's leaky ReLU, or the public code's swish."""
-    reconstruct: Literal["l1", "mse", "lpips", "none"] = "l1"
-    """Distance that the critic's decoders minimise; lpips on pixels only; none is without self-supervision."""
-    reconstruct_weight: float = 8.0
-    """Weight of the reconstructions (the public code: LPIPS summed over a batch of 8)."""
-    vgg_weights: str = ""
-    """File with the weights of torchvision's vgg16, for lpips."""
-    soft_margin: tuple[float, float] = (0.8, 1.0)
-    """Range of the hinge's random margin, a score each; 1 1 is the paper's eq. 3."""
-
-
 def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) -> dict[int, int]:
     """Channels of the maps up to side `largest`, in the table's order and never below `least`."""
     if width < 4:
@@ -102,7 +68,7 @@ def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) ->
 class Generator(GatedGenerator):
     """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` gives those of side S/2 too."""
 
-    def __init__(self, code_shape: CodeShape, config: Config) -> None:
+    def __init__(self, code_shape: CodeShape, config: SLEConfig) -> None:
         super().__init__()
         channels, self.size, _ = code_shape
         self.z_dim = config.z_dim
@@ -144,7 +110,7 @@ class Critic(nn.Module):
     branch, each with its target. Batch normalised: a score depends on the whole batch, so not for a gradient penalty.
     """
 
-    def __init__(self, code_shape: CodeShape, config: Config, context: Context | None = None) -> None:
+    def __init__(self, code_shape: CodeShape, config: SLEConfig, context: Context | None = None) -> None:
         super().__init__()
         channels, size, _ = code_shape
         if config.reconstruct == "lpips" and channels != 3:
@@ -219,7 +185,7 @@ class SelfSupervised:
         return self.adversarial.generator_loss(critic, real, fake)
 
 
-def frozen(config: Config) -> dict[str, Frozen]:
+def frozen(config: SLEConfig) -> dict[str, Frozen]:
     """LPIPS, where it is what the decoders minimise; raises what `load_lpips` raises."""
     if config.reconstruct != "lpips":
         return {}
@@ -228,7 +194,7 @@ def frozen(config: Config) -> dict[str, Frozen]:
     return {LPIPS: load_lpips(Path(config.vgg_weights))}
 
 
-def loss(config: Config, context: Context | None = None) -> Loss:
+def loss(config: SLEConfig, context: Context | None = None) -> Loss:
     hinge = Hinge(config.soft_margin)
     if config.reconstruct == "none":
         return hinge

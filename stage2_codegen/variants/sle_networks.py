@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stage2_codegen.configs.choices import Activation
 from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation, spectral_norm
-from stage2_codegen.modules.skip_layer_excitation import Activation
 from stage2_codegen.rank_noise import normal_rows
 from stage2_codegen.variants.contract import CodeGenerator
 

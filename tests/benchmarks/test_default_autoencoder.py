@@ -14,8 +14,9 @@ from benchmarks import default_measures
 from benchmarks.default_measures import ssim
 from data.images import open_images
 from stage1_autoencoder import default
+from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig, train
+from stage1_autoencoder.train import train
 
 
 def jpegs(count: int, seed: int) -> list[tuple[str, bytes]]:
@@ -67,7 +68,7 @@ def test_a_run_becomes_the_default(
     Image.new("RGB", (256, 256), (90, 120, 150)).save(photo, "PNG")
     script.write_tar(tmp_path / "out/held-out/photos.tar", [("a.png", photo.getvalue())])
     run = tmp_path / "run"
-    train(TrainAEConfig(("scenes:12@32",), run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
+    train(TrainAEConfig(data=("scenes:12@32",), out=run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
     script.export(tmp_path / "out", run)
     assert f"{2 * sum(p.numel() for p in Autoencoder(width=4).parameters()) / 1e6:.2f} MB" in capsys.readouterr().out
     trained, packaged = Autoencoder.load(run).state_dict(), Autoencoder.load("default").state_dict()
@@ -109,7 +110,7 @@ def test_every_table_is_printed(
     sets = dict.fromkeys(script.REPEATS, open_images(tmp_path / "pictures"))
     monkeypatch.setattr(script, "held_out_sets", lambda out: sets)
     run = tmp_path / "run"
-    train(TrainAEConfig(("scenes:12@32",), run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
+    train(TrainAEConfig(data=("scenes:12@32",), out=run, size=32, width=4, kimg=0.016, snapshot_kimg=1.0, threads=1))
     script.measure(tmp_path, run, compared=[run])
     printed = capsys.readouterr().out
     for words in (

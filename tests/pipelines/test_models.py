@@ -4,7 +4,8 @@ import pytest
 
 from data.errors import UsageError
 from pipelines.models import ModelsConfig, cost, models
-from stage2_codegen.variants import SIDES, VARIANTS
+from stage2_codegen.configs.registry import SIDES
+from stage2_codegen.variants import VARIANTS
 
 
 def test_flops_of_accel_are_those_of_its_convolutions() -> None:

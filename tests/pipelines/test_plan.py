@@ -15,8 +15,10 @@ from PIL import Image
 from data.errors import SpaceError
 from pipelines import cli, plan
 from pipelines.plan import Taken, disk, measure, train_command
-from stage1_autoencoder.encode import EncodeConfig, encode
-from stage2_codegen.setup import TrainConfig
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
+from stage2_codegen.configs.accel import AccelConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, make_autoencoder, poisoned
@@ -146,7 +148,7 @@ def test_the_command_has_the_flags_of_its_configuration(
 @pytest.mark.parametrize("n_critic", [1, 2, 5, 6])
 def test_rounds_of_steps_hold_equally_many_lazy_penalties(every: int, n_critic: int) -> None:
     """So a median over rounds counts them; no shorter round has the property."""
-    period = plan._penalty_period(VARIANTS["accel"].Config(penalty_every=every, n_critic=n_critic))
+    period = plan._period(AccelConfig(penalty_every=every, n_critic=n_critic))
     penalties = [sum(u % every == 0 for u in range(s * n_critic, (s + 1) * n_critic)) for s in range(200)]
 
     def counts(length: int) -> set[int]:

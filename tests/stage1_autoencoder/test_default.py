@@ -25,7 +25,7 @@ from pipelines import cli
 from stage1_autoencoder import default
 from stage1_autoencoder.evaluate import reconstruction_table
 from stage1_autoencoder.networks import Autoencoder
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, arguments
 
@@ -210,7 +210,7 @@ def test_a_store_of_the_default_is_trained_on_until_a_version_brings_another(
 ) -> None:
     assert codegan("encode", "--data", pictures, "--out", "store", "--size", 64)[0] == 0
     model = VARIANTS["dcgan"].Config(**MODEL["dcgan"])
-    config = TrainConfig(Path("store"), Path("gan"), model, kimg=0.008, batch_size=4)
+    config = TrainConfig(store=Path("store"), out=Path("gan"), model=model, kimg=0.008, batch_size=4)
     assert codegan(*arguments(config, "dcgan"))[0] == 0
     assert load_weights(Path("gan/weights")).state["autoencoder_run"] == "default"
     fresh = Autoencoder(4, 3, 4)

@@ -12,7 +12,8 @@ import pytest
 
 from data.files.atomic import lock
 from data.files.checkpoints import save_weights
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
 
 KILLS = int(os.environ.get("CODEGAN_KILLS", "6"))
@@ -21,7 +22,8 @@ KILLS = int(os.environ.get("CODEGAN_KILLS", "6"))
 GROUP = """
 import json, os, pathlib, random, signal, socket, sys, time
 import torch, torch.distributed.tensor
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.encode import encode
+from stage1_autoencoder.configs import EncodeConfig
 
 folder = pathlib.Path(sys.argv[1])
 
@@ -107,7 +109,8 @@ RANK = """
 import pathlib, sys
 import torch
 from data.errors import CodeganError
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.encode import encode
+from stage1_autoencoder.configs import EncodeConfig
 
 torch.set_num_threads(1)
 folder = pathlib.Path(sys.argv[1])

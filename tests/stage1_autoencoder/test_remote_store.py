@@ -9,10 +9,11 @@ import pytest
 from data.errors import CorruptError
 from data.files.atomic import write_bytes
 from data.latents import LatentStore
-from data.sources.locations import file_sizes, place
+from data.sources.locations import file_sizes, parse_location
 from data.store.reader import LatentReader
 from pipelines.check import CheckConfig, check
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -26,7 +27,7 @@ def test_a_store_elsewhere_is_made_resumed_read_checked_and_repaired(
             )
         )
 
-    here, there = tmp_path / "store", place(f"{bucket}/stores/scenes")
+    here, there = tmp_path / "store", parse_location(f"{bucket}/stores/scenes")
     make(here)
     make(there)
     names = file_sizes(here)

@@ -17,7 +17,8 @@ from data.images import ImageSet, open_images
 from data.latents import LatentStore
 from data.store.reader import LatentReader
 from pipelines.check import CheckConfig, check
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.encoding import fill
 from stage1_autoencoder.networks import Autoencoder
 

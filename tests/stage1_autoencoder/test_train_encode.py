@@ -26,9 +26,10 @@ from data.latents import LatentStore
 from data.sources.locations import file_sizes
 from pipelines import cli
 from stage1_autoencoder import train as training
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig, lr_shares, split, train
+from stage1_autoencoder.train import lr_shares, split, train
 from stage1_autoencoder.training.updates import FiniteGuard
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -11,7 +11,7 @@ import torch
 from data.images import to_float
 from data.scenes.factors import Scenes
 from data.store.writer import LatentWriter
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, make_autoencoder
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 
@@ -27,4 +27,6 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     CodeScale.to_codes = to_double_codes  # type: ignore[method-assign]
     for run, (name, model, fields) in json.loads(runs).items():
-        train(name, TrainConfig(Path(store), Path(folder) / run, VARIANTS[name].Config(**model), **fields))
+        train(
+            name, TrainConfig(store=Path(store), out=Path(folder) / run, model=VARIANTS[name].Config(**model), **fields)
+        )

@@ -11,6 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from data.errors import UsageError
 from data.files.runs import to_json
+from stage2_codegen.configs.chain import SNGANConfig
+from stage2_codegen.configs.gca import GCAConfig
 from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares
 from stage2_codegen.modules import GIU, GraphConvolution, NonLocal, RepresentativeBatchNorm2d, SelfAttention
 from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation
@@ -312,9 +314,9 @@ def test_objectives_are_the_published_ones() -> None:
     for name, objective in objectives.items():
         assert type(VARIANTS[name].loss(VARIANTS[name].Config())) is objective
     sngan, gca = VARIANTS["sngan"], VARIANTS["gca"]
-    assert type(sngan.loss(sngan.Config(objective="bce"))) is BCE  # type: ignore[call-arg]
-    assert type(gca.loss(gca.Config())) is BCE
-    assert type(gca.loss(gca.Config(host="sagan"))) is Hinge  # type: ignore[call-arg]
+    assert type(sngan.loss(SNGANConfig(objective="bce"))) is BCE
+    assert type(gca.loss(GCAConfig())) is BCE
+    assert type(gca.loss(GCAConfig(host="sagan"))) is Hinge
 
 
 @pytest.mark.parametrize("host", ["dcgan", "sagan"])

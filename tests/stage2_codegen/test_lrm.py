@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from data.errors import InputError, MismatchError, UsageError
 from data.latents import LatentStore
 from data.store.writer import LatentWriter
+from stage2_codegen.configs.lrm import LRMConfig
 from stage2_codegen.modules import LongRange, SelfAttention
 from stage2_codegen.picture_vectors import bank_rows, save_bank
 from stage2_codegen.variants import lrm
 from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.lrm import (
-    Config,
     Critic,
     Generator,
     MultiStageLoss,
@@ -41,14 +41,14 @@ def count(network: nn.Module) -> int:
 
 def on_meta(**fields: Any) -> Generator:
     with torch.device("meta"):
-        return Generator(PAPER, Config(**fields))
+        return Generator(PAPER, LRMConfig(**fields))
 
 
 @pytest.mark.parametrize("code_shape", [(16, 16, 16), (64, 16, 16), (16, 32, 32), (1, 64, 64), (3, 128, 128), PAPER])
 def test_three_stages_of_codes_and_three_scores_at_every_side(code_shape: CodeShape) -> None:
     torch.manual_seed(0)
     channels, side, _ = code_shape
-    G, critic = Generator(code_shape, Config(**TINY)), Critic(code_shape, Config(**TINY))
+    G, critic = Generator(code_shape, LRMConfig(**TINY)), Critic(code_shape, LRMConfig(**TINY))
     stages = G.judged(torch.randn(2, G.z_dim))
     assert [tuple(codes.shape) for codes in stages] == [(2, channels, s, s) for s in (side // 4, side // 2, side)]
     assert all(codes.abs().max() <= 1 for codes in stages)
@@ -69,7 +69,7 @@ def test_sizes_are_the_published_ones() -> None:
     assert 7.0e6 < count(on_meta()) < 7.2e6
     assert count(on_meta(long_range="residual")) - plain == 110_592  # "a similar number of parameters"
     with torch.device("meta"):
-        assert count(Critic(PAPER, Config())) == 7_592_579
+        assert count(Critic(PAPER, LRMConfig())) == 7_592_579
 
 
 def test_without_metadata_only_what_reads_it_is_gone() -> None:
@@ -80,19 +80,19 @@ def test_without_metadata_only_what_reads_it_is_gone() -> None:
 
 def test_heads_of_codes_read_twice_their_channels() -> None:
     with torch.device("meta"):
-        G = Generator((16, 256, 256), Config(long_range="none"))
+        G = Generator((16, 256, 256), LRMConfig(long_range="none"))
     reads = [next(layer.in_channels for layer in head.modules() if isinstance(layer, nn.Conv2d)) for head in G.heads]
     assert reads == [32, 32, 32]
     assert [on_meta().heads[stage].get_submodule("0").in_channels for stage in range(3)] == [32, 16, 8]
 
 
 def test_standardised_codes_are_not_bounded() -> None:
-    heads = Generator(CODES, Config(**TINY, standardise=True)).heads
+    heads = Generator(CODES, LRMConfig(**TINY, standardise=True)).heads
     assert not any(isinstance(layer, nn.Tanh) for layer in heads.modules())
 
 
 def test_codes_are_the_last_stage() -> None:
-    G = Generator(CODES, Config(**TINY)).eval()
+    G = Generator(CODES, LRMConfig(**TINY)).eval()
     z = torch.randn(2, G.z_dim)
     torch.testing.assert_close(G(z), G.judged(z)[-1])
 
@@ -101,7 +101,7 @@ def test_codes_are_the_last_stage() -> None:
     ("name", "kind"), [("lrm", LongRange), ("none", None), ("residual", Residual), ("attention", SelfAttention)]
 )
 def test_each_ablation_swaps_the_module_alone(name: Any, kind: type[nn.Module] | None) -> None:
-    full, ablated = (Generator(CODES, Config(**TINY, long_range=choice)) for choice in ("lrm", name))
+    full, ablated = (Generator(CODES, LRMConfig(**TINY, long_range=choice)) for choice in ("lrm", name))
     kinds = [[type(layer) for layer in G.modules()] for G in (full, ablated)]
     for norm in (nn.InstanceNorm2d, nn.BatchNorm2d, nn.BatchNorm1d):
         blocks = [sum(issubclass(k, norm) for k in each) for each in kinds]
@@ -115,18 +115,18 @@ def test_each_ablation_swaps_the_module_alone(name: Any, kind: type[nn.Module] |
 @pytest.mark.parametrize("relation", ["matmul", "pairwise"])
 @pytest.mark.parametrize("merge", ["concat", "gated", "sum"])
 def test_every_form_of_the_module_fits(relation: Any, merge: Any) -> None:
-    G = Generator(CODES, Config(**TINY, relation=relation, merge=merge))
+    G = Generator(CODES, LRMConfig(**TINY, relation=relation, merge=merge))
     assert G(torch.randn(2, G.z_dim)).isfinite().all()
 
 
 @pytest.mark.parametrize(("side", "expected"), [(16, 8), (32, 16), (64, 32), (128, 32), (256, 32)])
 def test_the_module_stands_at_32_where_an_up_block_follows(side: int, expected: int) -> None:
-    assert long_range_side(side, Config()) == expected
+    assert long_range_side(side, LRMConfig()) == expected
 
 
 @pytest.mark.parametrize("size", [4, 8, 32])
 def test_the_module_goes_to_the_named_map(size: int) -> None:
-    G = Generator(CODES, Config(**TINY, long_range_size=size))
+    G = Generator(CODES, LRMConfig(**TINY, long_range_size=size))
     seen: list[int] = []
     module = next(layer for layer in G.modules() if isinstance(layer, LongRange))
     module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape[-1]))
@@ -137,7 +137,7 @@ def test_the_module_goes_to_the_named_map(size: int) -> None:
 def effect_of_a_constant(merge: Any) -> float:
     """Mean change of the codes, away from the border, when the spatial branch gives each sample another constant."""
     torch.manual_seed(0)
-    G = Generator(CODES, Config(**TINY, merge=merge))
+    G = Generator(CODES, LRMConfig(**TINY, merge=merge))
     spatial = next(layer for layer in G.modules() if isinstance(layer, LongRange)).spatial
     z, before = torch.randn(8, G.z_dim), []
     constants = torch.randn(8, 1, 1, 1)
@@ -159,7 +159,7 @@ def test_codes_depend_on_the_constant_that_the_spatial_branch_adds(merge: Any, m
 
 def test_codes_depend_on_the_spatial_branch() -> None:
     torch.manual_seed(0)
-    G = Generator(CODES, Config(**TINY))
+    G = Generator(CODES, LRMConfig(**TINY))
     spatial, z = next(layer for layer in G.modules() if isinstance(layer, LongRange)).spatial, torch.randn(4, G.z_dim)
     whole = G(z)
     spatial.register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
@@ -168,14 +168,14 @@ def test_codes_depend_on_the_spatial_branch() -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_each_score_judges_its_own_stage(stage: int) -> None:
-    critic = Critic(CODES, Config(**TINY)).eval()
+    critic = Critic(CODES, LRMConfig(**TINY)).eval()
     stages = tuple(torch.randn(2, 4, side, side) for side in (8, 16, 32))
     changed = tuple(codes + (index == stage) for index, codes in enumerate(stages))
     assert [bool(moved) for moved in (critic(stages) != critic(changed)).any(0)] == [i == stage for i in range(3)]
 
 
 def test_the_lower_reals_are_every_second_and_fourth_entry() -> None:
-    critic, real = Critic(CODES, Config(**TINY)).eval(), torch.randn(2, *CODES)
+    critic, real = Critic(CODES, LRMConfig(**TINY)).eval(), torch.randn(2, *CODES)
     pick = [[[[row[::step] for row in plane[::step]] for plane in x] for x in real.tolist()] for step in (4, 2, 1)]
     torch.testing.assert_close(critic(real), critic(tuple(map(torch.tensor, pick))))
 
@@ -201,7 +201,7 @@ def test_colour_consistency_is_eq_1(reduction: Any) -> None:
     torch.manual_seed(0)
     lower, upper = (torch.randn(3, 5, side, side, dtype=torch.float64) for side in (4, 8))
     expected = naive_colour_consistency(lower, upper, divide=reduction == "mean")
-    assert colour_consistency(lower, upper, Config(colour_reduction=reduction)).item() == pytest.approx(
+    assert colour_consistency(lower, upper, LRMConfig(colour_reduction=reduction)).item() == pytest.approx(
         expected, rel=1e-10
     )
 
@@ -209,7 +209,7 @@ def test_colour_consistency_is_eq_1(reduction: Any) -> None:
 @pytest.mark.parametrize(("reduction", "divisor"), [("norm", 1), ("mean", 6)])
 def test_colour_consistency_of_an_enlarged_shifted_or_stretched_copy(reduction: Any, divisor: int) -> None:
     torch.manual_seed(0)
-    config = Config(mean_weight=3, colour_reduction=reduction)
+    config = LRMConfig(mean_weight=3, colour_reduction=reduction)
     lower = torch.randn(1, 6, 4, 4, dtype=torch.float64)
     upper = F.interpolate(lower, scale_factor=2)
     assert colour_consistency(lower, upper, config).item() == pytest.approx(0, abs=1e-20)
@@ -224,7 +224,7 @@ def test_colour_consistency_of_an_enlarged_shifted_or_stretched_copy(reduction: 
 
 def test_colour_consistency_moves_the_upper_stage_alone() -> None:
     lower, upper = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 8, 8, requires_grad=True)
-    colour_consistency(lower, upper, Config()).backward()
+    colour_consistency(lower, upper, LRMConfig()).backward()
     assert lower.grad is None
     assert upper.grad is not None
 
@@ -238,14 +238,14 @@ def test_losses_are_eqs_4_and_5() -> None:
     def critic(judged: Any) -> Tensor:
         return scores["fake" if isinstance(judged, tuple) else "real"]
 
-    objective = MultiStageLoss(Config())
+    objective = MultiStageLoss(LRMConfig())
     critic_loss, logs = objective.critic_loss(critic, torch.randn(5, 4, 16, 16), fake)
     real, generated = scores["real"].sigmoid(), scores["fake"].sigmoid()
     stages = [-0.5 * real[:, k].log().mean() - 0.5 * (1 - generated[:, k]).log().mean() for k in range(3)]
     torch.testing.assert_close(critic_loss, stages[0] + stages[1] + stages[2])
     assert logs.keys() == {"score/real", "score/fake"}
     generator_loss, logs = objective.generator_loss(critic, torch.randn(5, 4, 16, 16), fake)
-    colour = torch.stack([colour_consistency(lower, upper, Config()) for lower, upper in pairwise(fake)]).sum()
+    colour = torch.stack([colour_consistency(lower, upper, LRMConfig()) for lower, upper in pairwise(fake)]).sum()
     stages = [-0.5 * generated[:, k].log().mean() for k in range(3)]
     torch.testing.assert_close(generator_loss, stages[0] + stages[1] + stages[2] + 50 * colour)
     torch.testing.assert_close(logs["loss/colour"], colour)
@@ -253,8 +253,8 @@ def test_losses_are_eqs_4_and_5() -> None:
 
 def test_bf16_and_training_reach_every_weight() -> None:
     torch.manual_seed(0)
-    G, critic = Generator(CODES, Config(**TINY)), Critic(CODES, Config(**TINY))
-    objective = MultiStageLoss(Config(**TINY))
+    G, critic = Generator(CODES, LRMConfig(**TINY)), Critic(CODES, LRMConfig(**TINY))
+    objective = MultiStageLoss(LRMConfig(**TINY))
     with torch.autocast("cpu", torch.bfloat16):
         fake = G.judged(torch.randn(4, G.z_dim))
         loss, _ = objective.generator_loss(critic, torch.randn(4, *CODES), fake)
@@ -267,7 +267,7 @@ def test_bf16_and_training_reach_every_weight() -> None:
 
 
 def test_every_row_has_the_same_share_of_the_normal_distribution() -> None:
-    G = Generator(CODES, Config(**TINY))
+    G = Generator(CODES, LRMConfig(**TINY))
     middles = torch.special.ndtri((torch.arange(6) + 0.5) / 6)
     assert G.row(middles).tolist() == list(range(6))
     assert G.row(torch.tensor([-9.0, -float("inf"), 9.0, float("inf")])).tolist() == [0, 0, 5, 5]
@@ -275,7 +275,7 @@ def test_every_row_has_the_same_share_of_the_normal_distribution() -> None:
 
 def test_the_last_entry_of_z_picks_a_row_and_nothing_else() -> None:
     """Two values inside a row's share give the same codes; another row's vector gives others."""
-    G = Generator(CODES, Config(**TINY)).eval()
+    G = Generator(CODES, LRMConfig(**TINY)).eval()
     z = torch.randn(1, G.z_dim).repeat(3, 1)
     z[:, -1] = torch.special.ndtri(torch.tensor([0.18, 0.32, 0.4]))  # rows 1, 1 and 2 of 6
     codes = G(z)
@@ -289,7 +289,7 @@ def test_a_bare_bank_is_fixed_whatever_the_seed() -> None:
     banks = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        banks.append(Generator(CODES, Config(**TINY)).bank)
+        banks.append(Generator(CODES, LRMConfig(**TINY)).bank)
     assert torch.equal(*banks)
     assert len(banks[0].unique(dim=0)) == 6
 
@@ -316,7 +316,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LatentStore:
 )
 def test_without_a_bank_the_stores_own_latents_are_pooled(store: LatentStore, rows: int, images: list[int]) -> None:
     """Mean and deviation of every channel, standardised over the rows, zeros up to the width."""
-    config = Config(**{**TINY, "metadata_dim": 11, "metadata_rows": rows})
+    config = LRMConfig(**{**TINY, "metadata_dim": 11, "metadata_rows": rows})
     G = Generator(CODES, config)
     condition(G, store, config)
     chosen = LATENTS[images].astype(np.float64)
@@ -329,7 +329,7 @@ def test_without_a_bank_the_stores_own_latents_are_pooled(store: LatentStore, ro
 
 
 def test_without_metadata_there_is_nothing_to_fill(store: LatentStore) -> None:
-    config = Config(**{**TINY, "metadata_dim": 0})
+    config = LRMConfig(**{**TINY, "metadata_dim": 0})
     G = Generator(CODES, config)
     condition(G, store, config)
     assert G.z_dim == 8
@@ -360,10 +360,10 @@ def test_a_bank_of_the_same_images_is_used_and_another_is_refused(store: LatentS
 @pytest.mark.parametrize("fields", [{"metadata_rows": 0}, {"metadata_dim": 0, "metadata": "bank"}])
 def test_senseless_configurations_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Generator(CODES, Config(**{**TINY, **fields}))
+        Generator(CODES, LRMConfig(**{**TINY, **fields}))
 
 
 def test_a_map_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError) as caught:
-        Generator(CODES, Config(**TINY, long_range_size=64))
+        Generator(CODES, LRMConfig(**TINY, long_range_size=64))
     assert "4, 8, 16, 32" in caught.value.fix

@@ -19,11 +19,13 @@ from data.latents import LatentStore
 from data.scenes.factors import Scenes
 from data.seeds import coins
 from data.store.seal import read_checked, with_checksum
-from stage1_autoencoder.encode import EncodeConfig, encode
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.training.clock import StepClock
-from stage2_codegen.setup import Setup, TrainConfig, _mirrors, codes_between, prepare
+from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.setup import Setup, _mirrors, codes_between, prepare
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, assert_same_bits, make_autoencoder, state
@@ -64,7 +66,9 @@ def decode(setup: Setup, shown: Tensor) -> Tensor:
 
 
 def test_pixels_are_mirrored_unasked_and_exactly(pixels: Path, tmp_path: Path) -> None:
-    config = TrainConfig(pixels / "plain", tmp_path, VARIANTS["accel"].Config(**MODEL["accel"]), batch_size=8)
+    config = TrainConfig(
+        store=pixels / "plain", out=tmp_path, model=VARIANTS["accel"].Config(**MODEL["accel"]), batch_size=8
+    )
     setup, plain = prepare("accel", config), prepare("accel", replace(config, mirror=False))
     heads = torch.from_numpy(coins(config.seed, 0, 80)).view(-1, 1, 1, 1)
     unmirrored = codes(plain, 0, 80)
@@ -149,7 +153,7 @@ def test_unasked_it_is_done_where_the_autoencoder_learnt_it_and_the_store_does_n
 
 def test_a_run_of_a_version_that_mirrored_none_goes_on_without(pixels: Path, tmp_path: Path) -> None:
     model = VARIANTS["accel"].Config(**MODEL["accel"])
-    config = TrainConfig(pixels / "plain", tmp_path / "run", model, kimg=0.032, batch_size=8)
+    config = TrainConfig(store=pixels / "plain", out=tmp_path / "run", model=model, kimg=0.032, batch_size=8)
     earlier = replace(config, kimg=0.016, mirror=False)
     train("accel", earlier)
     for name in (CONFIG, f".{CONFIG}"):
@@ -170,7 +174,7 @@ def test_a_flipped_store_is_mirrored_only_when_asked_which_is_said_to_be_pointle
     pixels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = VARIANTS["accel"].Config(**MODEL["accel"])
-    config = TrainConfig(pixels / "flipped", tmp_path / "run", model, kimg=0.008, batch_size=8)
+    config = TrainConfig(store=pixels / "flipped", out=tmp_path / "run", model=model, kimg=0.008, batch_size=8)
     for asked, is_warned in ((None, False), (True, True)):
         train("accel", replace(config, out=tmp_path / str(asked), mirror=asked))
         assert read_json(tmp_path / str(asked) / CONFIG)["mirror"] is is_warned

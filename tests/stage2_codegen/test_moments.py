@@ -20,10 +20,10 @@ from torch import distributed as dist
 
 from data.errors import UsageError
 from data.files.checkpoints import load_weights
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d, RepresentativeBatchNorm2d
 from stage2_codegen.moments import DRAWS, SettledAverage, measure_moments
-from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import Scorer, train
 from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeGenerator

@@ -18,7 +18,7 @@ import torch
 from data.errors import DivergedError, Preempted, SpaceError, Terminated
 from data.files.checkpoints import load_newest
 from data.files.runs import read_metrics
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import Scorer, train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
@@ -134,7 +134,7 @@ import dataclasses, os, shutil, sys
 from pathlib import Path
 from data.files.checkpoints import load_newest, load_weights
 from data.errors import SpaceError
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 

@@ -19,6 +19,7 @@ from pipelines import cli
 from stage1_autoencoder.networks import BOUND
 from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.colouring import colouring_kernel
+from stage2_codegen.configs.projected import ProjectedConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.frozen.linear_decoder import LinearDecoder
 from stage2_codegen.frozen.projection import CHANNELS, Mixing
@@ -26,14 +27,14 @@ from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks, projected
-from stage2_codegen.variants.projected import BACKBONE, Config, Viewed
+from stage2_codegen.variants.projected import BACKBONE, Viewed
 from tests.tiny_variants import TINY
 
 SHAPE = (4, 16, 16)
-SMALL = Config(**TINY["projected"])
+SMALL = ProjectedConfig(**TINY["projected"])
 
 
-def context_of(config: Config = SMALL, code_shape: tuple[int, int, int] = SHAPE) -> Context:
+def context_of(config: ProjectedConfig = SMALL, code_shape: tuple[int, int, int] = SHAPE) -> Context:
     torch.manual_seed(0)
     return Context.stand_in(code_shape, projected.frozen(config))
 
@@ -117,7 +118,7 @@ def test_a_saturated_cell_still_gets_a_gradient() -> None:
 
 @pytest.mark.parametrize(("shown", "seen"), [(32, 96), (64, 96), (128, 128), (512, 256)])
 def test_the_backbone_sees_pictures_of_a_size_it_can_read(shown: int, seen: int) -> None:
-    view = Viewed(Config(), context_of(Config()))
+    view = Viewed(ProjectedConfig(), context_of(ProjectedConfig()))
     pictures = torch.rand(1, 3, shown, shown)
     resized = view.resized(pictures)
     assert resized.shape[-1] == seen

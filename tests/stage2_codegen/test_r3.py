@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stage2_codegen.configs.r3 import SCHEDULED, R3Config
 from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.modules import ResidualBlock
 from stage2_codegen.variants import VARIANTS, build_networks
-from stage2_codegen.variants.r3 import SCHEDULED, Config, schedule
+from stage2_codegen.variants.r3 import schedule
 
 TINY: dict[str, Any] = {"width": 16, "z_dim": 8}
 
@@ -126,7 +127,7 @@ def test_bf16_and_channels_last_change_nothing_but_rounding() -> None:
 
 
 def test_scheduled_numbers_go_along_half_a_cosine_and_stay() -> None:
-    config = Config(burnin_kimg=80)
+    config = R3Config(burnin_kimg=80)
     for name in SCHEDULED:
         start, end = getattr(config, name), getattr(config, f"end_{name}")
         assert start != end
@@ -137,15 +138,15 @@ def test_scheduled_numbers_go_along_half_a_cosine_and_stay() -> None:
 
 
 def test_the_schedule_leaves_all_else_and_the_configuration_itself() -> None:
-    config = Config(burnin_kimg=80)
+    config = R3Config(burnin_kimg=80)
     later = dataclasses.asdict(schedule(config, 40.0))
     before = dataclasses.asdict(config)
     assert {name for name in before if before[name] != later[name]} == set(SCHEDULED)
-    assert config == Config(burnin_kimg=80)
-    assert schedule(Config(burnin_kimg=0), 0.0).lr == config.end_lr
+    assert config == R3Config(burnin_kimg=80)
+    assert schedule(R3Config(burnin_kimg=0), 0.0).lr == config.end_lr
 
 
 def test_the_loss_follows_the_scheduled_gamma() -> None:
-    variant, config = VARIANTS["r3"], Config(gamma=8.0, end_gamma=2.0)
+    variant, config = VARIANTS["r3"], R3Config(gamma=8.0, end_gamma=2.0)
     gammas = [variant.loss(variant.schedule(config, kimg)).gamma for kimg in (0.0, 1e9)]  # type: ignore[attr-defined]
     assert gammas == pytest.approx([8.0, 2.0])

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError, MismatchError, UsageError
+from stage2_codegen.configs.sle import SLEConfig
 from stage2_codegen.losses import Hinge
 from stage2_codegen.modules import SkipLayerExcitation
 from stage2_codegen.variants import sle, sle_networks
 from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.sle_networks import NoiseInjection, UpConv
 
-TINY = sle.Config(width=4, z_dim=8)
+TINY = SLEConfig(width=4, z_dim=8)
 every_side = pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
 
 
@@ -53,7 +54,7 @@ def test_parameter_counts(
     """At 3 x 256 x 256 those of the authors' networks, decoders included."""
     monkeypatch.setattr(sle_networks, "spectral_norm", lambda layer: layer)  # slow without numbers, adds no parameters
     with torch.device("meta"):
-        G, critic = sle.Generator(code_shape, sle.Config()), sle.Critic(code_shape, sle.Config())
+        G, critic = sle.Generator(code_shape, SLEConfig()), sle.Critic(code_shape, SLEConfig())
     assert (parameters(G), parameters(critic)) == (in_generator, in_critic)
 
 
@@ -270,9 +271,9 @@ def test_margins_are_soft_by_default() -> None:
         return scores if quadrant is None else (scores, [(codes, codes)])
 
     torch.manual_seed(0)
-    total, _ = sle.loss(sle.Config()).critic_loss(critic, torch.zeros(64, 3, 4, 4), torch.zeros(64, 3, 4, 4))
+    total, _ = sle.loss(SLEConfig()).critic_loss(critic, torch.zeros(64, 3, 4, 4), torch.zeros(64, 3, 4, 4))
     assert abs(total - 1.8) < 0.01
-    total, _ = sle.loss(sle.Config(soft_margin=(1, 1))).critic_loss(critic, torch.zeros(1), torch.zeros(1))
+    total, _ = sle.loss(SLEConfig(soft_margin=(1, 1))).critic_loss(critic, torch.zeros(1), torch.zeros(1))
     assert total == 2
 
 

@@ -23,8 +23,8 @@ from data.store.writer import LatentWriter
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen import setup
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.setup import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, arguments, assert_same_bits, make_autoencoder, poisoned, start_command, state
@@ -78,7 +78,7 @@ import itertools, json, math, os, sys
 from pathlib import Path
 import torch
 from stage2_codegen import setup
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 
@@ -234,7 +234,7 @@ def test_a_store_of_pixels_means_no_run_of_that_name(tmp_path: Path, monkeypatch
     writer.write_shard(0, np.zeros((8, 3, 16, 16), np.float32))
     writer.seal([str(i) for i in range(8)])
     model = VARIANTS["dcgan"].Config(**MODEL["dcgan"])
-    config = TrainConfig(tmp_path / "store", tmp_path / "run", model, kimg=0.008, batch_size=8)
+    config = TrainConfig(store=tmp_path / "store", out=tmp_path / "run", model=model, kimg=0.008, batch_size=8)
     train("dcgan", config)
     assert ImageGenerator.load(config.out)(seeds=[0]).shape == (1, 3, 16, 16)
     with pytest.raises(MismatchError, match="another autoencoder"):

@@ -21,13 +21,13 @@ from data.files.checkpoints import save_weights
 from data.files.runs import to_json
 from pipelines.report.report import ReportConfig, report
 from pipelines.report.run_view import Missing, RunView, reproducing_command, score_command
+from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import TrainAEConfig
-from stage2_codegen.setup import TrainConfig
+from stage2_codegen.configs.accel import AccelConfig
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.giu import GIUConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
-from stage2_codegen.variants.accel import Config as AccelConfig
-from stage2_codegen.variants.contract import VariantConfig
-from stage2_codegen.variants.giu import Config as GIUConfig
 from tests.report_pages import SCORES, make_page
 
 HOSTILE = '<script>alert("x")</script>'
@@ -331,7 +331,9 @@ def test_an_autoencoder_shows_its_table_and_its_pictures(tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("model", [AccelConfig(), GIUConfig(spectral_norm_last=True), GIUConfig(critic_giu_norm=True)])
 def test_the_command_on_the_page_gives_the_same_configuration(model: VariantConfig, tmp_path: Path) -> None:
-    config = TrainConfig(Path("a b"), tmp_path / "c d", model, compile=True, seed=7, autoencoder=Path("runs/ae"))
+    config = TrainConfig(
+        store=Path("a b"), out=tmp_path / "c d", model=model, compile=True, seed=7, autoencoder=Path("runs/ae")
+    )
     (name,) = (name for name, variant in VARIANTS.items() if variant.Config is type(model))
     stored = {"kind": "generator", "variant": name, "store_checksum": 0, **to_json(config), "versions": VERSIONS}
     program, verb, variant, *flags = shlex.split(reproducing_command(stored))

@@ -19,8 +19,10 @@ from pipelines.sample import load_generator
 from pipelines.scoring import features as features_module
 from pipelines.scoring.features import load_features
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
-from pipelines.train import TrainConfig, train
-from stage1_autoencoder.encode import EncodeConfig, encode
+from pipelines.train import train
+from stage1_autoencoder.configs import EncodeConfig
+from stage1_autoencoder.encode import encode
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import Scorer, _is_best

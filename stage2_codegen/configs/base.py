@@ -1,0 +1,67 @@
+"""Fields that variants share."""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from data.limits import Count, Decay, Limited, Weight
+from stage2_codegen.configs.choices import Penalty
+
+
+@dataclass(frozen=True)
+class VariantConfig(Limited):
+    """Fields every variant has, because the trainer reads them; a variant sets its paper's defaults."""
+
+    flags: ClassVar[str] = "--model."
+
+    z_dim: Count = 512
+    """Length of the noise vector, N(0, 1)."""
+    lr: Weight = 2e-4
+    """Learning rate of Adam for the generator."""
+    critic_lr: Weight = 2e-4
+    """Learning rate of Adam for the critic."""
+    beta1: Decay = 0.0
+    """Adam's first decay."""
+    beta2: Decay = 0.9
+    """Adam's second decay."""
+    n_critic: Count = 1
+    """Critic updates for each generator update."""
+    ema_halflife_kimg: Weight = 10.0
+    """Half-life of the averaged generator, thousands of samples."""
+    standardise: bool = False
+    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+    one_batch_of_fakes: bool = False
+    """Let both networks learn from the same generated batch in a step, which spares drawing it twice."""
+    augment: str = ""
+    """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
+
+    @property
+    def penalty_period(self) -> int:
+        """Critic updates from one with a gradient penalty to the next."""
+        return 1
+
+    @classmethod
+    def retired(cls) -> set[str]:
+        """Fields that runs of earlier versions recorded and that did nothing in this variant."""
+        return {"penalty_every"} - {field.name for field in fields(cls)}
+
+
+@dataclass(frozen=True)
+class PenalisedConfig(VariantConfig):
+    """Fields of variants whose loss has a gradient penalty."""
+
+    penalty_every: Count = 1
+    """Apply the penalty at every so many critic updates only, as many times as strong."""
+
+    @property
+    def penalty_period(self) -> int:
+        return self.penalty_every
+
+
+@dataclass(frozen=True)
+class WassersteinConfig(PenalisedConfig):
+    """Fields of variants trained with WGAN-GP (Gulrajani et al.)."""
+
+    gp_weight: Weight = 10.0
+    """Weight lambda of the gradient penalty (Gulrajani et al., eq. 3)."""
+    penalty: Penalty = "exact"
+    """How the penalty is computed; the finite difference needs no double backward."""

@@ -1,0 +1,34 @@
+"""GIU-GANs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data.limits import Natural
+from stage2_codegen.configs.base import WassersteinConfig
+from stage2_codegen.configs.chain import ChainConfig
+
+
+@dataclass(frozen=True)
+class GIUConfig(ChainConfig, WassersteinConfig):
+    """GIU-GANs (Tian et al.): involution with excited kernels, spectral norm, WGAN-GP."""
+
+    spectral_norm: Literal["none", "critic", "both"] = "both"
+    """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""
+    spectral_norm_last: bool = False
+    """With spectral_norm, normalise the critic's last convolution too."""
+    generator_giu: tuple[Natural, ...] | None = None
+    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
+    critic_giu: tuple[Natural, ...] | None = None
+    """The same in the critic."""
+    generator_rbn: tuple[Natural, ...] | None = None
+    """Sides of maps with representative instead of plain batch norm; None: 4 and S/2, the ends."""
+    kernel_size: Natural = 3
+    """K, side of the involution's kernels; odd (table 4)."""
+    group_channels: Natural = 16
+    """Channels that share a kernel (table 4); a divisor of the width of every map with a module."""
+    reduction: Natural = 4
+    """r1, by which the vector that makes the kernels is narrower than the map."""
+    se_reduction: Natural = 16
+    """r2, by which the hidden layer of the excitation is narrower than the map."""
+    critic_giu_norm: bool = False
+    """Batch norm inside the critic's modules, as in eq. 5; the gradient penalty is then not one sample's."""
