@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from data.sources.locations import Place
+from data.sources.locations import Location
 
 _LINE_EVERY_SEC = 10.0
 
@@ -97,7 +97,7 @@ def warn(what: str, advice: str) -> None:
     print(f"warning: {what}\n  try: {advice}", file=sys.stderr, flush=True)
 
 
-def finish(wrote: Iterable[Place], next_command: list[str] | None = None) -> None:
+def finish(wrote: Iterable[Location], next_command: list[str] | None = None) -> None:
     """The last lines of every verb: what it wrote and what to type next."""
     for path in wrote:
         print(f"wrote {path}")

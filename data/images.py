@@ -22,7 +22,7 @@ from data.prefetch import prefetch
 from data.scenes.factors import Scenes, parse_scenes
 from data.sources.decoding import Unreadable, decode, look, one_line
 from data.sources.listing import Entry, Listing, Skip, list_entries
-from data.sources.locations import shown
+from data.sources.locations import redacted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ class Share(NamedTuple):
     gather: Callable[[list[Any]], list[Any]]
 
 
-ALONE = Share(0, 1, lambda part: part)
+SINGLE_PROCESS = Share(0, 1, lambda part: part)
 
 
 def open_images(
@@ -144,7 +144,7 @@ def open_images(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
     allow_hosts: Collection[str] = (),
-    share: Share = ALONE,
+    share: Share = SINGLE_PROCESS,
 ) -> ImageSet:
     """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and look at every file.
 
@@ -164,8 +164,8 @@ def open_images(
         return _open_scenes(names[0], size, seed)
     listing = list_entries(names, allow_hosts)
     scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
-    images = _gather_set(", ".join(map(shown, names)), listing, scans, size)
-    inspect = ["codegan", "inspect", *map(shown, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
+    images = _gather_set(", ".join(map(redacted, names)), listing, scans, size)
+    inspect = ["codegan", "inspect", *map(redacted, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
     _check_share(images, listing.closed, max_skip, shlex.join(inspect))
     return images
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from data.errors import CorruptError
 from data.files.atomic import wrong_size
-from data.sources.locations import Place, file_sizes, place
+from data.sources.locations import Location, file_sizes, parse_location
 from data.store.seal import damage_error, find_damage, read_seal, repair_command
 from data.store.shards import Loaded, load, shard_name, vector, view
 
@@ -29,7 +29,7 @@ DType = Literal["float16", "float32", "int8"]
 _SHARDS_IN_USE = 32  # mapped at a time by `LatentStore.read`
 
 
-class Stored(NamedTuple):
+class StoredLatents(NamedTuple):
     """Latents in the numbers of a store."""
 
     values: NDArray[Any]  # (n, C, H, W)
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 class LatentStore:
     """A sealed store, read with every byte checked against the seal before its first use."""
 
-    def __init__(self, path: Place, seal: Mapping[str, Any]) -> None:
+    def __init__(self, path: Location, seal: Mapping[str, Any]) -> None:
         self.path, self.seal = path, seal
         self.fingerprint: str = seal["fingerprint"]
         self.code_shape: tuple[int, int, int] = tuple(seal["code_shape"])
@@ -54,11 +54,11 @@ class LatentStore:
         self._shard = lru_cache(_SHARDS_IN_USE)(self.load_shard)
 
     @classmethod
-    def open(cls, path: str | Place) -> Self:
+    def open(cls, path: str | Location) -> Self:
         """Raises `InputError` without a store, `CorruptError` when it is unsealed or a file is missing or cut,
         `MismatchError` when it is of another format.
         """
-        path = place(path)
+        path = parse_location(path)
         seal = read_seal(path)
         sizes = file_sizes(path)
         for name, entry in seal["files"].items():
@@ -87,13 +87,13 @@ class LatentStore:
         entry = self.seal["files"][name]
         return load(self.path / name, entry["bytes"], entry["crc32"], repair_command(self.path))
 
-    def load_shard(self, shard: int) -> Stored:
+    def load_shard(self, shard: int) -> StoredLatents:
         """The rows of one shard, mapped from its file; raises `CorruptError` naming a file that is damaged."""
         count = min(self.shard_rows, len(self) - shard * self.shard_rows)
         shape, dtype = (count, *self.code_shape), self.seal["dtype"]
         values = view(self._load(shard_name("latents", shard, 4)), shape, dtype)
         scales = view(self._load(shard_name("scales", shard, 2)), shape[:2], np.float32) if dtype == "int8" else None
-        return Stored(values, scales)
+        return StoredLatents(values, scales)
 
     def read(self, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """Raw latents in the order of `indices`, (n, C, H, W); raises `CorruptError` naming a damaged shard."""
@@ -104,20 +104,20 @@ class LatentStore:
         count = min(count, len(self))
         return self.read([row * len(self) // count for row in range(count)])
 
-    def read_stored(self, indices: Sequence[int] | NDArray[np.integer]) -> Stored:
+    def read_stored(self, indices: Sequence[int] | NDArray[np.integer]) -> StoredLatents:
         """Like `read`, in the store's own numbers."""
         rows = np.asarray(indices, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"index outside 0 ... {len(self) - 1}")
         values = np.empty((len(rows), *self.code_shape), self.seal["dtype"])
         scales = np.empty(values.shape[:2], np.float32) if values.dtype == np.int8 else None
-        shards, places = np.divmod(rows, self.shard_rows)
+        shards, offsets = np.divmod(rows, self.shard_rows)
         for shard in np.unique(shards):
             here, stored = shards == shard, self._shard(int(shard))
-            values[here] = stored.values[places[here]]
+            values[here] = stored.values[offsets[here]]
             if scales is not None and stored.scales is not None:
-                scales[here] = stored.scales[places[here]]
-        return Stored(values, scales)
+                scales[here] = stored.scales[offsets[here]]
+        return StoredLatents(values, scales)
 
     def verify(self) -> None:
         """Check every byte; raises `CorruptError` naming the first damaged file and how many more there are."""

@@ -7,8 +7,8 @@ import tyro
 
 from data.errors import CodeganError, InputError
 from data.files.atomic import MANIFEST, verify_folder
-from data.files.runs import CONFIG, TWIN, config_error, find_config, read_metrics
-from data.sources.locations import Place, PlaceArg
+from data.files.runs import CONFIG, CONFIG_COPY, config_error, find_config, read_metrics
+from data.sources.locations import Location, LocationArg
 from data.store.seal import damage_error, find_damage, find_stores, raise_all
 
 
@@ -21,7 +21,7 @@ class CheckConfig:
     Example: codegan check runs/photos
     """
 
-    path: tyro.conf.Positional[PlaceArg]
+    path: tyro.conf.Positional[LocationArg]
     """A store or a run folder, or one that `codegan metadata` made."""
 
 
@@ -34,7 +34,7 @@ def check(config: CheckConfig) -> None:
         raise InputError(f"{path}: is neither a store nor a run", "give the --out folder of encode, train-ae or train")
 
 
-def _check_stores(stores: list[Place]) -> None:
+def _check_stores(stores: list[Location]) -> None:
     errors: list[CodeganError] = []
     for store in stores:
         try:
@@ -53,7 +53,7 @@ def _check_stores(stores: list[Place]) -> None:
 
 def _check_folder(path: Path) -> bool:
     """Verify a run, or another folder with a manifest; whether it is one."""
-    is_run = (path / TWIN).is_file() or ((path / CONFIG).is_file() and (path / "metrics.jsonl").is_file())
+    is_run = (path / CONFIG_COPY).is_file() or ((path / CONFIG).is_file() and (path / "metrics.jsonl").is_file())
     if is_run:
         _check_config(path)
         _check_log(path)

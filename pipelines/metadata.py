@@ -20,7 +20,7 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.sources.locations import Place, PlaceArg
+from data.sources.locations import Location, LocationArg
 from pipelines.scoring.features import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.frozen.perceptual import VGG_URL
 from stage2_codegen.picture_vectors import load_bank, save_bank
@@ -36,7 +36,7 @@ class MetadataConfig:
     Example: codegan metadata --store stores/photos256 --weights vgg16-397923af.pth
     """
 
-    store: PlaceArg
+    store: LocationArg
     """A store made by `codegan encode`."""
     weights: Path
     """Weights of torchvision's vgg16: a .pth or .safetensors file of its state dict."""
@@ -84,7 +84,7 @@ def metadata(config: MetadataConfig) -> None:
     finish([out], [*train, "--out", "runs/lrm"])
 
 
-def _beside(store: Place) -> Path:
+def _beside(store: Location) -> Path:
     if not isinstance(store, Path):
         raise UsageError(f"{store}: the vectors cannot lie beside a store elsewhere", "give --out FOLDER")
     return store.with_name(f"{store.name}-metadata")

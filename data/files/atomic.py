@@ -21,7 +21,7 @@ from typing import Any
 import google_crc32c
 
 from data.errors import CorruptError, LockedError, SpaceError, UsageError
-from data.sources.locations import Place, put
+from data.sources.locations import Location, put
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
@@ -29,7 +29,7 @@ _RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
 _BLOCK = 1 << 22
 
 
-def crc32c(path: Place) -> int:
+def crc32c(path: Location) -> int:
     """Checksum (Castagnoli) of a file's bytes, read in blocks."""
     checksum = google_crc32c.Checksum()
     with path.open("rb") as file:
@@ -38,7 +38,7 @@ def crc32c(path: Place) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
-def crc32_of(path: Place) -> int:
+def crc32_of(path: Location) -> int:
     """zlib's CRC-32 of a file's bytes, for files made of parts that end in their own crc32c.
 
     The crc32c of data followed by its crc32c is a constant, so all such files of one layout share one crc32c.
@@ -105,7 +105,7 @@ def publish(path: Path) -> Iterator[Path]:
         _fsync(path.parent)
 
 
-def write_bytes(path: Place, content: bytes) -> None:
+def write_bytes(path: Location, content: bytes) -> None:
     """Replace `path` by `content` atomically and durably, making its folder if need be."""
     if not isinstance(path, Path):
         put(path, content)
@@ -114,12 +114,12 @@ def write_bytes(path: Place, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def write_json(path: Place, value: Any) -> None:
+def write_json(path: Location, value: Any) -> None:
     """Raises `ValueError` for NaN and infinity, which other programs could not read."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Place) -> Any:
+def read_json(path: Location) -> Any:
     """Parse a JSON file of ours; raises `CorruptError` when it does not parse."""
     try:
         return json.loads(path.read_bytes())
@@ -138,7 +138,7 @@ def commit_folder(path: Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
-            _seal(partial)
+            _write_manifest(partial)
             if path.exists():
                 path.rename(retired)
             partial.rename(path)
@@ -163,7 +163,7 @@ def _put_back(retired: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def _seal(folder: Path) -> None:
+def _write_manifest(folder: Path) -> None:
     entries = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -190,7 +190,7 @@ def verify_folder(folder: Path) -> None:
         raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
 
 
-def size_damage(path: Place, size: int) -> str | None:
+def size_damage(path: Location, size: int) -> str | None:
     """What is wrong with a file of `size` bytes, as far as can be seen without reading it."""
     return wrong_size(path.stat().st_size if path.is_file() else None, size)
 
@@ -202,14 +202,14 @@ def wrong_size(present: int | None, size: int) -> str | None:
     return None if present == size else f"has {present} bytes instead of {size}"
 
 
-def damage(path: Place, size: int, checksum: int, checksum_of: Callable[[Any], int] = crc32c) -> str | None:
+def damage(path: Location, size: int, checksum: int, checksum_of: Callable[[Any], int] = crc32c) -> str | None:
     """What is wrong with a file that should have this size and checksum, if anything is."""
     if problem := size_damage(path, size):
         return problem
     return None if checksum_of(path) == checksum else "its bytes do not match their checksum"
 
 
-def remove_partials(folder: Place) -> None:
+def remove_partials(folder: Location) -> None:
     """Delete what a killed writer left unfinished in `folder` and below; what it was replacing is put back."""
     if not isinstance(folder, Path):  # there a write is one request, and leaves nothing unfinished
         return
@@ -223,7 +223,7 @@ def remove_partials(folder: Place) -> None:
 
 
 @contextmanager
-def lock(folder: Place) -> Iterator[None]:
+def lock(folder: Location) -> Iterator[None]:
     """Hold `folder` for this process; raises `LockedError` naming the process that already does.
 
     The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have none: there,

@@ -19,12 +19,12 @@ from typing import Any
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import disk_errors, write_bytes, write_json
-from data.sources.locations import Place
+from data.sources.locations import Location
 from data.store.seal import read_checked, with_checksum
 
 logger = logging.getLogger(__name__)
 
-CONFIG, TWIN = "config.json", ".config.json"
+CONFIG, CONFIG_COPY = "config.json", ".config.json"
 DRAWN = ".samples.json"  # in a folder of `codegan sample`: how many images it left there
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
 # what a run writes before it has a checkpoint
@@ -83,8 +83,8 @@ def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
 
     Earlier versions wrote one file without a checksum, which is taken as it is.
     """
-    path, twin = folder / CONFIG, folder / TWIN
-    copies = [path, twin] if twin.is_file() else [path] if path.is_file() else []
+    path, second = folder / CONFIG, folder / CONFIG_COPY
+    copies = [path, second] if second.is_file() else [path] if path.is_file() else []
     checked = {copy: read_checked(copy) for copy in copies}
     whole = [config for config in checked.values() if config is not None]
     if copies == [path] and not whole:
@@ -135,7 +135,7 @@ def open_run(
         raise UsageError(f"{folder}: is not empty and not a run", "choose another --out")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, TWIN):
+    for name in (CONFIG, CONFIG_COPY):
         write_json(folder / name, with_checksum({**wanted, "versions": versions()}))
 
 
@@ -164,7 +164,7 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def read_metrics(folder: Place, tolerate_cut: bool = False) -> list[dict[str, Any]]:
+def read_metrics(folder: Location, tolerate_cut: bool = False) -> list[dict[str, Any]]:
     """All rows of RUN/metrics.jsonl, [] without one. A last line cut by a crash is dropped when `tolerate_cut`."""
     path = folder / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.is_file() else []

@@ -23,10 +23,10 @@ from braceexpand import braceexpand
 from PIL import Image
 
 from data.errors import CorruptError, InputError, UsageError
-from data.files.runs import DRAWN, TWIN
+from data.files.runs import CONFIG_COPY, DRAWN
 from data.prefetch import prefetch
 from data.sources.decoding import FORMATS
-from data.sources.locations import Place, data_place, list_objects, open_file, read_range, scheme_of, shown
+from data.sources.locations import Location, list_objects, open_file, parse_source, read_range, redacted, scheme_of
 from data.sources.web import WebFile
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _ARCHIVES = (".zip", ".tar")
 _FORMS = "DATA is a folder, a .zip, one or more .tar shards, or scenes:N"
 _INDEXED_AT_ONCE = 8  # shards, each in a thread
 
-type Source = Place | WebFile
+type Source = Location | WebFile
 
 
 class Skip(NamedTuple):
@@ -104,7 +104,7 @@ def list_entries(names: Sequence[str], allow_hosts: Collection[str] = ()) -> Lis
     """
     sources = [source for name in names for source in _expand(name, allow_hosts)]
     if len(set(sources)) < len(sources):
-        raise UsageError(f"{', '.join(map(shown, names))}: gives a path more than once", "name every shard once")
+        raise UsageError(f"{', '.join(map(redacted, names))}: gives a path more than once", "name every shard once")
     if len(sources) == 1 and _is_folder(sources[0]):
         listing = _list_folder(sources[0]) if isinstance(sources[0], Path) else _list_objects(sources[0])
     elif len(sources) == 1 and sources[0].suffix.lower() == ".zip":
@@ -124,12 +124,14 @@ def _expand(name: str, allow_hosts: Collection[str]) -> Iterator[Source]:
     try:
         texts = list(braceexpand(name))
     except ValueError as error:
-        raise UsageError(f"{shown(name)}: its braces do not match", "write shards as shard-{000..003}.tar") from error
+        raise UsageError(
+            f"{redacted(name)}: its braces do not match", "write shards as shard-{000..003}.tar"
+        ) from error
     yield from (_find(text, allow_hosts) for text in texts)
 
 
 def _find(name: str, allow_hosts: Collection[str]) -> Source:
-    source = data_place(name, allow_hosts)
+    source = parse_source(name, allow_hosts)
     if isinstance(source, Path):
         try:
             source = source.expanduser()
@@ -147,7 +149,7 @@ def _find(name: str, allow_hosts: Collection[str]) -> Source:
     return Path(os.path.abspath(source)) if isinstance(source, Path) else source
 
 
-def _is_folder(source: Source) -> TypeGuard[Place]:
+def _is_folder(source: Source) -> TypeGuard[Location]:
     """Elsewhere by its name, to save a request: an object store has no folders, and of a web server none is listed."""
     if isinstance(source, Path):
         return source.is_dir()
@@ -164,7 +166,9 @@ def _list_folder(root: Path) -> Listing:
         listing.closed.append(error.filename)
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
-        if Path(folder) != root and not {TWIN, DRAWN}.isdisjoint(files):  # else a second run would read the first one's
+        if Path(folder) != root and not {CONFIG_COPY, DRAWN}.isdisjoint(
+            files
+        ):  # else a second run would read the first one's
             listing.notes[clean_key(Path(folder).relative_to(root).as_posix())] = "made by codegan, not read"
             subfolders.clear()
             continue

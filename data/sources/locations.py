@@ -23,7 +23,7 @@ from data.sources.web import WebFile, split_address, without_secrets
 if TYPE_CHECKING:
     from upath import UPath
 
-type Place = Path | UPath
+type Location = Path | UPath
 
 _DRIVERS = {"s3": "", "gs": " gcsfs", "gcs": " gcsfs", "az": " adlfs", "abfs": " adlfs", "abfss": " adlfs"}
 _WEB = ("http", "https")
@@ -36,7 +36,7 @@ def scheme_of(text: str) -> str | None:
     return (match[1] or match[2]).lower() if match else None
 
 
-def place(text: "str | Place") -> Place:
+def parse_location(text: "str | Location") -> Location:
     """A local path or one in an object store, which shares the part of pathlib's interface that reads and writes.
 
     Raises `UsageError` for other addresses and missing drivers, `UnsafeError` for commands and passwords.
@@ -50,9 +50,9 @@ def place(text: "str | Place") -> Place:
         raise UnsafeError(f"{text}: would run a shell command", "save its output to a file and name that")
     _, _, rest = text.partition("://")
     if scheme not in _DRIVERS or not rest.strip("/") or rest.startswith("/") or "::" in rest:
-        raise UsageError(f"{shown(text)}: is not a place for files", "give a local path, or s3://BUCKET/FOLDER")
+        raise UsageError(f"{redacted(text)}: is not a location for files", "give a local path, or s3://BUCKET/FOLDER")
     if split_address(text).password is not None:
-        raise UnsafeError(f"{shown(text)}: holds a password", "leave it out; set the variables of the object store")
+        raise UnsafeError(f"{redacted(text)}: holds a password", "leave it out; set the variables of the object store")
     try:
         from upath import UPath  # late: an optional dependency, slow to load
 
@@ -64,40 +64,40 @@ def place(text: "str | Place") -> Place:
     return found
 
 
-def data_place(text: str, allow_hosts: Collection[str] = ()) -> Place | WebFile:
-    """Like `place`, for what is only read: also files on web servers; raises `UnsafeError` unless they are allowed."""
-    return WebFile(text, frozenset(allow_hosts)) if scheme_of(text) in _WEB else place(text)
+def parse_source(text: str, allow_hosts: Collection[str] = ()) -> Location | WebFile:
+    """Like `parse_location`, or a file to read on a web server; raises `UnsafeError` unless its host is allowed."""
+    return WebFile(text, frozenset(allow_hosts)) if scheme_of(text) in _WEB else parse_location(text)
 
 
 if TYPE_CHECKING:
-    type PlaceArg = Place
-else:  # as Any, since tyro would look up the members of `Place`, of which one may not be installed
-    PlaceArg = Annotated[
+    type LocationArg = Location
+else:  # as Any, since tyro would look up the members of `Location`, of which one may not be installed
+    LocationArg = Annotated[
         Any,
         tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH",
-            instance_from_str=lambda texts: place(texts[0]),
+            instance_from_str=lambda texts: parse_location(texts[0]),
             is_instance=lambda value: hasattr(value, "joinpath"),
             str_from_instance=lambda value: [str(value)],
         ),
     ]
-"""A flag that takes a `Place`: through `Path`, `s3://bucket` would lose a slash."""
+"""A flag that takes a `Location`: through `Path`, `s3://bucket` would lose a slash."""
 
 
-def shown(text: str) -> str:
+def redacted(text: str) -> str:
     """DATA as messages and reports may show it: a signed address keeps its signature to itself."""
     return text if scheme_of(text) in (None, "pipe") else without_secrets(text)
 
 
 def data_flags(data: Collection[str], allow_hosts: Collection[str]) -> list[str]:
     """The flags by which a next command reads the same data."""
-    return ["--data", *map(shown, data), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
+    return ["--data", *map(redacted, data), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
 
 
 @contextmanager
 def network_errors(name: object) -> Iterator[None]:
-    """Turn whatever a driver raises into an `InputError` that names the place."""
+    """Turn whatever a driver raises into an `InputError` that names what cannot be reached."""
     try:
         yield
     except (CodeganError, MemoryError):
@@ -127,7 +127,7 @@ def _fetch(filesystem: Any, path: str, start: int | None, end: int | None) -> by
     return content
 
 
-def read_range(file: Place | WebFile, offset: int, count: int) -> bytes:
+def read_range(file: Location | WebFile, offset: int, count: int) -> bytes:
     """`count` bytes from `offset` on; raises `OSError` where the file ends before."""
     if isinstance(file, Path):
         # Opening each time costs microseconds, and needs neither a lock nor a limit on the number of files.
@@ -145,7 +145,7 @@ def read_range(file: Place | WebFile, offset: int, count: int) -> bytes:
     return content
 
 
-def file_size(file: Place | WebFile) -> int:
+def file_size(file: Location | WebFile) -> int:
     """Bytes; raises `InputError` when there is no such file elsewhere."""
     if isinstance(file, WebFile):
         return file.size()
@@ -153,7 +153,7 @@ def file_size(file: Place | WebFile) -> int:
         return file.stat().st_size
 
 
-def open_file(file: Place | WebFile) -> BinaryIO:
+def open_file(file: Location | WebFile) -> BinaryIO:
     """For reading here and there, a block of 1 MiB at a time from elsewhere."""
     if isinstance(file, Path):
         return file.open("rb")
@@ -187,7 +187,7 @@ def put(file: "UPath", content: bytes) -> None:
         file.fs.pipe_file(file.path, content)
 
 
-def file_sizes(folder: Place) -> dict[str, int]:
+def file_sizes(folder: Location) -> dict[str, int]:
     """Bytes of every file below `folder`, by its name from there; elsewhere a request tells of a thousand."""
     if isinstance(folder, Path):
         files = (path for path in folder.rglob("*") if path.is_file())
@@ -195,7 +195,7 @@ def file_sizes(folder: Place) -> dict[str, int]:
     return {name: size for name, size, _ in list_objects(folder)}
 
 
-def remove_tree(folder: Place) -> None:
+def remove_tree(folder: Location) -> None:
     """Delete a folder with all it holds, if there is one."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)

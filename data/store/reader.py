@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.latents import LatentStore, Stored
+from data.latents import LatentStore, StoredLatents
 from data.seeds import coins
 from data.store.order import SampleOrder
 
@@ -48,7 +48,7 @@ class LatentReader:
         self._order = SampleOrder(len(store), seed, store.shard_rows)
         self.mode = _fitting_mode(store, self._device) if mode == "auto" else mode
         self._pool = ThreadPoolExecutor(1, "latents")
-        self._shards: dict[int, Future[Stored]] = {}
+        self._shards: dict[int, Future[StoredLatents]] = {}
 
     def rows(self, start: int, count: int) -> NDArray[np.int64]:
         """Rows of the store at positions start ... start + count - 1, (count,)."""
@@ -77,7 +77,7 @@ class LatentReader:
             latents[chosen] = self._mirror(latents[chosen])
         return latents
 
-    def _at_hand(self, start: int, count: int) -> dict[int, Future[Stored]]:
+    def _at_hand(self, start: int, count: int) -> dict[int, Future[StoredLatents]]:
         """The shards behind these positions; those of the next window are asked for while this one is consumed."""
         windows = [self._order.window(start)]
         while windows[-1].stop < start + count:
@@ -93,16 +93,16 @@ class LatentReader:
         self._shards = kept
         return kept
 
-    def _gather(self, shards: dict[int, Future[Stored]], rows: NDArray[np.int64]) -> _Batch:
+    def _gather(self, shards: dict[int, Future[StoredLatents]], rows: NDArray[np.int64]) -> _Batch:
         """Copy rows out of their shards."""
         values, scales = self._empty(len(rows), pin_memory=self._device.type == "cuda")
         out_values, out_scales = values.numpy(), None if scales is None else scales.numpy()
         for index, row in enumerate(rows.tolist()):
-            shard, place = divmod(row, self._store.shard_rows)
+            shard, offset = divmod(row, self._store.shard_rows)
             stored = shards[shard].result()
-            out_values[index] = stored.values[place]
+            out_values[index] = stored.values[offset]
             if out_scales is not None and stored.scales is not None:
-                out_scales[index] = stored.scales[place]
+                out_scales[index] = stored.scales[offset]
         return values, scales
 
     def _empty(self, count: int, **options: Any) -> _Batch:

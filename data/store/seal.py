@@ -12,11 +12,11 @@ from typing import Any
 
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
 from data.files.atomic import crc32_of, crc32c_bytes, damage, read_json, write_bytes
-from data.sources.locations import Place
+from data.sources.locations import Location
 
 FORMAT = 2
 SEAL = "zarr.json"
-TWIN = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
+SEAL_COPY = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
 JOURNAL = "journal"  # finished shards, only while there is no seal or a repair goes on
 BEGUN = f"{JOURNAL}/begun.json"
 
@@ -30,7 +30,7 @@ def checksum_holds(content: Mapping[str, Any]) -> bool:
     return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
 
 
-def read_checked(path: Place) -> dict[str, Any] | None:
+def read_checked(path: Location) -> dict[str, Any] | None:
     """What a JSON file holds that was made of `with_checksum`; None where it is missing or damaged."""
     if not path.is_file():
         return None
@@ -41,23 +41,23 @@ def read_checked(path: Place) -> dict[str, Any] | None:
         return None
 
 
-def journal_entries(store: Place) -> list[Place]:
+def journal_entries(store: Location) -> list[Location]:
     """The files in the journal of `store` that tell of a shard each."""
     return list((store / JOURNAL).glob("[0-9]*.json"))
 
 
-def is_begun(store: Place) -> bool:
+def is_begun(store: Location) -> bool:
     """Whether an encode or a repair of `store` has begun and not ended."""
     return (store / BEGUN).is_file() or bool(journal_entries(store))
 
 
-def repair_command(store: Place) -> str:
+def repair_command(store: Location) -> str:
     return f"codegan encode --repair --out {shlex.quote(str(store))}"
 
 
-def write_seal(store: Place, seal: Mapping[str, Any]) -> None:
+def write_seal(store: Location, seal: Mapping[str, Any]) -> None:
     """Commit both copies; the store is sealed when this returns."""
-    for name in (TWIN, SEAL):
+    for name in (SEAL_COPY, SEAL):
         write_bytes(store / name, _document(seal))
 
 
@@ -66,7 +66,7 @@ def _document(seal: Mapping[str, Any]) -> bytes:
     return (json.dumps(group, indent=1) + "\n").encode()
 
 
-def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
+def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
     """What `write_seal` wrote, from one of its copies.
 
     Raises `InputError` without a store, `CorruptError` when it is unsealed or the copy is damaged, `MismatchError` when
@@ -76,7 +76,7 @@ def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
     if not path.is_file():
         if is_begun(store):
             raise CorruptError(f"{store}: is not sealed; its encoding was interrupted", "run the same encode again")
-        if (store / TWIN).is_file():
+        if (store / SEAL_COPY).is_file():
             raise CorruptError(f"{path}: is missing", repair_command(store))
         raise InputError(f"{store}: there is no latent store here", "make one with `codegan encode`")
     try:
@@ -86,7 +86,7 @@ def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
     except CorruptError:
         intact = False
     except (AttributeError, KeyError, TypeError) as error:
-        if not (store / TWIN).is_file():
+        if not (store / SEAL_COPY).is_file():
             raise MismatchError(f"{store}: is not a store of codegan", "make one with `codegan encode`") from error
         intact = False
     if not intact:
@@ -98,7 +98,7 @@ def read_seal(store: Place, name: str = SEAL) -> dict[str, Any]:
     return dict(seal)
 
 
-def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
+def find_damage(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
     """The seal, and what is wrong with each damaged file; reads every byte of the store.
 
     Raises like `read_seal` when neither copy of the seal can be used.
@@ -107,14 +107,14 @@ def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
         seal = read_seal(store)
     except CorruptError as error:
         try:
-            seal = read_seal(store, TWIN)
+            seal = read_seal(store, SEAL_COPY)
         except CodeganError:
             if is_begun(store) and not (store / SEAL).is_file():
                 raise error from None
             fix = f"restore {SEAL} from a copy, or remove the folder and encode again"
             raise CorruptError(f"{store}: both copies of its seal are damaged", fix) from error
     damaged = {}
-    for name in (SEAL, TWIN):
+    for name in (SEAL, SEAL_COPY):
         if not (store / name).is_file():
             damaged[name] = "is missing"
         elif (store / name).read_bytes() != _document(seal):
@@ -125,7 +125,7 @@ def find_damage(store: Place) -> tuple[dict[str, Any], dict[str, str]]:
     return seal, damaged
 
 
-def damage_error(store: Place, damaged: Mapping[str, str]) -> CorruptError:
+def damage_error(store: Location, damaged: Mapping[str, str]) -> CorruptError:
     """About what `find_damage` found: the first file, and how many there are."""
     name, problem = next(iter(damaged.items()))
     others = f"; {len(damaged)} files of {store} are damaged" if len(damaged) > 1 else ""
@@ -141,14 +141,14 @@ def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:
         raise ordered[0]
 
 
-def find_stores(folder: Place) -> list[Place]:
+def find_stores(folder: Location) -> list[Location]:
     """The store that `folder` is, or those of several sizes inside it; unsealed ones too."""
     if _is_store(folder):
         return [folder]
-    inside: list[Place] = [*folder.iterdir()] if folder.is_dir() else []
+    inside: list[Location] = [*folder.iterdir()] if folder.is_dir() else []
     return sorted(filter(_is_store, inside), key=str)
 
 
-def _is_store(folder: Place) -> bool:
+def _is_store(folder: Location) -> bool:
     sealed = (folder / SEAL).is_file() and (folder / "latents").is_dir()  # every zarr array has a file of that name
-    return sealed or (folder / TWIN).is_file() or is_begun(folder)
+    return sealed or (folder / SEAL_COPY).is_file() or is_begun(folder)

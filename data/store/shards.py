@@ -21,7 +21,7 @@ from zarr.storage import MemoryStore
 
 from data.errors import CorruptError
 from data.files.atomic import crc32c_bytes, size_damage
-from data.sources.locations import Place, read_range
+from data.sources.locations import Location, read_range
 
 _CHECKSUM_BYTES = 4
 _ENTRY_BYTES = 16  # of a row in the index
@@ -62,11 +62,11 @@ class Loaded(NamedTuple):
     """The bytes of a file that were compared with its checksum, where they are and how to mend them."""
 
     content: NDArray[np.uint8]
-    path: Place
+    path: Location
     fix: str
 
 
-def load(path: Place, size: int, checksum: int, fix: str) -> Loaded:
+def load(path: Location, size: int, checksum: int, fix: str) -> Loaded:
     """Map a file of `size` bytes into memory, shared by all processes of the machine, and compare its CRC-32.
 
     Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. From an

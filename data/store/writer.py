@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import crc32_of, damage, remove_partials, size_damage, write_bytes, write_json
-from data.latents import DType, Stored
-from data.sources.locations import Place, remove_tree
+from data.latents import DType, StoredLatents
+from data.sources.locations import Location, remove_tree
 from data.store.seal import BEGUN, FORMAT, JOURNAL, journal_entries, read_checked, with_checksum, write_seal
 from data.store.shards import array_files, shard_bytes, shard_name
 
@@ -27,13 +27,13 @@ def default_shard_rows(code_shape: Sequence[int], dtype: DType) -> int:
     return 1 << (rows.bit_length() - 1)
 
 
-def quantise(latents: NDArray[np.float32], dtype: DType) -> Stored:
+def quantise(latents: NDArray[np.float32], dtype: DType) -> StoredLatents:
     """int8 is symmetric, with the scale max |latent| / 127 for each channel of each sample."""
     if dtype != "int8":
-        return Stored(latents.astype(dtype), None)
+        return StoredLatents(latents.astype(dtype), None)
     scales = (np.abs(latents).max((2, 3)) / _INT8_STEPS).astype(np.float32)
     scales[scales == 0] = 1  # zeros stay zeros
-    return Stored(np.rint(latents / scales[:, :, None, None]).astype(np.int8), scales)
+    return StoredLatents(np.rint(latents / scales[:, :, None, None]).astype(np.int8), scales)
 
 
 class LatentWriter:
@@ -41,7 +41,7 @@ class LatentWriter:
 
     def __init__(
         self,
-        path: Place,
+        path: Location,
         count: int,
         code_shape: tuple[int, int, int],
         dtype: DType,
@@ -87,7 +87,7 @@ class LatentWriter:
             raise UsageError(f"{path}: exists and is not an unfinished store", "choose another --out")
 
     @classmethod
-    def reopen(cls, path: Place, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
+    def reopen(cls, path: Location, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
         """A writer of the damaged shards of a sealed store: the journal is made anew from the seal, without them."""
         begun = {name: value for name, value in seal.items() if name not in _DERIVED}
         if read_checked(path / BEGUN) != with_checksum(begun):  # of an encode killed after its seal, perhaps
@@ -152,7 +152,7 @@ class LatentWriter:
     def _journal(self, shard: int, files: Mapping[str, Any]) -> None:
         write_json(self._entry(shard), with_checksum({"begun": self._checksum, "files": files}))
 
-    def _entry(self, shard: int) -> Place:
+    def _entry(self, shard: int) -> Location:
         return self.path / JOURNAL / f"{shard:06d}.json"
 
     def drop_damaged(self, shards: Sequence[int]) -> None:
@@ -216,6 +216,6 @@ def _statistics(latents: NDArray[np.float32]) -> dict[str, list[float]]:
     return {name: number.tolist() for name, number in zip(_STATISTICS, numbers, strict=True)}
 
 
-def remove_journal(path: Place) -> None:
+def remove_journal(path: Location) -> None:
     """Of a sealed store, where the journal has no more to say."""
     remove_tree(path / JOURNAL)

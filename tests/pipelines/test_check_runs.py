@@ -10,7 +10,7 @@ from torch import nn
 from data.errors import CorruptError
 from data.files.atomic import MANIFEST
 from data.files.checkpoints import Progress, save_state, save_weights
-from data.files.runs import CONFIG, TWIN, MetricsLog, open_run
+from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, open_run
 from pipelines.check import CheckConfig, check
 
 
@@ -54,7 +54,7 @@ def test_a_run_killed_before_its_log_is_a_run(tmp_path: Path, capsys: pytest.Cap
     assert "run is whole" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [CONFIG, TWIN])
+@pytest.mark.parametrize("name", [CONFIG, CONFIG_COPY])
 def test_any_damaged_byte_of_the_configuration_is_found(
     name: str, run: Path, flip_bit: Callable[[Path, int], None]
 ) -> None:
@@ -83,7 +83,7 @@ def test_other_damage_is_named(run: Path, flip_bit: Callable[[Path, int], None])
 def test_a_configuration_without_a_checksum_is_said_to_be_unverified(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / TWIN).unlink()
+    (run / CONFIG_COPY).unlink()
     earlier = json.loads((run / CONFIG).read_text())
     del earlier["crc32c"]
     (run / CONFIG).write_text(json.dumps(earlier))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import CorruptError, MismatchError, UsageError
-from data.files.runs import CONFIG, TWIN, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
+from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
 from data.store.seal import checksum_holds
 
 
@@ -167,7 +167,7 @@ damaged = pytest.mark.parametrize("damage", [_empty, _cut, _change_a_field, _los
 
 
 @damaged
-@pytest.mark.parametrize("name", [CONFIG, TWIN])
+@pytest.mark.parametrize("name", [CONFIG, CONFIG_COPY])
 def test_a_damaged_configuration_is_found_and_written_anew_from_its_twin(
     name: str, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,20 +175,20 @@ def test_a_damaged_configuration_is_found_and_written_anew_from_its_twin(
     (tmp_path / "weights").mkdir()
     whole = (tmp_path / CONFIG).read_bytes()
     damage(tmp_path / name)
-    if (name, damage) != (TWIN, Path.unlink):  # without it a run lacks nothing
+    if (name, damage) != (CONFIG_COPY, Path.unlink):  # without it a run lacks nothing
         assert find_config(tmp_path) == (json.loads(whole), [tmp_path / name])
     with pytest.raises(MismatchError, match="seed: 0 then, 1 now"):
         open_run(tmp_path, to_json(Config(tmp_path, seed=1)))
     with caplog.at_level(logging.WARNING):
         open_run(tmp_path, to_json(Config(tmp_path)))
-    assert (tmp_path / CONFIG).read_bytes() == (tmp_path / TWIN).read_bytes() == whole
+    assert (tmp_path / CONFIG).read_bytes() == (tmp_path / CONFIG_COPY).read_bytes() == whole
     assert find_config(tmp_path) == (json.loads(whole), [])
 
 
 def test_a_run_without_a_whole_configuration_is_left_as_it_is(tmp_path: Path) -> None:
     open_run(tmp_path, to_json(Config(tmp_path)))
     (tmp_path / "weights").mkdir()
-    for name in (CONFIG, TWIN):
+    for name in (CONFIG, CONFIG_COPY):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(CorruptError, match=r"config\.json") as refused:
         open_run(tmp_path, to_json(Config(tmp_path)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import CodeganError, CorruptError, InputError, UnsafeError, UsageError
-from data.files.runs import DRAWN, TWIN
+from data.files.runs import CONFIG_COPY, DRAWN
 from data.images import open_images
 from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_picture
 
@@ -322,7 +322,7 @@ def test_bad_data_is_an_error_with_a_remedy(
 # --- names ---
 
 
-@pytest.mark.parametrize("marker", [TWIN, DRAWN])
+@pytest.mark.parametrize("marker", [CONFIG_COPY, DRAWN])
 def test_what_codegan_put_beside_the_pictures_is_not_read(tmp_path: Path, marker: str) -> None:
     folder = make_folder(tmp_path / "f", dict.fromkeys(["a.png", "b/0.png", "run/samples/0.png"], FILES["cat/0.png"]))
     whole = open_images(folder)

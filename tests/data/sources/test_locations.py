@@ -15,16 +15,16 @@ import tyro
 
 from data.errors import CodeganError, InputError, UnsafeError, UsageError
 from data.files import atomic
-from data.sources.locations import Place, PlaceArg, file_sizes, place, put, remove_tree
+from data.sources.locations import Location, LocationArg, file_sizes, parse_location, put, remove_tree
 
 
 @pytest.fixture(params=["here", "elsewhere"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     where = str(tmp_path) if request.param == "here" else request.getfixturevalue("bucket")
-    return place(f"{where}/a folder")
+    return parse_location(f"{where}/a folder")
 
 
-def write_bytes(file: Place, content: bytes) -> None:
+def write_bytes(file: Location, content: bytes) -> None:
     if isinstance(file, Path):
         atomic.write_bytes(file, content)
     else:
@@ -36,7 +36,7 @@ def write_elsewhere(bucket: str, key: str, content: bytes) -> None:
     boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=content)
 
 
-def test_written_bytes_are_read_back_and_replaced(folder: Place) -> None:
+def test_written_bytes_are_read_back_and_replaced(folder: Location) -> None:
     file = folder / "sub" / "a.bin"
     assert not file.exists()
     for content in (b"first", b"", bytes(range(256)) * 5000):
@@ -64,7 +64,7 @@ def test_folders_are_walked_and_named_alike(folder: Any) -> None:
         (folder / "none").read_bytes()
 
 
-def test_removed_is_what_was_named_and_nothing_else(folder: Place) -> None:
+def test_removed_is_what_was_named_and_nothing_else(folder: Location) -> None:
     for name in ("x/a.bin", "x/y/b.bin", "xx/c.bin"):
         write_bytes(folder / name, b"")
     (folder / "x" / "a.bin").unlink()
@@ -75,16 +75,16 @@ def test_removed_is_what_was_named_and_nothing_else(folder: Place) -> None:
     assert (folder / "xx" / "c.bin").is_file()
 
 
-def test_a_place_is_what_its_text_says(folder: Place) -> None:
-    again = place(str(folder))
-    assert again == folder == place(folder)
+def test_a_place_is_what_its_text_says(folder: Location) -> None:
+    again = parse_location(str(folder))
+    assert again == folder == parse_location(folder)
     assert str(again) == str(folder)
     assert len({again, folder}) == 1
 
 
 def test_a_write_elsewhere_is_one_request(bucket: str) -> None:
     content = bytes(range(256)) * (1 << 13)
-    file = place(f"{bucket}/x")
+    file = parse_location(f"{bucket}/x")
     assert not isinstance(file, Path)
     put(file, content)
     head = boto3.client("s3").head_object(Bucket=bucket.removeprefix("s3://"), Key="x")
@@ -92,7 +92,7 @@ def test_a_write_elsewhere_is_one_request(bucket: str) -> None:
 
 
 def test_what_others_write_is_seen_at_once(bucket: str) -> None:
-    folder = place(f"{bucket}/f")
+    folder = parse_location(f"{bucket}/f")
     assert not folder.exists()
     for number in range(3):
         write_elsewhere(bucket, f"f/{number}", b"")
@@ -119,7 +119,7 @@ def test_what_others_write_is_seen_at_once(bucket: str) -> None:
 )
 def test_other_addresses_are_refused_without_their_secrets(text: str, error: type[CodeganError]) -> None:
     with pytest.raises(error) as caught:
-        place(text)
+        parse_location(text)
     assert "hidden" not in str(caught.value)
     assert caught.value.fix
 
@@ -127,18 +127,18 @@ def test_other_addresses_are_refused_without_their_secrets(text: str, error: typ
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UsageError, match=re.escape("pip install 'codegan[remote]' gcsfs")):
-        place("gs://bucket/x")
+        parse_location("gs://bucket/x")
     monkeypatch.setitem(sys.modules, "upath", None)
     with pytest.raises(UsageError, match=re.escape("pip install 'codegan[remote]'")):
-        place("s3://bucket/x")
+        parse_location("s3://bucket/x")
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """For this test."""
 
-    store: PlaceArg
-    out: PlaceArg | None = None
+    store: LocationArg
+    out: LocationArg | None = None
 
 
 def test_a_flag_keeps_both_slashes(bucket: str) -> None:
@@ -160,7 +160,7 @@ def dead_endpoint(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_an_unreachable_place_is_an_input_error_without_secrets(dead_endpoint: Any) -> None:
-    folder = place("s3://bucket/x")
+    folder = parse_location("s3://bucket/x")
     for use in (partial(write_bytes, folder, b""), partial(remove_tree, folder), partial(file_sizes, folder)):
         with pytest.raises(InputError) as caught:
             use()

@@ -20,7 +20,7 @@ from data.errors import CodeganError, CorruptError, InputError, UnsafeError, Usa
 from data.images import ImageSet, open_images
 from data.sources import web
 from data.sources.listing import list_entries
-from data.sources.locations import shown
+from data.sources.locations import redacted
 from pipelines.cli import run
 
 RNG = np.random.default_rng(0)
@@ -258,7 +258,7 @@ def test_secrets_of_an_address_stay_out_of_names_and_messages(server: WebServer)
     with pytest.raises(UnsafeError) as refused:
         open_images("https://me:hidden@127.0.0.1/x.tar", allow_hosts=HERE)
     assert "hidden" not in str(refused.value)
-    assert shown("https://me:hidden@127.0.0.1/x.tar?hidden#hidden") == "https://127.0.0.1/x.tar"
+    assert redacted("https://me:hidden@127.0.0.1/x.tar?hidden#hidden") == "https://127.0.0.1/x.tar"
 
 
 # --- what goes wrong on the way ---

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.errors import CorruptError
-from data.latents import DType, LatentStore, Stored
+from data.latents import DType, LatentStore, StoredLatents
 from data.seeds import coins
 from data.store.order import SampleOrder
 from data.store.reader import LatentReader, ReadMode
@@ -86,7 +86,7 @@ def test_streaming_keeps_two_windows_and_has_the_next_one_before_it_is_needed(st
 def test_shards_in_memory_are_loaded_once(store: LatentStore, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, load, loads = LatentReader(store, 0, mode="memory"), store.load_shard, list[int]()
 
-    def counted(shard: int) -> Stored:
+    def counted(shard: int) -> StoredLatents:
         loads.append(shard)
         return load(shard)
 
