@@ -1,21 +1,60 @@
-"""Randomness as a pure function of what it is for.
+"""Randomness as a pure function of what it is for, and the register of all its streams.
 
 Nothing in training draws from a generator that carries state from step to step: the order of the samples, their crops
 and all noise are functions of (seed, position). A resumed run, and a run on another number of processes, therefore
 sees exactly what an uninterrupted one would have seen.
+
+A stream is named by a tuple that begins with a seed and ends in one of the numbers below; those under one heading must
+differ. A number that is in use never changes, for with it runs would no longer resume as they began. A zero at the end
+counts as nothing, so the streams that end in 0 are one stream where the rest of their tuples is equal or zero, too.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-_COINS = 0xC014  # the stream of `coins`, apart from those of updates
+# (seed of a run, _)
+INITIAL_WEIGHTS = 0  # of the networks of either stage
+MIRROR_COINS = 0xC014  # which latents are mirrored
+
+# (seed of a run, position of a sample, _): stage one
+CROP = 0  # where an image is cropped, whether the crop is mirrored, and how its colours are changed
+CODE_NOISE = 1  # what is added to the latents of a crop
+
+# (seed of a run, images in the data set, _): stage one
+HELD_OUT = 0  # which images are not trained on
+
+# (seed of a run, images seen, _): stage two
+UPDATES = 1  # all noise in the first update of the critic; each of its later ones, and then G's, takes the next number
+
+# (seed of a run, epoch, _): stage two and, as if all images were one shard, stage one
+SHARD_ORDER = 0  # and the order of the rows where one window holds all shards
+ROW_ORDER = 1  # in the first window; each later one takes the next number
+
+# (seed of an image, _): generated images
+IMAGE_Z = 0
+IMAGE_NOISE = 2  # what generators draw besides z
+
+# (seed of a data set, index of an image, _): procedural scenes
+SCENE = 0
+
+# (seed of a score, _)
+SCORED_IMAGES = 0  # which images of a larger set are scored
+REAL_HALVES = 1  # how the real images are divided, for the score that no generator can beat
+INTERVAL_HALVES = 2  # the subsets behind intervals
+NEIGHBOUR_QUERIES = 3  # which images are looked up among the real ones
+DRAWN_ORDER = 4  # of images that are taken at random from a source
+
+# (step, _): training of the classifier of scenes
+CLASSIFIER_BATCH = 0
+
+# (_,): what is the same in all runs
+INCEPTION_SPLITS = 0
+OFFLINE_FEATURES = 0  # Philox: weights of the random network that scores work with offline
+FEATURE_PROJECTIONS = 1  # Philox: weights of the projections before the critics of `projected`
 
 
 def derive_seed(seed: int, *position: int) -> int:
-    """A 63-bit seed for one purpose at one position; distinct tuples of one length give independent seeds.
-
-    Zeros at the end do not count: (s,) and (s, 0) give the same seed.
-    """
+    """A 63-bit seed for one purpose at one position; distinct tuples of one length give independent seeds."""
     return int(np.random.SeedSequence([seed, *position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -25,6 +64,6 @@ def coins(seed: int, start: int, count: int) -> NDArray[np.bool_]:
     Philox hashes a counter into four words (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so that
     no position needs those before it.
     """
-    generator = np.random.Philox(key=derive_seed(seed, _COINS), counter=start // 4)
+    generator = np.random.Philox(key=derive_seed(seed, MIRROR_COINS), counter=start // 4)
     words = generator.random_raw(start % 4 + count)[start % 4 :]
     return words & np.uint64(1) == 1

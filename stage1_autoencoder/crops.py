@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import ImageSet, to_array
-from data.seeds import derive_seed
+from data.seeds import CODE_NOISE, CROP, derive_seed
 from data.store.order import SampleOrder
 
 
@@ -28,7 +28,7 @@ class RandomCrops:
 
     def _crop(self, index: int, position: int) -> NDArray[np.uint8]:
         image = self._images.pil(index)
-        random = np.random.default_rng(derive_seed(self._seed, position))
+        random = np.random.default_rng(derive_seed(self._seed, position, CROP))
         shorter = min(image.size)
         side = min(self._size, shorter) * (shorter / min(self._size, shorter)) ** random.uniform()
         left, top = (random.uniform(0, extent - side) for extent in image.size)
@@ -59,6 +59,6 @@ class CodeNoise:
         return np.stack([self._noise(position) for position in range(start, start + count)])
 
     def _noise(self, position: int) -> NDArray[np.float32]:
-        random = np.random.default_rng(derive_seed(self._seed, position, 1))  # a crop's ends at the position
+        random = np.random.default_rng(derive_seed(self._seed, position, CODE_NOISE))
         deviation = self._largest * random.random(dtype=np.float32)
         return deviation * random.standard_normal(self._code_shape, np.float32)

@@ -19,7 +19,7 @@ from data.files.checkpoints import Progress, load_state, save_state, save_weight
 from data.files.runs import MetricsLog, defaults, open_run, to_json
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
-from data.seeds import derive_seed
+from data.seeds import HELD_OUT, INITIAL_WEIGHTS, derive_seed
 from data.sources.locations import data_flags, redacted
 from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
@@ -47,7 +47,7 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices to train on and to measure on: one image in twenty is held out, at least one and at most 256."""
     if count < 2:
         raise InputError("the data set has fewer than 2 images", "give at least 2; 100 or more for a useful result")
-    order = np.random.default_rng(derive_seed(seed, count)).permutation(count)
+    order = np.random.default_rng(derive_seed(seed, count, HELD_OUT)).permutation(count)
     held_out = min(max(count // 20, 1), 256)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
@@ -102,7 +102,7 @@ def train(config: TrainAEConfig) -> None:
         on_main(accelerator, begin)
 
         # --- networks, the same on every rank, and their state ---
-        torch.manual_seed(derive_seed(config.seed))
+        torch.manual_seed(derive_seed(config.seed, INITIAL_WEIGHTS))
         autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
         crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
         if initial:

@@ -12,7 +12,7 @@ from torch import Tensor
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import BEST, load_weights, put_weights
 from data.images import to_uint8
-from data.seeds import derive_seed
+from data.seeds import IMAGE_NOISE, IMAGE_Z, derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.rank_noise import shared_noise
@@ -66,7 +66,7 @@ class ImageGenerator:
         """z (n, z_dim), row i a function of seeds[i] alone."""
         rows = []
         for seed in seeds:
-            source = torch.Generator().manual_seed(derive_seed(seed))
+            source = torch.Generator().manual_seed(derive_seed(seed, IMAGE_Z))
             rows.append(torch.randn(self.generator.z_dim, generator=source))
         return torch.stack(rows).to(next(self.generator.parameters()).device)
 
@@ -128,7 +128,7 @@ class ImageGenerator:
         """What a method of the generator gives, with the noise it draws besides z a function of the seed."""
         device = next(self.generator.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
-            torch.manual_seed(derive_seed(seed, 2))
+            torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
             return draw(*inputs, **options)
 
     @torch.inference_mode()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.seeds import derive_seed
+from data.seeds import IMAGE_NOISE, derive_seed
 from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants.contract import CodeGenerator
 
@@ -54,6 +54,6 @@ def _errors(generator: CodeGenerator, z: Tensor, targets: Tensor, std: Tensor, s
     """(N,)."""
     devices = [z.device] if z.device.type == "cuda" else []
     with torch.random.fork_rng(devices), shared_noise():
-        torch.manual_seed(derive_seed(seed, 2))
+        torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
         codes = generator(z)
     return ((codes - targets) / std.view(-1, 1, 1)).square().mean((1, 2, 3))

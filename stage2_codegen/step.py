@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from data.errors import UsageError
-from data.seeds import derive_seed
+from data.seeds import INITIAL_WEIGHTS, UPDATES, derive_seed
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
@@ -77,7 +77,7 @@ class AdversarialStep:
             self._draw, self._judge = torch.compile(self._shared_G), torch.compile(self._shared_critic)
 
     def _initial_networks(self) -> tuple[CodeGenerator, nn.Module]:
-        torch.manual_seed(derive_seed(self.seed))
+        torch.manual_seed(derive_seed(self.seed, INITIAL_WEIGHTS))
         return self.variant.Generator(self.code_shape, self.model), self.variant.Critic(self.code_shape, self.model)
 
     def restart(self) -> None:
@@ -102,12 +102,12 @@ class AdversarialStep:
             penalty_factor = self._penalty_factor(nimg // batch * self.model.n_critic + i)
             is_last = i == self.model.n_critic - 1
             objective = partial(self._critic_loss, penalty_factor, self.now.one_batch_of_fakes and is_last)
-            seed = derive_seed(self.seed, nimg, 1 + i)  # with 0 it would be the stream of the initial weights
+            seed = derive_seed(self.seed, nimg, UPDATES + i)
             self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
             self.guard.update(self.optimizers["opt_critic"])
         self.critic.requires_grad_(False)
         if not self.now.one_batch_of_fakes:
-            seed = derive_seed(self.seed, nimg, 1 + self.model.n_critic)
+            seed = derive_seed(self.seed, nimg, UPDATES + self.model.n_critic)
         self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)
         self.guard.update(self.optimizers["opt_G"])
         update_ema(self.G_ema, self.G, ema_beta(batch, self.now.ema_halflife_kimg, nimg + batch))

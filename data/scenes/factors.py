@@ -14,7 +14,7 @@ from data.errors import UsageError
 from data.scenes.geometry import FOCAL, SOLIDS
 from data.scenes.rendering import GROUNDS, SKIES, Scene, SceneObject, render
 from data.scenes.textures import GROUND_TEXTURES, TEXTURES
-from data.seeds import derive_seed
+from data.seeds import SCENE, derive_seed
 
 KINDS: tuple[str, ...] = tuple(SOLIDS)
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -38,7 +38,7 @@ def scene(seed: int, index: int) -> Scene:
     [0, pi); horizon in [0.36, 0.46]; ground cell in [0.5, 0.9]; sun elevation in [30, 55] degrees and azimuth in
     [40, 110] degrees to either side. Radii and places are not independent, see `_place`.
     """
-    rng = np.random.default_rng(derive_seed(seed, index))
+    rng = np.random.default_rng(derive_seed(seed, index, SCENE))
     pick = rng.integers
     count = int(pick(1, MAX_OBJECTS + 1))
     objects = tuple(_object(rng, *place) for place in _place(rng, count))

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.seeds import ROW_ORDER, SHARD_ORDER
+
 
 class Window(NamedTuple):
     """A part of an epoch that needs few shards."""
@@ -59,7 +61,7 @@ def _shards(order: SampleOrder, epoch: int) -> tuple[NDArray[np.int64], NDArray[
     """The shards of an epoch in their order, and where in it each window starts."""
     shards = np.arange(-(-order.num_items // order.shard_rows))
     if len(shards) > order.window_shards:
-        shards = np.random.default_rng([order.seed, epoch]).permutation(shards)
+        shards = np.random.default_rng([order.seed, epoch, SHARD_ORDER]).permutation(shards)
     sizes = np.minimum((shards + 1) * order.shard_rows, order.num_items) - shards * order.shard_rows
     return shards, (np.cumsum(sizes) - sizes)[:: order.window_shards]
 
@@ -69,7 +71,7 @@ def _window(order: SampleOrder, epoch: int, index: int) -> Window:
     shards, borders = _shards(order, epoch)
     shards = shards[index * order.window_shards :][: order.window_shards]
     rows = (shards[:, None] * order.shard_rows + np.arange(order.shard_rows)).ravel()
-    stream = [order.seed, epoch] if len(borders) == 1 else [order.seed, epoch, 1 + index]  # not that of the shards
-    rows = np.random.default_rng(stream).permutation(rows[rows < order.num_items])
+    stream = SHARD_ORDER if len(borders) == 1 else ROW_ORDER + index
+    rows = np.random.default_rng([order.seed, epoch, stream]).permutation(rows[rows < order.num_items])
     rows.setflags(write=False)
     return Window(epoch * order.num_items + int(borders[index]), rows, shards)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import fit, image_grid, to_array
-from data.seeds import derive_seed
+from data.seeds import IMAGE_NOISE, derive_seed
 from pipelines.report.page import image, note
 from pipelines.report.pictures import embed_array, to_image
 from pipelines.report.run_view import RunView, spread
@@ -19,6 +19,7 @@ type Array = NDArray[np.float64]
 
 SAMPLES = 128
 _BATCH, _BINS, _POOLED = 16, 32, 4
+_NOISE_SEED = 0  # of what generators draw besides z
 _ROWS, _STEPS, _SIDE, _STRIP_BYTES = 4, 8, 160, 800_000
 
 
@@ -43,7 +44,7 @@ def latents(run: RunView) -> str:
 def generate_latents(pipe: ImageGenerator, z: Tensor) -> Tensor:
     """z (n, z_dim) -> raw latents (n, C, H, W) on the CPU, the same for the same z."""
     with torch.inference_mode(), torch.random.fork_rng([z.device] if z.device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(0, 2))  # for generators that draw noise besides z
+        torch.manual_seed(derive_seed(_NOISE_SEED, IMAGE_NOISE))
         return torch.cat([pipe.scale.to_latents(pipe.generator(part)).float().cpu() for part in z.split(_BATCH)])
 
 

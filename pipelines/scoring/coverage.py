@@ -17,7 +17,7 @@ from data.images import to_float
 from data.scenes.factors import MAX_OBJECTS, Scenes
 from data.scenes.rendering import GROUNDS, SKIES, Scene
 from data.scenes.textures import GROUND_TEXTURES
-from data.seeds import derive_seed
+from data.seeds import CLASSIFIER_BATCH, derive_seed
 from pipelines.scoring.feature_pass import Images, Rows
 
 FACTORS = {
@@ -100,7 +100,8 @@ def _fit(network: nn.Module, images: Tensor, factors: Tensor) -> None:
     steps = _EPOCHS * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps)
     for step in range(steps):
-        chosen = torch.randint(len(images), (batch,), generator=torch.Generator().manual_seed(derive_seed(step)))
+        examples = torch.Generator().manual_seed(derive_seed(step, CLASSIFIER_BATCH))
+        chosen = torch.randint(len(images), (batch,), generator=examples)
         noise = 0.1 * torch.rand(batch, 1, 1, 1) * torch.randn(batch, 3, _SIDE, _SIDE)
         answers = network(to_float(images[chosen]) + noise).split(list(FACTORS.values()), dim=1)
         losses = [functional.cross_entropy(answer, factors[chosen, i]) for i, answer in enumerate(answers)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from data.console import ProgressReport
 from data.errors import CorruptError
 from data.prefetch import prefetch
+from data.seeds import DRAWN_ORDER
 from pipelines.scoring.features import repeatable
 
 type Images = NDArray[np.uint8]
@@ -32,7 +33,7 @@ class Source:
 
     def drawn(self, count: int, seed: int) -> "Source":
         """At most `count` of the images, in random order."""
-        order = np.random.default_rng([seed, 4]).permutation(self.count)[:count]
+        order = np.random.default_rng([seed, DRAWN_ORDER]).permutation(self.count)[:count]
         return replace(self, count=len(order), images=lambda positions: self.images(order[list(positions)].tolist()))
 
 

@@ -30,6 +30,7 @@ from torch.nn import functional
 from data.errors import InputError, MismatchError, UsageError
 from data.files.published import read_state_dict
 from data.prefetch import prefetch
+from data.seeds import OFFLINE_FEATURES
 from pipelines.scoring.inception import INCEPTION_SHA256, Inception
 
 FeatureName = Literal["inception", "squeezenet", "offline"]
@@ -198,7 +199,8 @@ class _OfflineNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        words = np.random.Philox(key=0)  # its raw words, unlike numpy's or torch's samplers, are fixed for all versions
+        # Philox's raw words, unlike numpy's or torch's samplers, are fixed for all versions.
+        words = np.random.Philox(key=OFFLINE_FEATURES)
         channels = 3
         for index, width in enumerate(_OFFLINE_CHANNELS):
             fan_in = channels * 9

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from data.seeds import INTERVAL_HALVES
+
 type Indices = NDArray[np.int64]
 type Interval = tuple[float, float]
 
@@ -22,7 +24,7 @@ _NORMAL_95 = 1.96
 
 def halves(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[tuple[Indices, ...]]:
     """`draws` random halves of sets with these sizes, at least two of each, sorted."""
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, INTERVAL_HALVES])
     for _ in range(draws):
         yield tuple(np.sort(rng.permutation(size)[: max(2, size // 2)]) for size in sizes)
 

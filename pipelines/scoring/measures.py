@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.errors import InputError
+from data.seeds import REAL_HALVES
 from pipelines.scoring.coverage import by_factor, combinations_covered
 from pipelines.scoring.feature_pass import Rows
 from pipelines.scoring.intervals import Interval, around, halves, interval
@@ -64,7 +65,7 @@ def entries(metric: MetricName, sets: Sets, seed: int) -> dict[str, Entry]:
     measure, real = MEASURES[metric], sets.real
     if (smallest := min(len(sets.generated.features), len(real.features))) < measure.needs:
         raise InputError(f"{metric}: needs {measure.needs} images of each kind, there are {smallest}", "give more")
-    order = np.random.default_rng([seed, 1]).permutation(len(real.features))
+    order = np.random.default_rng([seed, REAL_HALVES]).permutation(len(real.features))
     half = len(order) // 2
     one, other = real.part(order[:half]), real.part(order[half : 2 * half])
     found = measure.estimate(sets.generated, real, seed)

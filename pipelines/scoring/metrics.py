@@ -12,6 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from data.seeds import INCEPTION_SPLITS
+
 type Rows = NDArray[np.floating]
 type Exact = NDArray[np.float64]
 type Indices = NDArray[np.int64]
@@ -81,7 +83,7 @@ def inception_score(probabilities: Rows, splits: int = 10) -> tuple[float, float
     `probabilities` (n, classes) are of the generated images alone. Biased: it grows with the images in a split. The
     splits are random, the same every time: images sorted by class would have one class in each.
     """
-    shuffled = np.random.default_rng(0).permutation(probabilities)
+    shuffled = np.random.default_rng(INCEPTION_SPLITS).permutation(probabilities)
     splits = min(splits, len(shuffled))
     bounds = [len(shuffled) * split // splits for split in range(splits + 1)]
     scores = [np.exp(_information(shuffled[start:stop])) for start, stop in pairwise(bounds)]

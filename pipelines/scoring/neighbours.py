@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from data.files.atomic import write_json
 from data.images import image_grid, save_png
+from data.seeds import NEIGHBOUR_QUERIES
 from pipelines.scoring.feature_pass import Images, Rows, Source
 from pipelines.scoring.metrics import Exact, Indices, nearest
 
@@ -38,7 +39,7 @@ def find_neighbours(
     Not of the first: files are often sorted, and those of one class may lie closer to each other than others do. Where
     the generator was also shown the real images `mirrored`, each is as near as the nearer of the two.
     """
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, NEIGHBOUR_QUERIES])
     generated, taken = (np.sort(rng.permutation(len(rows))[:_QUERIES]) for rows in (fake, real))
     shown = [real] if mirrored is None else [real, mirrored]
     distances, which, is_mirrored = _nearest_pictures(fake[generated], shown)

@@ -16,6 +16,7 @@ from data.errors import DivergedError, InputError
 from data.files.atomic import read_json
 from data.images import ImageSet, open_images, to_float, to_uint8
 from data.prefetch import prefetch
+from data.seeds import SCORED_IMAGES
 from pipelines.sample import load_generator
 from pipelines.scoring.config import MIN_IMAGES, UNBIASED_FROM, ScoreConfig, asked_metrics, compares_sets
 from pipelines.scoring.coverage import FactorClassifier
@@ -137,7 +138,7 @@ def usable(images: ImageSet) -> Indices:
 
 def choose(images: ImageSet, num: int, seed: int) -> Indices:
     """At most `num` of the usable images, a seeded subset in the set's order."""
-    return np.sort(np.random.default_rng([seed, 0]).permutation(usable(images))[:num])
+    return np.sort(np.random.default_rng([seed, SCORED_IMAGES]).permutation(usable(images))[:num])
 
 
 def set_source(images: ImageSet, chosen: Indices, label: str) -> Source:

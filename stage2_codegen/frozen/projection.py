@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.seeds import FEATURE_PROJECTIONS
+
 CHANNELS = 64  # of every mixed map
 
 
@@ -20,7 +22,8 @@ class Mixing(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        words = np.random.Philox(key=1)  # its raw words, unlike any sampler, are fixed for all versions
+        # Philox's raw words, unlike any sampler, are fixed for all versions.
+        words = np.random.Philox(key=FEATURE_PROJECTIONS)
         self.across_channels = nn.ParameterList(_random(words, width, 1) for width in widths)
         self.across_scales = nn.ParameterList(_random(words, CHANNELS, 3) for _ in widths[1:])
 
