@@ -76,3 +76,7 @@ class Preempted(CodeganError):
 
 class Terminated(BaseException):
     """SIGTERM where no loop waits for it; like `KeyboardInterrupt` for the command line alone to handle."""
+
+
+def one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.errors import CodeganError, InputError, UsageError
+from data.errors import CodeganError, InputError, UsageError, one_line
 from data.files.atomic import crc32c_bytes, write_bytes
 from data.prefetch import prefetch
 from data.scenes.factors import Scenes, parse_scenes
-from data.sources.decoding import Unreadable, decode, look, one_line
+from data.sources.decoding import Unreadable, decode, look
 from data.sources.listing import Entry, Listing, Skip, list_entries
 from data.sources.locations import redacted
 

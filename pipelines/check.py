@@ -1,28 +1,13 @@
 """Verifying every byte of a store or a run."""
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
 
 from data.errors import CodeganError, InputError
 from data.files.atomic import MANIFEST, verify_folder
 from data.files.runs import CONFIG, CONFIG_COPY, config_error, find_config, read_metrics
-from data.sources.locations import Location, LocationArg
+from data.sources.locations import Location
 from data.store.seal import damage_error, find_damage, find_stores, raise_all
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """Verify every byte of a store, or of what a run goes on from: its configuration, checkpoints and weights.
-
-    Of a run's log every line must parse. Exit code 0 when all is well, 5 when something is damaged.
-
-    Example: codegan check runs/photos
-    """
-
-    path: tyro.conf.Positional[LocationArg]
-    """A store or a run folder, or one that `codegan metadata` made."""
+from pipelines.configs import CheckConfig
 
 
 def check(config: CheckConfig) -> None:

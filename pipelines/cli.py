@@ -1,13 +1,12 @@
-"""The command line: one table of verbs, each a frozen dataclass that tyro turns into flags.
+"""The command line: reads the flags, runs the verb, and turns what went wrong into two lines and an exit code.
 
-A verb's module is imported only when the verb is typed, so `codegan --help` answers without loading torch.
+The module that does a verb's work is imported after its flags are read, so that help and typing errors do not wait for
+torch.
 """
 
 import contextlib
 import difflib
 import errno
-import importlib
-import importlib.metadata
 import inspect
 import io
 import logging
@@ -17,67 +16,15 @@ import signal
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import tyro
 
 from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
 from pipelines.launch import launch, messages
-
-
-class Verb(NamedTuple):
-    module: str
-    config: str  # a frozen dataclass in that module
-    run: str  # a function of it
-    summary: str
-    shared: bool = False  # among processes, by --processes
-    of_variant: bool = False  # `codegan VERB VARIANT ...`
-    resumes: bool = False  # what was interrupted, so that SIGTERM has an exit code of its own
-
-
-VERBS = {
-    "demo": Verb(
-        "pipelines.demo",
-        "DemoConfig",
-        "demo",
-        "both stages, samples, scores and a report; needs no input",
-        resumes=True,
-    ),
-    "inspect": Verb("pipelines.inspect", "InspectConfig", "inspect", "what is in a data set"),
-    "train-ae": Verb(
-        "stage1_autoencoder.train", "TrainAEConfig", "train", "train the autoencoder", shared=True, resumes=True
-    ),
-    "encode": Verb(
-        "stage1_autoencoder.encode",
-        "EncodeConfig",
-        "encode",
-        "encode images into a latent store",
-        shared=True,
-        resumes=True,
-    ),
-    "metadata": Verb("pipelines.metadata", "MetadataConfig", "metadata", "describe a store's images by VGG-16 vectors"),
-    "plan": Verb("pipelines.plan", "PlanConfig", "plan", "what training would take, by trying it", of_variant=True),
-    "train": Verb(
-        "pipelines.train",
-        "TrainConfig",
-        "train",
-        "train a code generator on a store",
-        shared=True,
-        of_variant=True,
-        resumes=True,
-    ),
-    "models": Verb("pipelines.models", "ModelsConfig", "models", "size and cost of every variant"),
-    "sample": Verb("pipelines.sample", "SampleConfig", "sample", "draw full-resolution images"),
-    "walk": Verb("pipelines.walk", "WalkConfig", "walk", "a film from seed to seed"),
-    "mix": Verb("pipelines.mix", "MixConfig", "mix", "contents of some seeds in the styles of others"),
-    "project": Verb("pipelines.project", "ProjectConfig", "project", "your own pictures in a generator", resumes=True),
-    "score": Verb(
-        "pipelines.scoring.score", "ScoreConfig", "score", "distance between generated and real images", shared=True
-    ),
-    "report": Verb("pipelines.report.report", "ReportConfig", "report", "one HTML page about a run"),
-    "check": Verb("pipelines.check", "CheckConfig", "check", "verify every byte of a store or a run"),
-}
+from pipelines.verbs import VERBS, Verb
+from stage2_codegen.configs.registry import CONFIGS, RECOMMENDED
 
 HELP = """usage: codegan VERB ...
 
@@ -221,47 +168,52 @@ def run(arguments: list[str]) -> None:
         print(HELP.format(verbs=lines, shared=", ".join(name for name, verb in VERBS.items() if verb.shared)))
         return
     if arguments[0] == "--version":
-        print(importlib.metadata.version("codegan"))
+        from importlib.metadata import version  # late: slow to load
+
+        print(version("codegan"))
         return
     name, *rest = arguments
     if name not in VERBS:
         raise UsageError(f"{name}: is not a verb", _did_you_mean(name, VERBS, "codegan --help"))
     verb = VERBS[name]
-    module = importlib.import_module(verb.module)
-    function, config = getattr(module, verb.run), getattr(module, verb.config)
-    about = inspect.cleandoc(config.__doc__ or "") + (f"\n{PROCESSES}" if verb.shared else "")
     if verb.of_variant:
-        _run_of_variant(name, function, config, rest, about)
+        _run_of_variant(name, verb, rest)
     else:
-        function(_parse(config, f"codegan {name}", rest, about))
+        config = _parse(verb.config, f"codegan {name}", rest, _about(name, verb))
+        verb.load()(config)
 
 
-def _run_of_variant(verb: str, function: Callable[..., None], config: Any, arguments: list[str], about: str) -> None:
-    known = importlib.import_module("stage2_codegen.variants")
-    variants, recommended = known.VARIANTS, known.RECOMMENDED
+def _about(name: str, verb: Verb, variant: str = "") -> str:
+    """What the help says above the flags."""
+    example = " ".join(f"{name} {verb.example}".replace("VARIANT", variant).split())
+    shared = f"\n{PROCESSES}" if verb.shared else ""
+    return f"{inspect.cleandoc(verb.config.__doc__)}\n\nExample: codegan {example}{shared}"
+
+
+def _run_of_variant(name: str, verb: Verb, arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: codegan {verb} [VARIANT] ...\n\n{about.replace(' VARIANT', '')}\n")
-        print(f"variants, of which {recommended} is taken where none is named:")
-        for key, variant in variants.items():
-            print(f"  {key:<10}{(variant.Config.__doc__ or '').splitlines()[0]}")
-        print(f"\n`codegan {verb} VARIANT --help` shows all flags, those of the variant as --model.NAME")
+        print(f"usage: codegan {name} [VARIANT] ...\n\n{_about(name, verb)}\n")
+        print(f"variants, of which {RECOMMENDED} is taken where none is named:")
+        for variant, config in CONFIGS.items():
+            print(f"  {variant:<10}{(config.__doc__ or '').splitlines()[0]}")
+        print(f"\n`codegan {name} VARIANT --help` shows all flags, those of the variant as --model.NAME")
         return
     if arguments[0].startswith("-"):
-        stands_last = arguments[-1] in variants and not _takes_value(arguments[-2], config, variants)
-        arguments = [arguments[-1], *arguments[:-1]] if stands_last else [recommended, *arguments]
+        stands_last = arguments[-1] in CONFIGS and not _takes_value(arguments[-2], verb.config)
+        arguments = [arguments[-1], *arguments[:-1]] if stands_last else [RECOMMENDED, *arguments]
     variant, *rest = arguments
-    if variant not in variants:
-        raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, variants, f"codegan {verb} --help"))
-    program, of_variant = f"codegan {verb} {variant}", config[variants[variant].Config]
-    function(variant, _parse(of_variant, program, rest, about.replace("VARIANT", variant)))
+    if variant not in CONFIGS:
+        raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, CONFIGS, f"codegan {name} --help"))
+    config = _parse(verb.config[CONFIGS[variant]], f"codegan {name} {variant}", rest, _about(name, verb, variant))
+    verb.load()(variant, config)
 
 
-def _takes_value(word: str, config: Any, variants: Mapping[str, Any]) -> bool:
+def _takes_value(word: str, config: Any) -> bool:
     """Whether the word after this one is its value, which may be spelled like a variant."""
     if not word.startswith("--") or "=" in word or word.startswith(("--no-", "--model.no-")):
         return False
     name = word.removeprefix("--").removeprefix("model.").replace("-", "_")
-    kinds = (typing.get_type_hints(kind).get(name) for kind in (config, *(v.Config for v in variants.values())))
+    kinds = (typing.get_type_hints(kind).get(name) for kind in (config, *CONFIGS.values()))
     return name != "mirror" and bool not in kinds
 
 

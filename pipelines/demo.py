@@ -1,12 +1,10 @@
 """The whole pipeline on procedural scenes, in minutes on a CPU: the same verbs a user types, with short trainings."""
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import UsageError
-from pipelines.report.report import ReportConfig, report
-from pipelines.sample import SampleConfig, sample
+from pipelines.configs import DemoConfig, ReportConfig, SampleConfig
+from pipelines.report.report import report
+from pipelines.sample import sample
 from pipelines.scoring.config import ScoreConfig
 from pipelines.scoring.score import score
 from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
@@ -22,25 +20,8 @@ SCENES, SIZE = 1200, 64
 AE_KIMG_A_MINUTE, GAN_KIMG_A_MINUTE = 0.1, 2.0  # thousands of images for each of the user's minutes
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """Both stages on procedural scenes, then samples, scores and a report; needs no input.
-
-    Example: codegan demo --out runs/demo
-    """
-
-    out: Path = Path("runs/demo")
-    """Folder for everything; the same command goes on where it stopped."""
-    minutes: float = 4.0
-    """How much to train, in minutes of a 2-core CPU; the amount of work is fixed, so results do not depend on speed."""
-    seed: int = 0
-    """Decides weights, data order and noise."""
-
-
 def demo(config: DemoConfig) -> None:
     """Train, encode, train, sample, score and report into `out`; every step is skipped or resumed when repeated."""
-    if not 0 < config.minutes < math.inf:
-        raise UsageError(f"--minutes {config.minutes:g}: is not a length of time", "leave it out for the default of 4")
     scenes = max(64, round(SCENES * min(1, config.minutes / 4)))
     out, data = config.out, (f"scenes:{scenes}@{SIZE}",)
     ae_run, store, run = out / "autoencoder", out / "latents", out / "generator"

@@ -3,13 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from data.console import ProgressReport, finish
@@ -17,6 +15,7 @@ from data.errors import UsageError
 from data.files.atomic import write_json
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.sources.locations import data_flags
+from pipelines.configs import InspectConfig
 
 if TYPE_CHECKING:
     from stage1_autoencoder.evaluate import Reconstruction
@@ -30,30 +29,10 @@ _SHOWN = 20  # remarks and skipped files printed; the files of --out hold all
 _COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their size where the data has it
 
 
-@dataclass(frozen=True)
-class InspectConfig:
-    """Show what is in a data set: counts, sizes, labels, and which files cannot be used and why.
-
-    Example: codegan inspect photos/ --out runs/inspect
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder, a .zip, .tar shards, or scenes:N."""
-    out: Path | None = None
-    """Folder for contact.png, skipped.jsonl and summary.json; without it they are only described."""
-    size: tuple[int, ...] = (128, 256, 512, 1024)
-    """Sides to count images by, and to measure reconstructions at, pixels."""
-    autoencoder: Path | None = None
-    """Run folder of `codegan train-ae`, or default: also measure how well it reconstructs these images, and say whether
-    fine-tuning is worth it."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
-    """Web servers that DATA, and their redirects, may be read from."""
-
-
 def inspect(config: InspectConfig) -> None:
     """Print the summary, and write it to `config.out` if given."""
-    if not config.size or min(config.size) < 1:
-        raise UsageError("--size: needs at least one side, all positive", "give for example --size 128 256")
+    if not config.size:
+        raise UsageError("--size: names no size", "give one or more, such as --size 128 256")
     sizes = sorted(set(config.size))
     autoencoder = _load_autoencoder(config.autoencoder, sizes)  # first, for looking through the data may take hours
     images = _open(config.data, config.allow_host)

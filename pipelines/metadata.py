@@ -6,13 +6,11 @@ the vectors and draws one for every sample, so its samples draw on training imag
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,34 +18,14 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.sources.locations import Location, LocationArg
+from data.sources.locations import Location
+from pipelines.configs import MetadataConfig
 from pipelines.scoring.features import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.frozen.perceptual import VGG_URL
 from stage2_codegen.picture_vectors import load_bank, save_bank
 
 _RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a pooling layer follows
 _PREPROCESSING = "centre crop and Lanczos to image_size, ImageNet mean and deviation"
-
-
-@dataclass(frozen=True)
-class MetadataConfig:
-    """Describe every image of a store by a vector of VGG-16, for generators that are given metadata.
-
-    Example: codegan metadata --store stores/photos256 --weights vgg16-397923af.pth
-    """
-
-    store: LocationArg
-    """A store made by `codegan encode`."""
-    weights: Path
-    """Weights of torchvision's vgg16: a .pth or .safetensors file of its state dict."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")] = ()
-    """The images the store was made of, where they have moved since; its own record when left out."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
-    """Web servers that DATA, and their redirects, may be read from."""
-    out: Path | None = None
-    """Folder for the vectors. Default: STORE-metadata."""
-    batch_size: int = 16
-    """Images a forward pass."""
 
 
 def metadata(config: MetadataConfig) -> None:
@@ -57,8 +35,6 @@ def metadata(config: MetadataConfig) -> None:
     are not those of the store.
     """
     out = config.out or _beside(config.store)
-    if config.batch_size < 1:
-        raise UsageError("--batch-size: must be positive", "see `codegan metadata --help`")
     store = LatentStore.open(config.store)
     if not config.weights.is_file():
         raise InputError(f"{config.weights}: is not a file", f"download {VGG_URL} and give it to --weights")

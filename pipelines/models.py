@@ -6,22 +6,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.errors import UsageError
+from pipelines.configs import ModelsConfig
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeShape
-
-
-@dataclass(frozen=True)
-class ModelsConfig:
-    """Print parameters and FLOPs per image of every variant at every code size.
-
-    Example: codegan models --channels 3 --sizes 32 64 256
-    """
-
-    channels: int = 16
-    """Channels of the codes; 3 for the same networks on pixels."""
-    sizes: tuple[int, ...] = SIDES
-    """Sides of the codes; image side / factor."""
 
 
 @dataclass(frozen=True)

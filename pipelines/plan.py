@@ -4,8 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
+from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +15,11 @@ from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
 from data.images import image_grid
+from pipelines.configs import PlanConfig
 from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import fast_precision
 from stage2_codegen.configs.base import VariantConfig
-from stage2_codegen.configs.flags import PrecisionFlag
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.setup import Setup, codes_between, prepare
 from stage2_codegen.train import GRID_SEEDS, start_anew
@@ -28,19 +27,6 @@ from stage2_codegen.train import GRID_SEEDS, start_anew
 WARM_UP, STEPS = 3, 20
 _FASTER = 1.05  # less is within the noise of so few steps
 _LONG_WAIT = 0.1  # share of the time
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig[Model: VariantConfig](TrainConfig[Model]):
-    """Measure what `codegan train` with the same flags would take; writes nothing.
-
-    Example: codegan plan VARIANT --store stores/photos256 --kimg 200
-    """
-
-    out: Path = Path("runs/new")
-    """Run folder for the command that is printed at the end."""
-    precision: PrecisionFlag = None
-    """Measure this one. Left out, both are measured where the hardware has bf16, and the faster is recommended."""
 
 
 class Taken(NamedTuple):

@@ -1,13 +1,11 @@
 """Your own pictures in a generator: the z whose picture comes nearest to each."""
 
-from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -18,6 +16,7 @@ from data.console import ProgressReport, finish, scan_progress
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
+from pipelines.configs import ProjectConfig
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.sample import load_generator
 from stage1_autoencoder.evaluate import psnr
@@ -30,32 +29,8 @@ DRAWN_AT_ONCE = 16
 NOISE_SEED = 0  # of all noise besides z
 
 
-@dataclass(frozen=True)
-class ProjectConfig:
-    """Find each picture in a trained generator: the z that draws what comes nearest to it.
-
-    Example: codegan project --run runs/photos --data mine/ --out projected
-    """
-
-    run: Path
-    """Run folder of `codegan train`."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PICTURES")]
-    """A folder, a .zip, .tar shards, or scenes:N; fitted to the generator's size."""
-    out: Path
-    """Folder for results.json, projected.safetensors (z) and 000000.png ... with each picture beside its projection;
-    the same command goes on where it was stopped."""
-    steps: int = 1000
-    """Steps of the optimisation."""
-    candidates: int = 1000
-    """Samples drawn first; the nearest one is where a picture's optimisation starts."""
-    best: bool = False
-    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
-
-
 def project(config: ProjectConfig) -> None:
     """Project batch by batch, and save after each."""
-    if config.steps < 1 or config.candidates < 1:
-        raise UsageError("--steps and --candidates: must be positive", "see `codegan project --help`")
     generator = load_generator(config.run, config.best)
     pictures = open_images(config.data, generator.image_size, on_progress=scan_progress())
     settings = {

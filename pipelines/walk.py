@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import batched, chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from data.console import ProgressReport, finish
 from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
 from data.images import save_png
+from pipelines.configs import WalkConfig
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.project import NOISE_SEED, load_projected
 from pipelines.report.pictures import to_image
@@ -26,31 +26,6 @@ from stage2_codegen.image_generator import ImageGenerator
 DECODED_AT_ONCE = 8
 FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}  # that hold a whole film; gathered in memory
 VIDEO = ".mp4"
-
-
-@dataclass(frozen=True)
-class WalkConfig:
-    """Make a film of the pictures between seeds.
-
-    Example: codegan walk --run runs/photos --out walk.webp --seeds 3,7,12 --frames 120 --loop
-    """
-
-    run: Path
-    """Run folder of `codegan train`."""
-    out: Path
-    """A .gif, .webp, .png (animated) or .mp4 file, or a folder for 000000.png ... An earlier film there is replaced."""
-    seeds: str = ""
-    """Seeds of the pictures on the way, in order, as in 3,7,12-20; 0-3 where left out."""
-    projected: Path | None = None
-    """Folder of `codegan project`, to walk between its pictures instead of seeds."""
-    frames: int = 60
-    """Pictures of the whole film."""
-    loop: bool = False
-    """Return to the first seed, so that the film can go round."""
-    fps: float = 24.0
-    """Pictures a second; nothing to a folder."""
-    best: bool = False
-    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
 
 
 def walk(config: WalkConfig) -> None:
@@ -82,8 +57,6 @@ def _check(config: WalkConfig, seeds: list[int]) -> None:
         raise UsageError("--seeds and --projected: exclude each other", "leave out one of them")
     if len(seeds) < 2:
         raise UsageError(f"--seeds {config.seeds}: leads nowhere", "give two seeds or more, as in --seeds 0,1,2")
-    if config.frames < 2 or not 0.1 <= config.fps <= 100:
-        raise UsageError("--frames: must be 2 or more, and --fps from 0.1 to 100", "see `codegan walk --help`")
     kind = config.out.suffix.lower()
     if kind and kind != VIDEO and kind not in FORMATS:
         known = ", ".join([*FORMATS, VIDEO])

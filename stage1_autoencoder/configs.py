@@ -1,16 +1,13 @@
 """The flags of stage one; torch is not needed to read them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
+from data.flags import Data, Hosts, OptionalCount, OptionalPath
 from data.limits import Count, Fraction, Limit, Limited, Positive, Weight
 from data.sources.locations import LocationArg
 from stage1_autoencoder.training.config import Precision, RunConfig
 
-type Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
 SMALLEST_CROP = 32  # pixels, for the discriminator
 
 
@@ -28,7 +25,7 @@ class TrainAEConfig(RunConfig):
     """Side of the training crops, pixels."""
     width: Count = 64
     """Channels at half resolution; three times as many further down."""
-    init: Path | None = None
+    init: OptionalPath = None
     """Fine-tune this autoencoder, its run folder or default, instead of starting from random weights."""
     snapshot_kimg: Positive = 20.0
     """Save a checkpoint and a preview every so many thousand crops."""
@@ -68,7 +65,7 @@ class EncodeConfig(Limited):
 
     data: Data = ()
     """A folder, a .zip, .tar shards, or scenes:N."""
-    autoencoder: Path | None = None
+    autoencoder: OptionalPath = None
     """Run folder of an autoencoder. Unless a run here has that name: default, the one that is packaged with codegan
     and is used when this is left out; default:F for another factor F; or pixels, to store the pixels themselves."""
     out: LocationArg
@@ -86,10 +83,10 @@ class EncodeConfig(Limited):
     """bf16 is about twice as fast where the hardware has it; latents differ in the third digit."""
     max_skip: Fraction = 0.01
     """Fraction of the files that may be unreadable."""
-    shard_rows: Count | None = None
+    shard_rows: OptionalCount = None
     """Latents in a shard file, the unit that a process writes and that a crash can cost; by default as many as fill
     32 MB."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    allow_host: Hosts = ()
     """Web servers that DATA, and their redirects, may be read from."""
     threads: Count = 4
     """Threads that decode images."""

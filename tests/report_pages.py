@@ -14,7 +14,8 @@ from PIL import Image
 
 from data.files.atomic import write_json
 from data.files.checkpoints import save_weights
-from pipelines.report.report import ReportConfig, report
+from pipelines.configs import ReportConfig
+from pipelines.report.report import report
 from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
@@ -92,7 +93,7 @@ class Page(HTMLParser):
 
 
 def make_page(*runs: Path) -> Page:
-    report(ReportConfig(runs))
+    report(ReportConfig(run=runs))
     return Page(runs[0])
 
 

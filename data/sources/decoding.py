@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from data.errors import one_line
+
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16
 # Decoders with a history of safe use; nothing that runs a program (EPS) or guesses by name (TGA).
@@ -199,7 +201,3 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,  # with the black point, what photo editors use
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-
-
-def one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import tyro
 
-from data.errors import CodeganError, InputError, UnsafeError, UsageError
-from data.sources.decoding import one_line
+from data.errors import CodeganError, InputError, UnsafeError, UsageError, one_line
 from data.sources.web import WebFile, split_address, without_secrets
 
 if TYPE_CHECKING:

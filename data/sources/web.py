@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from data.errors import InputError, UnsafeError, UsageError
-from data.sources.decoding import one_line
+from data.errors import InputError, UnsafeError, UsageError, one_line
 
 _TIMEOUT_SEC = 60.0
 _WAITS_SEC = (0.5, 1.0, 2.0)  # before the second, third and fourth attempt

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
-from typing import Annotated, Any
-
-import tyro
+from pathlib import PurePath
+from typing import Any
 
 from data.console import finish
 from data.errors import UsageError
 from data.files.atomic import write_bytes
+from pipelines.configs import ReportConfig
 from pipelines.report.curves import curves
 from pipelines.report.latents import interpolation, latents
 from pipelines.report.page import (
@@ -36,17 +34,6 @@ from pipelines.report.scores import score_facts, scores
 _MOST_RUNS = 8  # as many as there are colours
 
 type Runs = Sequence[RunView]
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """Put a run on one HTML page: scores, samples, curves, reconstructions, latents, data, configuration.
-
-    Example: codegan report --run runs/photos
-    """
-
-    run: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH [PATH ...]")]
-    """Run folder of `codegan train` or `codegan train-ae`; several are compared in the folder of the first."""
 
 
 def report(config: ReportConfig) -> None:

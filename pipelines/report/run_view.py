@@ -12,21 +12,21 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from PIL import Image
 
-from data.errors import CodeganError, CorruptError, InputError
+from data.errors import CodeganError, CorruptError, InputError, one_line
 from data.files.atomic import read_json
 from data.files.checkpoints import BEST, load_weights
 from data.files.runs import config_error, defaults, find_config, read_metrics, to_json
 from data.images import fit, open_images
 from data.latents import LatentStore
-from data.sources.decoding import Unreadable, decode, one_line
+from data.sources.decoding import Unreadable, decode
 from data.sources.listing import list_entries
 from data.sources.locations import data_flags, redacted
 from pipelines.sample import load_generator
 from pipelines.scoring.config import UNBIASED_FROM
-from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.configs import TrainAEConfig
-from stage2_codegen.image_generator import ImageGenerator
+from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run

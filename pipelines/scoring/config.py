@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from data.errors import UsageError
-from pipelines.scoring.features import FeatureName, Resize
+from data.flags import Data, Hosts, OptionalCount, OptionalPath, OptionalText
+from data.limits import Count, Fraction, Limited, Natural
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, ProtocolName
+from stage2_codegen.configs.choices import FeatureName
+
+Resize = Literal["clean", "legacy_pytorch"]
 
 MIN_IMAGES = 4  # two halves of two
 UNBIASED_FROM = 2048  # images below which a Frechet distance is hardly comparable
@@ -17,29 +20,26 @@ _DEFAULT: tuple[MetricName, ...] = ("fid", "kid")
 ALONE = {"sifid", "lpips-diversity"}  # metrics that need no set of features
 
 
-@dataclass(frozen=True)
-class ScoreConfig:
-    """Measure generated images against real ones.
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(Limited):
+    """Measure generated images against real ones."""
 
-    Example: codegan score --run runs/flowers --data flowers.zip
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
+    data: Data
     """Real images: a folder, .zip, .tar shards, or scenes:N."""
-    run: Path | None = None
+    run: OptionalPath = None
     """Folder of a trained generator; its images are drawn in memory."""
     best: bool = False
     """Score the weights that scored best (`train --score-kimg`) instead of the newest."""
-    images: str | None = None
+    images: OptionalText = None
     """Images to score instead of a run: like --data, one name."""
-    num: int | None = None
+    num: OptionalCount = None
     """Images to draw from the run, and the most to take from a set. Default: as many as DATA has, at least 2,048 are
     drawn, and at most 50,000; or what the protocol says."""
-    metrics: tuple[MetricName, ...] = ()
+    metrics: Annotated[tuple[MetricName, ...], tyro.conf.arg(help_behavior_hint="(optional)")] = ()
     """fid: Frechet distance; kid: kernel distance, the one to trust below some thousand images; is: Inception score;
     lpips-diversity: LPIPS of pairs; modes: coverage of what scenes:N holds; sifid: image against image. Default: fid
     and kid, without fid where there are too few images for it."""
-    protocol: ProtocolName | None = None
+    protocol: Annotated[ProtocolName | None, tyro.conf.arg(help_behavior_hint="(optional)")] = None
     """Count and metrics of a paper: accel, fid at 50,000 (section 4.4); giu, is and fid at 50,000 (section 5); fastgan,
     fid at 5,000 against all of DATA (section 4); gca, fid at 50,000 and 64 px (section 4); single-image, sifid of 10
     samples (GCA, figure 6). What is otherwise than in the paper, such as --num, is said."""
@@ -47,28 +47,28 @@ class ScoreConfig:
     """Print fid below 2,048 images, where it says more about their number than about the generator."""
     features: FeatureName = "inception"
     """Network that sees the images; only inception's scores are called FID and KID."""
-    feature_weights: Path | None = None
+    feature_weights: OptionalPath = None
     """Its weights. Inception finds its own: cached, else downloaded once (96 MB)."""
-    vgg_weights: Path | None = None
+    vgg_weights: OptionalPath = None
     """Weights of torchvision's vgg16, for lpips-diversity."""
     resize: Resize = "clean"
     """How images are fitted to the network: antialiased, or as older numbers had it, without. Never compare the two."""
-    size: int | None = None
+    size: OptionalCount = None
     """Pixels a side both sets are fitted to, with --images. Default: the given images' median shorter side; a run has
     its own."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images at a time."""
-    seed: int = 0
+    seed: Natural = 0
     """First seed of the generated images; also which images and halves are taken."""
-    cache: Path | None = None
+    cache: OptionalPath = None
     """Folder that keeps the features of real images. Default: CODEGAN_CACHE, else the user's cache folder."""
     no_cache: bool = False
     """Keep no features and use none that were kept."""
-    max_skip: float = 0.01
-    """Part of the files that may be unreadable."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    max_skip: Fraction = 0.01
+    """Fraction of the files that may be unreadable."""
+    allow_host: Hosts = ()
     """Web servers that DATA, and their redirects, may be read from."""
-    out: Path | None = None
+    out: OptionalPath = None
     """File for the scores, and folder for the sheet of neighbours. Default: RUN/scores.json, where other scores of the
     same settings stay; RUN/scores-PROTOCOL.json, RUN/scores-best.json; none with --images."""
 
@@ -92,8 +92,6 @@ def check_flags(config: ScoreConfig) -> None:
         raise UsageError("--best: goes with --run, given images have no weights", "leave out --best")
     if config.num is not None and config.num < least:
         raise UsageError(f"--num {config.num}: is too few to compare", f"give at least {least}, better 2048")
-    if config.batch_size < 1 or config.seed < 0:
-        raise UsageError("--batch-size: must be positive, --seed not negative", "codegan score --help")
     if config.cache and config.no_cache:
         raise UsageError("--cache and --no-cache: exclude each other", "leave out one of them")
     if "is" in asked and config.features == "offline":

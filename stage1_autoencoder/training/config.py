@@ -3,10 +3,9 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
+from data.flags import Hosts
 from data.limits import Count, Limited, Natural, Positive
 
 Precision = Literal["fp32", "bf16"]
@@ -29,7 +28,7 @@ class RunConfig(Limited):
     """Save a checkpoint and a preview every so many thousand images."""
     tracker: Tracker = "none"
     """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")] = ()
+    allow_host: Hosts = ()
     """Web servers that images, and their redirects, may be read from."""
 
     @property

@@ -1,9 +1,9 @@
 """The flags of training a code generator; those of a variant are its own."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
+from data.flags import OptionalPath
 from data.limits import Count, Limit, Weight
 from data.sources.locations import LocationArg
 from stage1_autoencoder.training.config import RunConfig
@@ -35,9 +35,9 @@ class TrainConfig[Model: VariantConfig](RunConfig):
     """Images drawn for a score, always from the same seeds, and real ones at most."""
     score_features: FeatureName = "inception"
     """Network that scores them; the best has the least kernel distance."""
-    feature_weights: Path | None = None
+    feature_weights: OptionalPath = None
     """File of that network's weights. Inception finds its own: cached, else downloaded once (96 MB)."""
-    autoencoder: Path | None = None
+    autoencoder: OptionalPath = None
     """Run folder of the autoencoder, when it has moved since encoding."""
 
     @property

@@ -11,7 +11,8 @@ from data.errors import CorruptError
 from data.files.atomic import MANIFEST
 from data.files.checkpoints import Progress, save_state, save_weights
 from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, open_run
-from pipelines.check import CheckConfig, check
+from pipelines.check import check
+from pipelines.configs import CheckConfig
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check(CheckConfig(run))
+    check(CheckConfig(path=run))
     assert capsys.readouterr().out == f"{run}: run is whole, 3 committed folders verified\n"
 
 
@@ -42,7 +43,7 @@ def test_what_a_kill_leaves_is_no_damage(run: Path, capsys: pytest.CaptureFixtur
         assert (run / leftover / MANIFEST).is_file()
     with (run / "metrics.jsonl").open("a") as log:
         log.write('{"step": 3, "ni')
-    check(CheckConfig(run))
+    check(CheckConfig(path=run))
     note, verdict = capsys.readouterr().out.splitlines()
     assert note == f"{run / 'metrics.jsonl'}: its last line was cut by a kill; a resume drops it"
     assert verdict == f"{run}: run is whole, 1 committed folders verified"
@@ -50,7 +51,7 @@ def test_what_a_kill_leaves_is_no_damage(run: Path, capsys: pytest.CaptureFixtur
 
 def test_a_run_killed_before_its_log_is_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_run(tmp_path, {"kind": "generator"})
-    check(CheckConfig(tmp_path))
+    check(CheckConfig(path=tmp_path))
     assert "run is whole" in capsys.readouterr().out
 
 
@@ -62,10 +63,10 @@ def test_any_damaged_byte_of_the_configuration_is_found(
     for offset in range(0, len(whole) - 1, 3):
         flip_bit(run / name, offset)
         with pytest.raises(CorruptError, match=r"config\.json") as refused:
-            check(CheckConfig(run))
+            check(CheckConfig(path=run))
         assert refused.value.fix.startswith("run the command of this run again")
         (run / name).write_bytes(whole)
-    check(CheckConfig(run))
+    check(CheckConfig(path=run))
 
 
 def test_other_damage_is_named(run: Path, flip_bit: Callable[[Path, int], None]) -> None:
@@ -73,11 +74,11 @@ def test_other_damage_is_named(run: Path, flip_bit: Callable[[Path, int], None])
     whole = log.read_bytes()
     log.write_bytes(whole[3:])
     with pytest.raises(CorruptError, match=r"metrics\.jsonl: line 1"):
-        check(CheckConfig(run))
+        check(CheckConfig(path=run))
     log.write_bytes(whole)
     flip_bit(run / "checkpoints" / "000000000016" / "G.safetensors", -3)
     with pytest.raises(CorruptError, match=r"G\.safetensors"):
-        check(CheckConfig(run))
+        check(CheckConfig(path=run))
 
 
 def test_a_configuration_without_a_checksum_is_said_to_be_unverified(
@@ -87,5 +88,5 @@ def test_a_configuration_without_a_checksum_is_said_to_be_unverified(
     earlier = json.loads((run / CONFIG).read_text())
     del earlier["crc32c"]
     (run / CONFIG).write_text(json.dumps(earlier))
-    check(CheckConfig(run))
+    check(CheckConfig(path=run))
     assert f"{run / CONFIG}: not verified" in capsys.readouterr().out

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.check import CheckConfig, check
-from pipelines.demo import DemoConfig, demo
+from pipelines.check import check
+from pipelines.configs import CheckConfig, DemoConfig
+from pipelines.demo import demo
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_it_leaves_everything_a_user_wants_to_see(made: Path) -> None:
     assert scores["fd-offline"]["value"] > scores["fd-offline"]["real_floor"] > 0
     assert (made / "generator" / "report.html").stat().st_size > 10_000
     for part in ("autoencoder", "latents", "generator"):
-        check(CheckConfig(made / part))
+        check(CheckConfig(path=made / part))
 
 
 def test_repeating_it_goes_on_and_trains_nothing_again(made: Path) -> None:

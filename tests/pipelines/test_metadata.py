@@ -17,8 +17,9 @@ from data.images import open_images
 from data.latents import LatentStore
 from data.store.writer import LatentWriter
 from pipelines import metadata as metadata_module
-from pipelines.check import CheckConfig, check
-from pipelines.metadata import VGG_URL, MetadataConfig, metadata
+from pipelines.check import check
+from pipelines.configs import CheckConfig, MetadataConfig
+from pipelines.metadata import VGG_URL, metadata
 from stage2_codegen.picture_vectors import bank_rows, load_bank
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -70,7 +71,7 @@ def test_vectors_are_relu5_3_averaged_over_space(
     copies: int, vgg: nn.Sequential, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(tmp_path / "store", copies)
-    metadata(MetadataConfig(store, weights, batch_size=2))
+    metadata(MetadataConfig(store=store, weights=weights, batch_size=2))
     vectors, origin = load_bank(tmp_path / "store-metadata")
     expected = relu5_3_pooled(vgg)
     assert vectors.shape == (COUNT, 512)
@@ -83,27 +84,27 @@ def test_vectors_are_relu5_3_averaged_over_space(
 
 
 def test_a_damaged_bank_is_found(weights: Path, tmp_path: Path, flip_bit: Callable[[Path, int], None]) -> None:
-    metadata(MetadataConfig(make_store(tmp_path / "store"), weights))
+    metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=weights))
     bank = tmp_path / "store-metadata"
-    check(CheckConfig(bank))
+    check(CheckConfig(path=bank))
     flip_bit(bank / "metadata.safetensors", -1)
     with pytest.raises(CorruptError, match=r"metadata\.safetensors"):
-        check(CheckConfig(bank))
+        check(CheckConfig(path=bank))
 
 
 def test_a_second_run_computes_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "bank")
+    config = MetadataConfig(store=make_store(tmp_path / "store"), weights=weights, out=tmp_path / "bank")
     metadata(config)
     monkeypatch.setattr(metadata_module, "load_convolutions", lambda *_: pytest.fail("computed again"))
     metadata(config)
 
 
 def test_vectors_of_another_data_set_are_not_overwritten(weights: Path, tmp_path: Path) -> None:
-    metadata(MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "bank"))
+    metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=weights, out=tmp_path / "bank"))
     before = {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()}
     other = make_store(tmp_path / "other", data="scenes:6")
     with pytest.raises(MismatchError, match=DATA) as caught:
-        metadata(MetadataConfig(other, weights, out=tmp_path / "bank"))
+        metadata(MetadataConfig(store=other, weights=weights, out=tmp_path / "bank"))
     assert caught.value.exit_code == 4
     assert "--out" in caught.value.fix
     assert {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()} == before
@@ -113,13 +114,13 @@ def test_other_weights_replace_the_vectors_of_the_same_images(
     vgg: nn.Sequential, weights: Path, tmp_path: Path
 ) -> None:
     store = make_store(tmp_path / "store")
-    metadata(MetadataConfig(store, weights))
+    metadata(MetadataConfig(store=store, weights=weights))
     doubled = {f"features.{name}": value.clone() for name, value in vgg.state_dict().items()}
     for name in ("weight", "bias"):
         doubled[f"features.28.{name}"] *= 2  # the last convolution; a ReLU follows
     safetensors.torch.save_file(doubled, tmp_path / "doubled.safetensors")
     first, _ = load_bank(tmp_path / "store-metadata")
-    metadata(MetadataConfig(store, tmp_path / "doubled.safetensors"))
+    metadata(MetadataConfig(store=store, weights=tmp_path / "doubled.safetensors"))
     torch.testing.assert_close(load_bank(tmp_path / "store-metadata")[0], 2 * first)
 
 
@@ -139,20 +140,20 @@ def test_vectors_do_not_depend_on_a_gpu_s_settings(
 
     monkeypatch.setattr(metadata_module, "load_convolutions", layers)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-        metadata(MetadataConfig(make_store(tmp_path / "store"), weights))
+        metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=weights))
     assert seen == {(False, True, False)}
 
 
 def test_images_of_another_data_set_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="scenes:6") as caught:
-        metadata(MetadataConfig(make_store(tmp_path / "store"), weights, data=("scenes:6",)))
+        metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=weights, data=("scenes:6",)))
     assert caught.value.exit_code == 4
     assert not (tmp_path / "store-metadata").exists()
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.pth") as caught:
-        metadata(MetadataConfig(make_store(tmp_path / "store"), tmp_path / "gone.pth"))
+        metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=tmp_path / "gone.pth"))
     assert caught.value.exit_code == 3
     assert VGG_URL in caught.value.fix
 
@@ -161,12 +162,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"features.0.weight": torch.zeros(96, 3, 7, 7)}, path)
     with pytest.raises(MismatchError, match="vgg16"):
-        metadata(MetadataConfig(make_store(tmp_path / "store"), path))
+        metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=path))
 
 
 def test_a_folder_of_something_else_is_left_alone(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("")
     with pytest.raises(UsageError, match="not metadata"):
-        metadata(MetadataConfig(make_store(tmp_path / "store"), weights, out=tmp_path / "run"))
+        metadata(MetadataConfig(store=make_store(tmp_path / "store"), weights=weights, out=tmp_path / "run"))
     assert (tmp_path / "run" / "precious").exists()

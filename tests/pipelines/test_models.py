@@ -3,7 +3,8 @@
 import pytest
 
 from data.errors import UsageError
-from pipelines.models import ModelsConfig, cost, models
+from pipelines.configs import ModelsConfig
+from pipelines.models import cost, models
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.variants import VARIANTS
 

@@ -11,7 +11,8 @@ from data.files.atomic import write_bytes
 from data.latents import LatentStore
 from data.sources.locations import file_sizes, parse_location
 from data.store.reader import LatentReader
-from pipelines.check import CheckConfig, check
+from pipelines.check import check
+from pipelines.configs import CheckConfig
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
 
@@ -50,7 +51,7 @@ def test_a_store_elsewhere_is_made_resumed_read_checked_and_repaired(
     with pytest.raises(CorruptError, match=r"latents/c/1/0/0/0.*checksum"):
         LatentStore.open(there).read([2])
     with pytest.raises(CorruptError, match="latents/c/1"):
-        check(CheckConfig(there))
+        check(CheckConfig(path=there))
     encode(EncodeConfig(out=there, repair=True))
-    check(CheckConfig(there))
+    check(CheckConfig(path=there))
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)

@@ -16,7 +16,8 @@ from data.files.checkpoints import save_weights
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
 from data.store.reader import LatentReader
-from pipelines.check import CheckConfig, check
+from pipelines.check import check
+from pipelines.configs import CheckConfig
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.encoding import fill
@@ -152,7 +153,7 @@ def flip(path: Path) -> None:
 
 def all_damaged(store: Path, names: list[str]) -> list[str]:
     with pytest.raises(CorruptError) as found:
-        check(CheckConfig(store))
+        check(CheckConfig(path=store))
     assert found.value.fix == f"codegan encode --repair --out {store}"
     return [name for name in names if name in found.value.what]
 
@@ -175,7 +176,7 @@ def test_all_damage_is_listed_and_mended_at_once(store: Path, capsys: pytest.Cap
     for name in names:
         flip(store / name)
     with pytest.raises(CorruptError, match=f"{len(names)} files of {store} are damaged"):
-        check(CheckConfig(store))
+        check(CheckConfig(path=store))
     listed = capsys.readouterr().out
     assert all(f"{store / name}: " in listed for name in names)
     stamp = (store / "latents/c/1/0/0/0").stat().st_mtime_ns
@@ -233,7 +234,7 @@ def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_m
     shard.unlink()
     encode(EncodeConfig(out=out, repair=True))
     assert shard.read_bytes() == whole
-    check(CheckConfig(out))
+    check(CheckConfig(path=out))
     assert not (out / "journal").exists()
 
 
@@ -246,7 +247,7 @@ def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     monkeypatch.setattr(Autoencoder, "encode", lambda self, images: forward(self, images) * 1.01)
     mend(store)
     assert "came out different" in capsys.readouterr().out
-    check(CheckConfig(store))
+    check(CheckConfig(path=store))
     opened = LatentStore.open(store)
     assert opened.seal["crc32c"] != checksum
     values = opened.read(range(len(opened)))
@@ -262,10 +263,10 @@ def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pict
     flip(out / "16" / "latents/c/2/0/0/0")
     (out / "32" / "keys/c/0").unlink()
     with pytest.raises(CorruptError, match="16/latents/c/2") as found:
-        check(CheckConfig(out))
+        check(CheckConfig(path=out))
     assert found.value.fix == f"codegan encode --repair --out {out / '16'}"
     mend(out)
-    check(CheckConfig(out))
+    check(CheckConfig(path=out))
     assert contents(out) == before
 
 
@@ -290,7 +291,7 @@ def test_a_store_that_cannot_be_mended_hides_and_hinders_no_other(
     capsys.readouterr()
 
     with pytest.raises(CorruptError, match=f"{out / '00'}: is not sealed") as found:
-        check(CheckConfig(out))
+        check(CheckConfig(path=out))
     told = capsys.readouterr().out
     assert f"{out / '16'}: store is whole" in told
     assert f"error: {out / '32'}: both copies of its seal are damaged" in told
@@ -393,7 +394,7 @@ def test_only_the_same_images_and_autoencoder_mend_a_store(
         assert contents(store) == before
     moved_data, moved_run = shutil.copytree(pictures, tmp_path / "moved"), shutil.copytree(run, tmp_path / "moved-run")
     mend(store, data=(str(moved_data),), autoencoder=Path(moved_run))
-    check(CheckConfig(store))
+    check(CheckConfig(path=store))
 
 
 def test_without_a_seal_or_with_one_being_written_there_is_no_repair(store: Path) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.report.report import ReportConfig, report
+from pipelines.configs import ReportConfig
+from pipelines.report.report import report
 from tests.report_pages import train_autoencoder_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -115,7 +116,7 @@ def browse(page: Path, folder: Path, *flags: str) -> tuple[str, str]:
 
 def drive(runs: Sequence[Path], folder: Path, *flags: str) -> dict[str, Any]:
     """What the script found on the page of the runs."""
-    report(ReportConfig(tuple(runs)))
+    report(ReportConfig(run=tuple(runs)))
     copy = folder / "page.html"
     copy.write_text(allow((runs[0] / "report.html").read_text(), WATCH + DRIVE))
     dom, said = browse(copy, folder, *flags)

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from data.errors import CorruptError, InputError, UsageError
 from data.files.checkpoints import save_weights
 from data.files.runs import to_json
-from pipelines.report.report import ReportConfig, report
+from pipelines.configs import ReportConfig
+from pipelines.report.report import report
 from pipelines.report.run_view import Missing, RunView, reproducing_command, score_command
 from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.networks import Autoencoder
@@ -147,9 +148,9 @@ def test_runs_are_compared_on_the_page_of_the_first(trained_run: Path, empty_run
     assert {"store", "out", "kimg"} <= set(fields)
     assert "seed" not in fields
     with pytest.raises(UsageError):
-        report(ReportConfig((empty_run,) * 9))
+        report(ReportConfig(run=(empty_run,) * 9))
     with pytest.raises(UsageError):
-        report(ReportConfig(()))
+        report(ReportConfig(run=()))
 
 
 def test_psnr_beside_each_pair_is_that_of_the_fitted_picture(full_run: Path, tmp_path: Path) -> None:
@@ -397,11 +398,11 @@ def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
         if content is not None:
             (tmp_path / "config.json").write_text(content)
         with pytest.raises(InputError):
-            report(ReportConfig((tmp_path,)))
+            report(ReportConfig(run=(tmp_path,)))
     with pytest.raises(InputError):
-        report(ReportConfig((tmp_path / "nowhere",)))
+        report(ReportConfig(run=(tmp_path / "nowhere",)))
     for content in ("{", "[]"):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(CorruptError):
-            report(ReportConfig((tmp_path,)))
+            report(ReportConfig(run=(tmp_path,)))
     assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,174 @@
+"""The flags of the verbs that are not trainings and not `score`; torch is not needed to read them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data.flags import Data, Hosts, OptionalPath
+from data.limits import Count, Limit, Limited, Natural, Positive
+from data.sources.locations import LocationArg
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.flags import PrecisionFlag
+from stage2_codegen.configs.registry import SIDES
+from stage2_codegen.configs.train import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(Limited):
+    """Both stages on procedural scenes, then samples, scores and a report; needs no input."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything; the same command goes on where it stopped."""
+    minutes: Positive = 4.0
+    """How much to train, in minutes of a 2-core CPU; the amount of work is fixed, so results do not depend on speed."""
+    seed: Natural = 0
+    """Decides weights, data order and noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Limited):
+    """Show what is in a data set: counts, sizes, labels, and which files cannot be used and why."""
+
+    data: tyro.conf.Positional[Data]
+    """A folder, a .zip, .tar shards, or scenes:N."""
+    out: OptionalPath = None
+    """Folder for contact.png, skipped.jsonl and summary.json; without it they are only described."""
+    size: tuple[Count, ...] = (128, 256, 512, 1024)
+    """Sides to count images by, and to measure reconstructions at, pixels."""
+    autoencoder: OptionalPath = None
+    """Run folder of `codegan train-ae`, or default: also measure how well it reconstructs these images, and say whether
+    fine-tuning is worth it."""
+    allow_host: Hosts = ()
+    """Web servers that DATA, and their redirects, may be read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetadataConfig(Limited):
+    """Describe every image of a store by a vector of VGG-16, for generators that are given such vectors."""
+
+    store: LocationArg
+    """A store made by `codegan encode`."""
+    weights: Path
+    """Weights of torchvision's vgg16: a .pth or .safetensors file of its state dict."""
+    data: Data = ()
+    """The images the store was made of, where they have moved since; its own record when left out."""
+    allow_host: Hosts = ()
+    """Web servers that DATA, and their redirects, may be read from."""
+    out: OptionalPath = None
+    """Folder for the vectors. Default: STORE-metadata."""
+    batch_size: Count = 16
+    """Images in a forward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig[Model: VariantConfig](TrainConfig[Model]):
+    """Measure what `codegan train` with the same flags would take; writes nothing."""
+
+    out: Path = Path("runs/new")
+    """Run folder for the command that is printed at the end."""
+    precision: PrecisionFlag = None
+    """Measure this one. Left out, both are measured where the hardware has bf16, and the faster is recommended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig(Limited):
+    """Print parameters and FLOPs per image of every variant at every code size."""
+
+    channels: Count = 16
+    """Channels of the codes; 3 for the same networks on pixels."""
+    sizes: tuple[Count, ...] = SIDES
+    """Sides of the codes; image side / factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnConfig(Limited):
+    """Fields of every verb that draws from a trained generator."""
+
+    run: Path
+    """Run folder of `codegan train`."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(DrawnConfig):
+    """Draw full-resolution images from a trained run."""
+
+    out: Path
+    """Folder for 000000.png ... and grid.png. What an earlier `sample` drew there is replaced, nothing else."""
+    num: Count = 64
+    """How many images."""
+    seed: Natural = 0
+    """Seed of the first image; image i has seed + i and depends on nothing else."""
+    seeds: str = ""
+    """Seeds of the images, as in 3,7,12-20, instead of --num and --seed."""
+    batch_size: Count = 16
+    """Images drawn between two writes; does not change them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkConfig(DrawnConfig):
+    """Make a film of the pictures between seeds."""
+
+    out: Path
+    """A .gif, .webp, .png (animated) or .mp4 file, or a folder for 000000.png ... An earlier film there is replaced."""
+    seeds: str = ""
+    """Seeds of the pictures on the way, in order, as in 3,7,12-20; 0-3 where left out."""
+    projected: OptionalPath = None
+    """Folder of `codegan project`, to walk between its pictures instead of seeds."""
+    frames: Annotated[int, Limit(least=2)] = 60
+    """Pictures of the whole film."""
+    loop: bool = False
+    """Return to the first seed, so that the film can go round."""
+    fps: Annotated[float, Limit(least=0.1, most=100)] = 24.0
+    """Pictures a second; has no meaning for a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig(DrawnConfig):
+    """Draw the contents of some seeds in the styles of others: one column a content, one row a style."""
+
+    out: Path
+    """The .png file of the grid."""
+    contents: str = "0-5"
+    """Seeds of the columns, as in 3,7,12-20."""
+    styles: str = "6-9"
+    """Seeds of the rows."""
+    gates: str = ""
+    """Sides of the maps that the style is taken from, as in 4,8; all by default. Small ones decide more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectConfig(DrawnConfig):
+    """Find each picture in a trained generator: the z that draws what comes nearest to it."""
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PICTURES")]
+    """A folder, a .zip, .tar shards, or scenes:N; fitted to the generator's size."""
+    out: Path
+    """Folder for results.json, projected.safetensors (z) and 000000.png ... with each picture beside its projection;
+    the same command goes on where it was stopped."""
+    steps: Count = 1000
+    """Steps of the optimisation."""
+    candidates: Count = 1000
+    """Samples drawn first; the nearest one is where a picture's optimisation starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Limited):
+    """Put a run on one HTML page: scores, samples, curves, reconstructions, latents, data, configuration."""
+
+    run: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH [PATH ...]")]
+    """Run folder of `codegan train` or `codegan train-ae`; several are compared in the folder of the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(Limited):
+    """Verify every byte of a store, or of what a run goes on from: its configuration, checkpoints and weights.
+
+    Of a run's log every line must parse. Exit code 0 when all is well, 5 when something is damaged.
+    """
+
+    path: tyro.conf.Positional[LocationArg]
+    """A store or a run folder, or one that `codegan metadata` made."""
