@@ -111,9 +111,10 @@ def test_those_of_scores() -> None:
     assert [half.tolist() for half in next(halves((8, 6), 1, seed=5))] == [[0, 4, 5, 7], [2, 4, 5]]
     positions = Source("positions", 9, lambda chosen: np.array(chosen))
     assert positions.drawn(9, seed=5).images(range(9)).tolist() == [5, 7, 8, 1, 0, 2, 6, 3, 4]
-    rows = np.arange(1001.0)[:, None]
+    rows = np.arange(1001, dtype=np.float32)[:, None]
     assert set(range(1001)) - set(find_neighbours(rows, rows, None, seed=5).generated.tolist()) == {485}
-    seen = Seen(np.arange(8.0)[:, None] ** 2, np.empty((8, 0)), np.empty((8, 0)))
+    squares, nothing = np.arange(8, dtype=np.float32)[:, None] ** 2, np.empty((8, 0), np.float32)
+    seen = Seen(squares, nothing, nothing)
     np.testing.assert_allclose(entries("fid", Sets(seen, seen, None), seed=5)["fid"]["real_floor"], 279.83541970930446)
 
 
