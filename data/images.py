@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import CodeganError, InputError, UsageError, one_line
-from data.files.atomic import crc32c_bytes, write_bytes
+from data.files.atomic import write_bytes
+from data.files.checksums import crc32c
 from data.prefetch import prefetch
 from data.scenes.factors import Scenes, parse_scenes
 from data.sources.decoding import Unreadable, decode, look
@@ -234,7 +235,7 @@ def _scan(entry: Entry) -> _Scan:
         height, width, notes = look(content)
     except Unreadable as reason:
         return _Scan(problem=str(reason))
-    return _Scan(crc32c_bytes(content), height, width, "; ".join(notes))
+    return _Scan(crc32c(content), height, width, "; ".join(notes))
 
 
 def _read(entry: Entry) -> bytes:
@@ -251,7 +252,7 @@ def _reload(entry: Entry, checksum: int) -> Image.Image:
     fix = "put it back as it was and run the same command again, or begin anew with another --out"
     try:
         content = _read(entry)
-        if crc32c_bytes(content) != checksum:
+        if crc32c(content) != checksum:
             raise InputError(f"{entry.key}: has changed since the data was read through", fix)
         return decode(content)
     except Unreadable as reason:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import CorruptError
-from data.files.atomic import wrong_size
+from data.files.checksums import wrong_size
 from data.sources.locations import Location, file_sizes, parse_location
 from data.store.seal import damage_error, find_damage, read_seal, repair_command
 from data.store.shards import Loaded, load, shard_name, vector, view
@@ -62,7 +62,7 @@ class LatentStore:
         seal = read_seal(path)
         sizes = file_sizes(path)
         for name, entry in seal["files"].items():
-            if problem := wrong_size(sizes.get(name), entry["bytes"]):
+            if problem := wrong_size(sizes.get(name), entry):
                 raise CorruptError(f"{path / name}: {problem}", repair_command(path))
         return cls(path, seal)
 
@@ -84,8 +84,7 @@ class LatentStore:
         return vector(self._load("labels/c/0"), np.int64).copy()
 
     def _load(self, name: str) -> Loaded:
-        entry = self.seal["files"][name]
-        return load(self.path / name, entry["bytes"], entry["crc32"], repair_command(self.path))
+        return load(self.path / name, self.seal["files"][name], repair_command(self.path))
 
     def load_shard(self, shard: int) -> StoredLatents:
         """The rows of one shard, mapped from its file; raises `CorruptError` naming a file that is damaged."""

@@ -11,47 +11,19 @@ import json
 import os
 import shutil
 import socket
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from data.errors import CorruptError, LockedError, SpaceError, UsageError
+from data.files.checksums import damaged_files, make_entry, read_blocks
 from data.sources.locations import Location, put
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
 _RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
-_BLOCK = 1 << 22
-
-
-def crc32c(path: Location) -> int:
-    """Checksum (Castagnoli) of a file's bytes, read in blocks."""
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum.update(block)
-    return int.from_bytes(checksum.digest(), "big")
-
-
-def crc32_of(path: Location) -> int:
-    """zlib's CRC-32 of a file's bytes, for files made of parts that end in their own crc32c.
-
-    The crc32c of data followed by its crc32c is a constant, so all such files of one layout share one crc32c.
-    """
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def crc32c_bytes(content: bytes) -> int:
-    return int(google_crc32c.value(content))
 
 
 @contextmanager
@@ -168,7 +140,7 @@ def _write_manifest(folder: Path) -> None:
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             _fsync(file)
-            entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "crc32c": crc32c(file)}
+            entries[file.relative_to(folder).as_posix()] = make_entry(read_blocks(file))
     write_json(folder / MANIFEST, {"files": entries})
 
 
@@ -179,34 +151,15 @@ def verify_folder(folder: Path) -> None:
         raise CorruptError(f"{manifest}: is missing", f"remove {folder}; it was never finished")
     fix = f"restore the file from a copy, or remove {folder}"
     try:
-        entries = {name: (entry["bytes"], entry["crc32c"]) for name, entry in read_json(manifest)["files"].items()}
+        files = read_json(manifest)["files"].items()
+        entries = {name: {"bytes": entry["bytes"], "crc32c": entry["crc32c"]} for name, entry in files}
     except (AttributeError, KeyError, TypeError) as error:
         raise CorruptError(f"{manifest}: is damaged", fix) from error
-    for name, (size, checksum) in entries.items():
-        if problem := damage(folder / name, size, checksum):
-            raise CorruptError(f"{folder / name}: {problem}", fix)
+    for name, problem in damaged_files(folder, entries):
+        raise CorruptError(f"{folder / name}: {problem}", fix)
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
     if unknown := sorted(present - entries.keys()):
         raise CorruptError(f"{folder / unknown[0]}: is not in {MANIFEST}", fix)
-
-
-def size_damage(path: Location, size: int) -> str | None:
-    """What is wrong with a file of `size` bytes, as far as can be seen without reading it."""
-    return wrong_size(path.stat().st_size if path.is_file() else None, size)
-
-
-def wrong_size(present: int | None, size: int) -> str | None:
-    """What is wrong with a file that has `present` bytes, None where there is no file, instead of `size`."""
-    if present is None:
-        return "is missing"
-    return None if present == size else f"has {present} bytes instead of {size}"
-
-
-def damage(path: Location, size: int, checksum: int, checksum_of: Callable[[Any], int] = crc32c) -> str | None:
-    """What is wrong with a file that should have this size and checksum, if anything is."""
-    if problem := size_damage(path, size):
-        return problem
-    return None if checksum_of(path) == checksum else "its bytes do not match their checksum"
 
 
 def remove_partials(folder: Location) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import disk_errors, write_bytes, write_json
+from data.files.checksums import read_checked, with_checksum
 from data.sources.locations import Location
-from data.store.seal import read_checked, with_checksum
 
 logger = logging.getLogger(__name__)
 

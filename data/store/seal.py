@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
-from data.files.atomic import crc32_of, crc32c_bytes, damage, read_json, write_bytes
+from data.files.atomic import read_json, write_bytes
+from data.files.checksums import checksum_holds, damaged_files
 from data.sources.locations import Location
 
 FORMAT = 2
@@ -19,26 +20,6 @@ SEAL = "zarr.json"
 SEAL_COPY = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
 JOURNAL = "journal"  # finished shards, only while there is no seal or a repair goes on
 BEGUN = f"{JOURNAL}/begun.json"
-
-
-def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` and, as its last entry, its crc32c."""
-    return {**content, "crc32c": crc32c_bytes(json.dumps(content, sort_keys=True).encode())}
-
-
-def checksum_holds(content: Mapping[str, Any]) -> bool:
-    return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
-
-
-def read_checked(path: Location) -> dict[str, Any] | None:
-    """What a JSON file holds that was made of `with_checksum`; None where it is missing or damaged."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_bytes())
-        return content if checksum_holds(content) else None
-    except (ValueError, AttributeError):  # no JSON, or no object
-        return None
 
 
 def journal_entries(store: Location) -> list[Location]:
@@ -90,7 +71,7 @@ def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
             raise MismatchError(f"{store}: is not a store of codegan", "make one with `codegan encode`") from error
         intact = False
     if not intact:
-        raise CorruptError(f"{path}: does not match its checksum", repair_command(store))
+        raise CorruptError(f"{path}: checksum mismatch", repair_command(store))
     if seal["format"] != FORMAT:
         raise MismatchError(
             f"{store}: has format {seal['format']}, and this version reads {FORMAT}", "encode again into another folder"
@@ -118,11 +99,8 @@ def find_damage(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
         if not (store / name).is_file():
             damaged[name] = "is missing"
         elif (store / name).read_bytes() != _document(seal):
-            damaged[name] = "does not match its checksum"
-    for name, entry in seal["files"].items():
-        if problem := damage(store / name, entry["bytes"], entry["crc32"], crc32_of):
-            damaged[name] = problem
-    return seal, damaged
+            damaged[name] = "checksum mismatch"
+    return seal, damaged | dict(damaged_files(store, seal["files"]))
 
 
 def damage_error(store: Location, damaged: Mapping[str, str]) -> CorruptError:

@@ -8,7 +8,6 @@ its reads of single chunks are slow, and it cannot tell a shard from another one
 """
 
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from data.errors import CorruptError
-from data.files.atomic import crc32c_bytes, size_damage
+from data.files.checksums import Entry, content_damage, crc32c, size_damage
 from data.sources.locations import Location, read_range
 
 _CHECKSUM_BYTES = 4
@@ -66,23 +65,24 @@ class Loaded(NamedTuple):
     fix: str
 
 
-def load(path: Location, size: int, checksum: int, fix: str) -> Loaded:
-    """Map a file of `size` bytes into memory, shared by all processes of the machine, and compare its CRC-32.
+def load(path: Location, entry: Entry, fix: str) -> Loaded:
+    """Map a file into memory, shared by all processes of the machine, and compare it with its `entry` in the seal.
 
     Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. From an
     object store the file is fetched.
     """
     import torch  # late: it takes seconds, and only reading needs it
 
-    if problem := size_damage(path, size):
+    if problem := size_damage(path, entry):
         raise CorruptError(f"{path}: {problem}", fix)
+    size: int = entry["bytes"]
     content: NDArray[np.uint8]
     if isinstance(path, Path):
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
     else:
         content = np.frombuffer(read_range(path, 0, size), np.uint8)
-    if zlib.crc32(content) != checksum:
-        raise CorruptError(f"{path}: its bytes do not match their checksum", fix)
+    if problem := content_damage([content], entry):
+        raise CorruptError(f"{path}: {problem}", fix)
     return Loaded(content, path, fix)
 
 
@@ -96,7 +96,7 @@ def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     index, checksum = content[count * stride : -_CHECKSUM_BYTES].tobytes(), content[-_CHECKSUM_BYTES:].tobytes()
     expected = np.full((max(count, len(index) // _ENTRY_BYTES), 2), _ABSENT, "<u8")
     expected[:count] = np.stack([np.arange(count) * stride, np.full(count, stride)], axis=1)
-    if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c_bytes(index):
+    if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c(index):
         raise CorruptError(f"{file.path}: its rows are not where its index should have them", file.fix)
     return np.ndarray(tuple(shape), dtype, content, strides=(stride, *np.empty(shape[1:], dtype).strides))
 

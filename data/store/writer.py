@@ -3,16 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import CorruptError, MismatchError, UsageError
-from data.files.atomic import crc32_of, damage, remove_partials, size_damage, write_bytes, write_json
+from data.files.atomic import remove_partials, write_bytes, write_json
+from data.files.checksums import damaged_files, make_entry, read_checked, size_damage, with_checksum
 from data.latents import DType, StoredLatents
 from data.sources.locations import Location, remove_tree
-from data.store.seal import BEGUN, FORMAT, JOURNAL, journal_entries, read_checked, with_checksum, write_seal
+from data.store.seal import BEGUN, FORMAT, JOURNAL, journal_entries, write_seal
 from data.store.shards import array_files, shard_bytes, shard_name
 
 _INT8_STEPS = 127
@@ -120,7 +120,7 @@ class LatentWriter:
             entry = entries.get(self._entry(shard).name, {})
             if entry.get("begun") != self._checksum or entry["files"].keys() != set(self._names(shard)):
                 continue
-            if not any(size_damage(self.path / name, file["bytes"]) for name, file in entry["files"].items()):
+            if not any(size_damage(self.path / name, file) for name, file in entry["files"].items()):
                 finished[shard] = entry["files"]
         return finished
 
@@ -141,7 +141,7 @@ class LatentWriter:
         for name, part in zip(self._names(shard), parts, strict=True):
             body = shard_bytes(part, self.shard_rows)
             write_bytes(self.path / name, body)
-            files[name] = {"bytes": len(body), "crc32": crc32(body)}
+            files[name] = make_entry([body], "crc32")
         files[self._names(shard)[0]] |= _statistics(stored.latents())
         self._journal(shard, files)
 
@@ -159,7 +159,7 @@ class LatentWriter:
         """Read those of `shards` that are finished back; where a checksum fails, the shard counts as missing."""
         finished = self._finished()
         for shard in set(shards) & finished.keys():
-            if any(damage(self.path / name, f["bytes"], f["crc32"], crc32_of) for name, f in finished[shard].items()):
+            if any(damaged_files(self.path, finished[shard])):
                 self._entry(shard).unlink()
 
     def seal(
@@ -175,7 +175,7 @@ class LatentWriter:
         files = {name: file for shard in sorted(finished) for name, file in finished[shard].items()}
         for name, body in self._plain_files(keys, labels):
             write_bytes(self.path / name, body)
-            files[name] = {"bytes": len(body), "crc32": crc32(body)}
+            files[name] = make_entry([body], "crc32")
         statistics = [finished[shard][self._names(shard)[0]] for shard in range(self.num_shards)]
         total = {name: np.array([entry[name] for entry in statistics]) for name in _STATISTICS}  # (shards, C) each
         pixels = self.count * self.code_shape[1] * self.code_shape[2]

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from data.console import warn
-from data.files.atomic import crc32c_bytes, write_bytes
+from data.files.atomic import write_bytes
+from data.files.checksums import crc32c
 
 type Rows = NDArray[np.float32]
 type Key = Mapping[str, Any]
@@ -72,4 +73,4 @@ def _canonical(key: Key) -> str:
 
 
 def _checksum(rows: Rows) -> str:
-    return f"{crc32c_bytes(rows.tobytes()):08x}"
+    return f"{crc32c(rows.tobytes()):08x}"

@@ -13,8 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from data.errors import CorruptError, InputError, MismatchError, UsageError
+from data.files.checksums import with_checksum
 from data.latents import DType, LatentStore
-from data.store.seal import find_damage, find_stores, with_checksum
+from data.store.seal import find_damage, find_stores
 from data.store.writer import LatentWriter, default_shard_rows
 
 COUNT, SHAPE, ROWS = 11, (3, 4, 4), 3  # 4 shards, the last one not full

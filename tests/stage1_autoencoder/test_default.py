@@ -106,7 +106,7 @@ def commit(folder: Path, config: dict[str, Any], tensors: bytes = b"") -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (damage_tensors, "do not match their checksum"),
+        (damage_tensors, "checksum mismatch"),
         (lose_manifest, "manifest.json: is missing"),
         (lose_format, "config.json: has no 'format'"),
     ],

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from data.errors import MismatchError
 from data.files.atomic import read_json, write_json
+from data.files.checksums import read_checked, with_checksum
 from data.files.runs import CONFIG, open_run
 from data.images import to_float
 from data.latents import LatentStore
 from data.scenes.factors import Scenes
 from data.seeds import coins
-from data.store.seal import read_checked, with_checksum
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.evaluate import psnr

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import CorruptError, MismatchError, UsageError
+from data.files.checksums import checksum_holds
 from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
-from data.store.seal import checksum_holds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from data.errors import CorruptError
-from data.files.atomic import crc32c_bytes
+from data.files.checksums import crc32c, make_entry
 from data.store.shards import Loaded, array_files, load, shard_bytes, shard_name, vector, view
 
 DTYPES = ("float16", "float32", "int8", "int64")
@@ -82,7 +82,7 @@ def test_another_layout_is_refused() -> None:
     index_start = 3 * (8 + 4)
     swapped = bytearray(body)
     swapped[index_start : index_start + 32] = body[index_start + 16 : index_start + 32] + body[index_start:][:16]
-    swapped[-4:] = crc32c_bytes(bytes(swapped[index_start:-4])).to_bytes(4, "little")
+    swapped[-4:] = crc32c(bytes(swapped[index_start:-4])).to_bytes(4, "little")
     flipped = bytearray(body)
     flipped[-1] ^= 1
     others = [bytes(swapped), bytes(flipped), body[:-1], body[1:], b"", body[: index_start + 4]]
@@ -97,17 +97,18 @@ def test_another_layout_is_refused() -> None:
 @pytest.mark.parametrize("cut", [None, 0, 5])
 def test_only_a_whole_file_with_the_right_checksum_is_loaded(tmp_path: Path, cut: int | None) -> None:
     content, path = bytes(range(100)), tmp_path / "file"
+    entry = {"bytes": 100, "crc32": zlib.crc32(content)}
     path.write_bytes(content)
-    np.testing.assert_array_equal(load(path, 100, zlib.crc32(content), FIX).content, np.arange(100))
-    with pytest.raises(CorruptError, match=f"{path}: its bytes do not match") as found:
-        load(path, 100, zlib.crc32(content) ^ 1, FIX)
+    np.testing.assert_array_equal(load(path, entry, FIX).content, np.arange(100))
+    with pytest.raises(CorruptError, match=f"{path}: checksum mismatch") as found:
+        load(path, {**entry, "crc32": entry["crc32"] ^ 1}, FIX)
     assert found.value.fix == FIX
     if cut is None:
         path.unlink()
     else:
         path.write_bytes(content[:cut])
     with pytest.raises(CorruptError, match=r"is missing|has \d bytes instead of 100"):
-        load(path, 100, zlib.crc32(content), FIX)
+        load(path, entry, FIX)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
@@ -116,6 +117,6 @@ def test_loaded_files_stay_readable_and_keep_no_file_open(tmp_path: Path) -> Non
     for n, body in enumerate(bodies):
         (tmp_path / str(n)).write_bytes(body)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    files = [load(tmp_path / str(n), 50, zlib.crc32(body), FIX) for n, body in enumerate(bodies)]
+    files = [load(tmp_path / str(n), make_entry([body]), FIX) for n, body in enumerate(bodies)]
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert [file.content.tobytes() for file in files] == bodies

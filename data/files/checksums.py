@@ -1,0 +1,89 @@
+"""Sizes and checksums: entries for files, which `manifest.json` and the seals of stores hold, and signed JSON objects.
+
+A file's entry is {"bytes": SIZE, "crc32c": CHECKSUM}. The files of a store have zlib's "crc32" in its place: the shards
+are made of parts that end in their own crc32c, and the crc32c of data followed by its crc32c is always the same number,
+so it could not tell one shard from another.
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import google_crc32c
+
+from data.sources.locations import Location
+
+type Entry = Mapping[str, Any]
+type Algorithm = Literal["crc32c", "crc32"]
+
+_BLOCK = 1 << 22
+_EXTEND: dict[str, Callable[[int, Any], int]] = {  # the checksum of what came before and of a further block
+    "crc32c": google_crc32c.extend,
+    "crc32": lambda checksum, block: zlib.crc32(block, checksum),
+}
+
+
+def crc32c(content: bytes) -> int:
+    """Castagnoli's checksum."""
+    return int(google_crc32c.value(content))
+
+
+def read_blocks(path: Location) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def make_entry(blocks: Iterable[Any], algorithm: Algorithm = "crc32c") -> dict[str, int]:
+    """The entry of a file that holds these blocks of bytes."""
+    size, checksum = 0, 0
+    for block in blocks:
+        size += len(block)
+        checksum = _EXTEND[algorithm](checksum, block)
+    return {"bytes": size, algorithm: checksum}
+
+
+def wrong_size(present: int | None, entry: Entry) -> str | None:
+    """What is wrong with a file that has `present` bytes, None where there is no file."""
+    if present is None:
+        return "is missing"
+    return None if present == entry["bytes"] else f"has {present} bytes instead of {entry['bytes']}"
+
+
+def size_damage(path: Location, entry: Entry) -> str | None:
+    """What is wrong with a file, as far as can be seen without reading it."""
+    return wrong_size(path.stat().st_size if path.is_file() else None, entry)
+
+
+def content_damage(blocks: Iterable[Any], entry: Entry) -> str | None:
+    """What is wrong with a file of the right size that holds these blocks of bytes."""
+    algorithm: Algorithm = "crc32c" if "crc32c" in entry else "crc32"
+    return None if make_entry(blocks, algorithm)[algorithm] == entry[algorithm] else "checksum mismatch"
+
+
+def damaged_files(folder: Location, entries: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
+    """(name, what is wrong) of each damaged file; reads all of them."""
+    for name, entry in entries.items():
+        if problem := size_damage(folder / name, entry) or content_damage(read_blocks(folder / name), entry):
+            yield name, problem
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` and, as its last entry, its crc32c."""
+    return {**content, "crc32c": crc32c(json.dumps(content, sort_keys=True).encode())}
+
+
+def checksum_holds(content: Mapping[str, Any]) -> bool:
+    return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
+
+
+def read_checked(path: Location) -> dict[str, Any] | None:
+    """A JSON object that was written `with_checksum`; None where it is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        return content if checksum_holds(content) else None
+    except (ValueError, AttributeError):  # no JSON, or no object
+        return None
