@@ -254,7 +254,7 @@ def test_parts_are_advised_only_where_the_batch_divides(
         (["acel", "--store", "STORE"], 2, "did you mean accel"),
         (["--store", "STORE", "acel"], 2, "codegan plan projected --help"),
         (["accel"], 2, "--help"),
-        (["accel", "--store", "STORE", "--kimg", "0"], 2, "codegan train --help"),
+        (["accel", "--store", "STORE", "--kimg", "0"], 2, "more than 0"),
         (["accel", "--store", "STORE", "--batch-size", "9", "--accumulate", "2"], 2, "multiple of 2"),
         (["giu", "--store", "STORE", "--model.group-channels", "5"], 2, ""),
         (["accel", "--store", "STORE", "--processes", "2"], 2, "leave out"),
