@@ -1,15 +1,15 @@
-"""The latent store: a zarr v3 group that any zarr reader opens, with guarantees zarr itself does not give.
+"""The latent store: a zarr v3 group that any zarr reader opens, with guarantees that zarr itself does not give.
 
     STORE/zarr.json          group metadata, written last; its attribute `codegan` seals the store
-    STORE/latents/           array (N, C, H, W): one chunk a sample, crc32c each, many samples a shard file
-    STORE/latents/seal.json  the same bytes as zarr.json, should either be damaged
-    STORE/scales/            array (N, C) float32, of int8 stores: a latent is its integer times its channel's scale
+    STORE/latents/           array (N, C, H, W): a chunk with its crc32c for each sample, many in a shard file
+    STORE/latents/seal.json  a copy of zarr.json, in case either is damaged
+    STORE/scales/            array (N, C) float32, in int8 stores: a latent is its integer times its channel's scale
     STORE/labels/            array (N,) int64, -1 where the data has none
-    STORE/keys/              array of uint8: the images' names as UTF-8, one a line
-    STORE/journal/           how the store was begun and one file a finished shard, only while the store is unsealed
+    STORE/keys/              array of uint8: the images' names in UTF-8, one on each line
+    STORE/journal/           how the store was started, and a file for each finished shard, only while it is unsealed
 
-One shard has one writer: it is made in memory, written under a temporary name, synced, renamed, then journalled. Of
-several processes none touches a file of another, and a crash leaves a shard that is finished or one that is not.
+Each shard has one writer: it is made in memory, written under a temporary name, synced, renamed, then journalled. No
+process touches a file of another, and after a crash every shard is either finished or missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ _SHARDS_IN_USE = 32  # mapped at a time by `LatentStore.read`
 
 
 class StoredLatents(NamedTuple):
-    """Latents in the numbers of a store."""
+    """Latents in the number format of a store."""
 
     values: NDArray[Any]  # (n, C, H, W)
-    scales: NDArray[np.float32] | None  # (n, C), of int8
+    scales: NDArray[np.float32] | None  # (n, C), with int8 only
 
     def latents(self) -> NDArray[np.float32]:
         """(n, C, H, W)."""
@@ -55,8 +55,10 @@ class LatentStore:
 
     @classmethod
     def open(cls, path: str | Location) -> Self:
-        """Raises `InputError` without a store, `CorruptError` when it is unsealed or a file is missing or cut,
-        `MismatchError` when it is of another format.
+        """Open a store and check the size of every file.
+
+        Raises `InputError` without a store, `CorruptError` when it is unsealed or a file is missing or cut, and
+        `MismatchError` when it has another format.
         """
         path = parse_location(path)
         seal = read_seal(path)
@@ -71,7 +73,7 @@ class LatentStore:
 
     @property
     def image_size(self) -> int:
-        """Side of the images that were encoded, pixels."""
+        """Side of the images that were encoded, in pixels."""
         return int(self.seal["image_size"])
 
     @property
@@ -104,7 +106,7 @@ class LatentStore:
         return self.read([row * len(self) // count for row in range(count)])
 
     def read_stored(self, indices: Sequence[int] | NDArray[np.integer]) -> StoredLatents:
-        """Like `read`, in the store's own numbers."""
+        """Like `read`, in the number format of the store."""
         rows = np.asarray(indices, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"index outside 0 ... {len(self) - 1}")

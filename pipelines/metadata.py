@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from data.console import ProgressReport, finish, scan_progress
 from data.errors import InputError, MismatchError, UsageError
-from data.images import ImageSet, open_images
+from data.images import ImageSet
 from data.latents import LatentStore
 from data.sources.locations import Location
+from data.store.images import store_images
 from pipelines.configs import MetadataConfig
 from pipelines.scoring.features import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.frozen.perceptual import VGG_URL
@@ -53,7 +54,15 @@ def metadata(config: MetadataConfig) -> None:
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         layers = load_convolutions("vgg16", config.weights, device)[:_RELU5_3]
-        vectors = _describe(_open(store, config), layers, device, config.batch_size)
+        images = store_images(  # in the order of its rows
+            store,
+            "give it with --data, or encode again",
+            config.data,
+            store.image_size,
+            on_progress=scan_progress(),
+            allow_hosts=config.allow_host,
+        )
+        vectors = _describe(images, layers, device, config.batch_size)
         save_bank(out, vectors, origin)
         print(f"{len(vectors)} vectors of {vectors.shape[1]}")
     train = ["codegan", "train", "lrm", "--store", str(config.store), "--model.metadata", str(out)]
@@ -83,17 +92,6 @@ def _is_there(out: Path, origin: dict[str, Any]) -> bool:
             f"{out}: holds metadata of {', '.join(present.get('data', ['other images']))}", "choose another --out"
         )
     return all(present.get(name) == value for name, value in origin.items())
-
-
-def _open(store: LatentStore, config: MetadataConfig) -> ImageSet:
-    """The store's images. Their fingerprint is over all keys and bytes in order, so image i is row i of the store."""
-    names, hosts = config.data or tuple(store.seal["data"]), config.allow_host
-    images = open_images(names, store.image_size, max_skip=1, on_progress=scan_progress(), allow_hosts=hosts)
-    if images.fingerprint != store.seal.get("data_fingerprint"):
-        raise MismatchError(
-            f"{images.name}: is not the data that {store.path} was made of", "give that with --data, or encode again"
-        )
-    return images
 
 
 @torch.inference_mode()

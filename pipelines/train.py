@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from accelerate import Accelerator
 
-from data.errors import MismatchError
-from data.images import open_images
 from data.latents import LatentStore
+from data.store.images import store_images
 from stage1_autoencoder.training.processes import scan_share
 from stage2_codegen import train as stage2
 from stage2_codegen.configs.base import VariantConfig
@@ -36,18 +35,13 @@ def snapshot_scores(
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
     if accelerator.is_main_process:
         warn_of_flattery(features, frozen, "--score-features")
-    images = open_images(
-        store.seal["data"],
-        store.image_size,
-        max_skip=1,
+    images = store_images(
+        store,
+        "put the files back, or train without --score-kimg and score afterwards",
+        size=store.image_size,
         allow_hosts=config.allow_host,
         share=scan_share(accelerator),
     )
-    if images.fingerprint != store.seal["data_fingerprint"]:
-        raise MismatchError(
-            f"{images.name}: is no longer the data that {store.path} was made of",
-            "give it back its files, or train without --score-kimg and score afterwards",
-        )
     check_count(images.name, choose(images, config.score_num, seed=0))
     real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
     return stage2.Scorer(

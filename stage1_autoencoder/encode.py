@@ -1,7 +1,6 @@
 """Encoding an image collection, once, into a sealed latent store, or into one for each of several sizes.
 
-An interrupted run goes on with the shards that are missing, and a damaged store is mended by encoding just what is
-damaged.
+An interrupted run goes on with the shards that are missing. A damaged store is repaired by encoding what is damaged.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
 from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
-from stage1_autoencoder.repair import Sources, repair
+from stage1_autoencoder.repair import repair
 from stage1_autoencoder.training.processes import make_accelerator, on_main, scan_share
 
 # Ranks meet when their shards are done, and one may have a shard more than another: hours, for large ones on a CPU.
@@ -33,11 +32,10 @@ def encode(config: EncodeConfig) -> None:
     """Make, finish or repair the stores; sealed ones made by the same command are left as they are."""
     _check(config)
     if config.repair:
-        sources = Sources(config.data, config.autoencoder, config.allow_host, config.threads)
-        repair(config.out, sources, make_accelerator(patience=PATIENCE))
+        repair(config, make_accelerator(patience=PATIENCE))
         return
     if not config.data:
-        raise UsageError("--data: is needed", "give it; only --repair finds it in the store")
+        raise UsageError("--data: is needed", "name a data set; only --repair finds it in the store")
     origin = config.autoencoder or Path(DEFAULT)
     autoencoder = Autoencoder.load(origin)
     check_multiple(config.size, autoencoder.factor)
@@ -49,7 +47,7 @@ def encode(config: EncodeConfig) -> None:
             for path in stores.values():
                 stack.enter_context(lock(path))
 
-        on_main(accelerator, hold)  # first, for looking through the data may take hours
+        on_main(accelerator, hold)  # first, since reading through the data may take hours
         images = open_images(
             config.data,
             max_skip=config.max_skip,
@@ -73,14 +71,17 @@ def _check(config: EncodeConfig) -> None:
     if len(set(config.size)) < len(config.size):
         raise UsageError(f"--size {' '.join(map(str, config.size))}: names a size twice", "name each size once")
     if len(config.size) > 1 and (config.out.is_file() or config.out in find_stores(config.out)):
-        raise UsageError(f"{config.out}: is no folder for several stores", "choose another --out, or give one --size")
+        raise UsageError(
+            f"{config.out}: is a store or a file, and several stores need a folder",
+            "choose another --out, or give one --size",
+        )
 
 
 def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Location]) -> dict[int, LatentWriter]:
     """Writers of the stores that are not sealed yet, by size."""
     images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
     for size, path in stores.items():
-        metadata = {
+        settings = {
             "fingerprint": autoencoder.fingerprint,
             "autoencoder": autoencoder.config,
             "data_fingerprint": images.fingerprint,
@@ -89,18 +90,18 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Locati
             "precision": config.precision,
             "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
         }
-        if _already_sealed(path, {**metadata, "dtype": config.dtype}):
-            remove_journal(path)  # a crash may have come between the seal and its end
+        if _already_sealed(path, {**settings, "dtype": config.dtype}):
+            remove_journal(path)  # an encode may have been killed between writing the seal and this
             print(f"{path}: is complete already")
             continue
         side = size // autoencoder.factor
         shape, count = (autoencoder.code_channels, side, side), len(images) * encoding.copies
-        writers[size] = LatentWriter(path, count, shape, config.dtype, metadata, config.shard_rows)
+        writers[size] = LatentWriter(path, count, shape, config.dtype, settings, config.shard_rows)
     return writers
 
 
 def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeConfig, origin: Path) -> None:
-    """Where the data and the autoencoder lie is recorded, but they may move: their fingerprints tell what they are."""
+    """The locations of the data and the autoencoder are only remarks: both may move, and fingerprints identify them."""
     keys, labels = keys_and_labels(images, config.flip)
     run = str(origin if is_built_in(origin) else origin.resolve())
     for writer in writers.values():
@@ -116,8 +117,8 @@ def _show(config: EncodeConfig, stores: Mapping[int, Location]) -> None:
     finish(list(stores.values()), ["codegan", "train", "--store", str(first), "--out", f"runs/{first.name}"])
 
 
-def _already_sealed(path: Location, metadata: dict[str, Any]) -> bool:
+def _already_sealed(path: Location, settings: dict[str, Any]) -> bool:
     if not (path / SEAL).is_file():
         return False
     seal = LatentStore.open(path).seal
-    return all(seal.get(name) == value for name, value in metadata.items())
+    return all(seal.get(name) == value for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""Encoding pictures into latent stores, one for each size; a picture serves all sizes, and a shard has one writer."""
+"""Encoding images into latent stores, one for each size: an image is decoded once, and each shard has one writer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from stage1_autoencoder.training.precision import autocast
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is encoded, and how."""
+    """The images to encode, and how to encode them."""
 
     images: ImageSet
     autoencoder: Autoencoder
     flip: bool  # row 2 i + 1 is the mirror of image i
     batch_size: int
     precision: Precision
-    threads: int  # that decode
+    threads: int  # that decode images
 
     @property
     def copies(self) -> int:
@@ -35,7 +35,7 @@ class Encoding:
 
 
 def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np.int64] | None]:
-    """Of every row: a mirrored copy has those of its picture."""
+    """The key and the label of every row; a mirrored copy has those of its image."""
     copies = 2 if flip else 1
     labels = None if images.labels is None else np.repeat(images.labels, copies)
     return np.repeat(images.keys, copies).tolist(), labels
@@ -44,9 +44,9 @@ def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np
 def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
     """Write every missing shard of the stores by image size, and read all of them back.
 
-    Every process takes whole blocks, of as many rows as the largest shard, and writes the shards of all sizes in them:
-    neither the number of processes nor the other sizes change a byte. Raises `CorruptError` when the disk twice gives
-    back other bytes than it was given.
+    Every process takes whole blocks of as many rows as the largest shard has, and writes the shards of all sizes in
+    them: neither the number of processes nor the other sizes change a byte. Raises `CorruptError` when what is read
+    back differs from what was written, twice in a row.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
     missing = _missing_shards(writers, accelerator)
@@ -59,11 +59,11 @@ def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: A
         if not any(missing.values()):
             return
     path = next(writers[size].path for size, shards in missing.items() if shards)
-    raise CorruptError(f"{path}: files there do not keep what is written to them", "check the disk, or use another one")
+    raise CorruptError(f"{path}: files read back differ from what was written", "check the disk, or use another one")
 
 
 def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerator) -> dict[int, list[int]]:
-    """By size; the same on all processes, for none writes while one is looking."""
+    """By size, and the same on all processes, since none writes while another looks."""
     accelerator.wait_for_everyone()
     missing = {size: writer.missing_shards() for size, writer in writers.items()}
     accelerator.wait_for_everyone()
@@ -98,13 +98,13 @@ def _write(
             if sizes := [size for size, store in stores.items() if any(map(store.takes, rows))]:
                 yield index, sizes
 
-    def load(picture: tuple[int, list[int]]) -> tuple[int, dict[int, NDArray[np.uint8]]]:
-        index, sizes = picture
+    def load(task: tuple[int, list[int]]) -> tuple[int, dict[int, NDArray[np.uint8]]]:
+        index, sizes = task
         return index, dict(zip(sizes, encoding.images.fitted(index, sizes), strict=True))
 
-    pictures = prefetch(load, wanted(), max(encoding.batch_size, 2 * encoding.threads), encoding.threads)
+    loaded = prefetch(load, wanted(), max(encoding.batch_size, 2 * encoding.threads), encoding.threads)
     with ProgressReport("encode", total, "img", accelerator.is_main_process) as report:
-        for index, images in pictures:
+        for index, images in loaded:
             for size, image in images.items():
                 for copy in range(encoding.copies):
                     stores[size].add(index * encoding.copies + copy, image[:, :, ::-1] if copy else image)
@@ -112,7 +112,7 @@ def _write(
 
 
 class _Filling:
-    """The shards that this process writes of one store; rows come in order and leave in batches."""
+    """The shards of one store that this process writes. Rows come in order and are encoded in batches."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Filling:
         return row // self._writer.shard_rows in self._shards
 
     def add(self, row: int, image: NDArray[np.uint8]) -> None:
-        """Batches begin anew with every shard, so that a latent does not depend on what was encoded before it."""
+        """Take the image of a row. Batches end with their shard, so no latent depends on what was encoded before it."""
         if not self.takes(row):
             return
         shard = row // self._writer.shard_rows

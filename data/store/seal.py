@@ -1,8 +1,8 @@
-"""The seal of a latent store: its metadata with the size and CRC-32 of every file, written last and twice.
+"""The seal of a latent store: how it was made, and the size and CRC-32 of every file. It is written last, and twice.
 
-zarr's defaults return zeros or wrong numbers for missing, swapped or flipped bytes; whoever has the seal sees them all.
-It is the group's own `zarr.json`, so that any zarr reader opens the store, and a twin of the same bytes lies beside the
-latents, so that damage to either is mended from the other.
+zarr's defaults return zeros or wrong numbers for missing, swapped or flipped bytes, all of which the seal reveals. It
+is the group's own `zarr.json`, so that any zarr reader opens the store. A copy lies beside the latents, so that damage
+to either is repaired from the other.
 """
 
 import json
@@ -19,17 +19,17 @@ FORMAT = 2
 SEAL = "zarr.json"
 SEAL_COPY = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
 JOURNAL = "journal"  # finished shards, only while there is no seal or a repair goes on
-BEGUN = f"{JOURNAL}/begun.json"
+SETTINGS = f"{JOURNAL}/begun.json"  # what the latents are made of, and how
 
 
 def journal_entries(store: Location) -> list[Location]:
-    """The files in the journal of `store` that tell of a shard each."""
+    """The journal's files of single shards."""
     return list((store / JOURNAL).glob("[0-9]*.json"))
 
 
-def is_begun(store: Location) -> bool:
-    """Whether an encode or a repair of `store` has begun and not ended."""
-    return (store / BEGUN).is_file() or bool(journal_entries(store))
+def is_unfinished(store: Location) -> bool:
+    """Whether an encode or a repair of `store` was started and has not ended."""
+    return (store / SETTINGS).is_file() or bool(journal_entries(store))
 
 
 def repair_command(store: Location) -> str:
@@ -37,7 +37,7 @@ def repair_command(store: Location) -> str:
 
 
 def write_seal(store: Location, seal: Mapping[str, Any]) -> None:
-    """Commit both copies; the store is sealed when this returns."""
+    """Commit both copies. The store is sealed when this returns."""
     for name in (SEAL_COPY, SEAL):
         write_bytes(store / name, _document(seal))
 
@@ -48,14 +48,14 @@ def _document(seal: Mapping[str, Any]) -> bytes:
 
 
 def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
-    """What `write_seal` wrote, from one of its copies.
+    """Read one of the copies that `write_seal` wrote.
 
     Raises `InputError` without a store, `CorruptError` when it is unsealed or the copy is damaged, `MismatchError` when
     it is of another format.
     """
     path = store / name
     if not path.is_file():
-        if is_begun(store):
+        if is_unfinished(store):
             raise CorruptError(f"{store}: is not sealed; its encoding was interrupted", "run the same encode again")
         if (store / SEAL_COPY).is_file():
             raise CorruptError(f"{path}: is missing", repair_command(store))
@@ -80,7 +80,7 @@ def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
 
 
 def find_damage(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
-    """The seal, and what is wrong with each damaged file; reads every byte of the store.
+    """Read every byte of a store: its seal, and what is wrong with each damaged file by name.
 
     Raises like `read_seal` when neither copy of the seal can be used.
     """
@@ -90,7 +90,7 @@ def find_damage(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
         try:
             seal = read_seal(store, SEAL_COPY)
         except CodeganError:
-            if is_begun(store) and not (store / SEAL).is_file():
+            if is_unfinished(store) and not (store / SEAL).is_file():
                 raise error from None
             fix = f"restore {SEAL} from a copy, or remove the folder and encode again"
             raise CorruptError(f"{store}: both copies of its seal are damaged", fix) from error
@@ -104,14 +104,14 @@ def find_damage(store: Location) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def damage_error(store: Location, damaged: Mapping[str, str]) -> CorruptError:
-    """About what `find_damage` found: the first file, and how many there are."""
+    """An error that names the first file that `find_damage` found, and says how many there are."""
     name, problem = next(iter(damaged.items()))
     others = f"; {len(damaged)} files of {store} are damaged" if len(damaged) > 1 else ""
     return CorruptError(f"{store / name}: {problem}{others}", repair_command(store))
 
 
 def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:
-    """Of what is wrong with several stores raise one error, damage before others; `show` prints the rest."""
+    """Raise one of the errors of several stores, preferably one about damage; `show` prints the others."""
     ordered = sorted(errors, key=lambda error: not isinstance(error, CorruptError))
     for error in ordered[1:] if show else []:
         print(error)
@@ -120,7 +120,7 @@ def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:
 
 
 def find_stores(folder: Location) -> list[Location]:
-    """The store that `folder` is, or those of several sizes inside it; unsealed ones too."""
+    """The store that `folder` is, or those of several sizes inside it, unsealed ones included."""
     if _is_store(folder):
         return [folder]
     inside: list[Location] = [*folder.iterdir()] if folder.is_dir() else []
@@ -129,4 +129,4 @@ def find_stores(folder: Location) -> list[Location]:
 
 def _is_store(folder: Location) -> bool:
     sealed = (folder / SEAL).is_file() and (folder / "latents").is_dir()  # every zarr array has a file of that name
-    return sealed or (folder / SEAL_COPY).is_file() or is_begun(folder)
+    return sealed or (folder / SEAL_COPY).is_file() or is_unfinished(folder)

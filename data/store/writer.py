@@ -1,4 +1,4 @@
-"""Filling a latent store, so that no crash loses a shard and no two processes meet in one."""
+"""Filling a latent store shard by shard, so that no crash loses a finished shard and processes never share one."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from data.files.atomic import remove_partials, write_bytes, write_json
 from data.files.checksums import damaged_files, make_entry, read_checked, size_damage, with_checksum
 from data.latents import DType, StoredLatents
 from data.sources.locations import Location, remove_tree
-from data.store.seal import BEGUN, FORMAT, JOURNAL, journal_entries, write_seal
+from data.store.seal import FORMAT, JOURNAL, SETTINGS, journal_entries, write_seal
 from data.store.shards import array_files, shard_bytes, shard_name
 
 _INT8_STEPS = 127
 _SHARD_BYTES = 1 << 25
 _STATISTICS = ("sum", "sum_of_squares", "min", "max")
-_DERIVED = ("format", "mean", "std", "value_range", "files", "crc32c")  # what sealing adds to how a store was begun
+_DERIVED = ("format", "mean", "std", "value_range", "files", "crc32c")  # what sealing adds to the settings
 
 
 def default_shard_rows(code_shape: Sequence[int], dtype: DType) -> int:
-    """Samples a shard file of at most 32 MB holds: a power of two, so that shards of several sizes end together."""
+    """How many samples a shard of at most 32 MB holds: a power of two, so that shards of several sizes end together."""
     rows = max(1, _SHARD_BYTES // (int(np.prod(code_shape)) * np.dtype(dtype).itemsize))
     return 1 << (rows.bit_length() - 1)
 
@@ -37,7 +37,7 @@ def quantise(latents: NDArray[np.float32], dtype: DType) -> StoredLatents:
 
 
 class LatentWriter:
-    """Fills a store shard by shard; `seal` makes it readable. What is finished is known by the journal alone."""
+    """Fills a store shard by shard; `seal` makes it readable. The journal alone says which shards are finished."""
 
     def __init__(
         self,
@@ -45,55 +45,58 @@ class LatentWriter:
         count: int,
         code_shape: tuple[int, int, int],
         dtype: DType,
-        metadata: Mapping[str, Any],
+        settings: Mapping[str, Any],
         shard_rows: int | None = None,
     ) -> None:
         """Start a store of `count` latents, or go on with an unsealed one.
 
-        `metadata` is kept in the seal; it must hold `fingerprint`. Raises `MismatchError` when the folder was
-        started for other latents, `CorruptError` when nothing undamaged tells for which, `UsageError` when it holds
-        anything else.
+        `settings` say what the latents are made of and how. They become part of the seal and must hold `fingerprint`.
+        Raises `MismatchError` when the folder was started with others, `CorruptError` when nothing undamaged records
+        with which, and `UsageError` when it holds anything else.
         """
         self.path, self.count, self.code_shape, self.dtype = path, count, code_shape, dtype
         self.shard_rows = shard_rows or default_shard_rows(code_shape, dtype)
-        begun = {**metadata, "count": count, "code_shape": code_shape, "dtype": dtype, "rows": self.shard_rows}
-        self._begun = json.loads(json.dumps(begun))
-        self._checksum = with_checksum(self._begun)["crc32c"]
-        self._begin()
+        settings = {**settings, "count": count, "code_shape": code_shape, "dtype": dtype, "rows": self.shard_rows}
+        self._settings = json.loads(json.dumps(settings))
+        self._checksum = with_checksum(self._settings)["crc32c"]
+        self._start()
 
-    def _begin(self) -> None:
-        """Journal entries hold the checksum of how the store was begun, so that any one of them can stand in for it."""
-        path, begun = self.path, read_checked(self.path / BEGUN)
-        told = [begun["crc32c"]] if begun else [entry.get("begun") for entry in self._entries().values()]
-        if any(checksum != self._checksum for checksum in told):
+    def _start(self) -> None:
+        """Write the settings, or check that those of the unfinished store are the same.
+
+        Journal entries hold the settings' checksum, so that any of them can stand in for a damaged file of settings.
+        """
+        path, recorded = self.path, read_checked(self.path / SETTINGS)
+        checksums = [recorded["crc32c"]] if recorded else [entry.get("begun") for entry in self._entries().values()]
+        if any(checksum != self._checksum for checksum in checksums):
             raise MismatchError(
-                f"{path}: was begun with other images, another autoencoder or other settings",
+                f"{path}: was started with other images, another autoencoder or other settings",
                 "repeat the first command, remove the folder, or choose another --out",
             )
-        if begun:
+        if recorded:
             return
-        if not told:
+        if not checksums:
             self._refuse_occupied()
-        write_json(path / BEGUN, with_checksum(self._begun))
+        write_json(path / SETTINGS, with_checksum(self._settings))
 
     def _refuse_occupied(self) -> None:
         path = self.path
-        if (path / BEGUN).is_file():
+        if (path / SETTINGS).is_file():
             raise CorruptError(
-                f"{path / BEGUN}: is damaged, and no finished shard tells how the store was begun",
-                f"remove {path}, for nothing in it can be used, or choose another --out",
+                f"{path / SETTINGS}: is damaged, and no finished shard records how the store was started",
+                f"remove {path}, since nothing in it can be used, or choose another --out",
             )
         if path.is_file() or any(file.is_file() and not file.name.startswith(".") for file in path.rglob("*")):
             raise UsageError(f"{path}: exists and is not an unfinished store", "choose another --out")
 
     @classmethod
     def reopen(cls, path: Location, seal: Mapping[str, Any], damaged: Mapping[str, str]) -> Self:
-        """A writer of the damaged shards of a sealed store: the journal is made anew from the seal, without them."""
-        begun = {name: value for name, value in seal.items() if name not in _DERIVED}
-        if read_checked(path / BEGUN) != with_checksum(begun):  # of an encode killed after its seal, perhaps
+        """A writer for the damaged shards of a sealed store: its journal is rebuilt from the seal without them."""
+        settings = {name: value for name, value in seal.items() if name not in _DERIVED}
+        if read_checked(path / SETTINGS) != with_checksum(settings):  # as after an encode that was killed once sealed
             remove_journal(path)
-            write_json(path / BEGUN, with_checksum(begun))
-        writer = cls(path, seal["count"], tuple(seal["code_shape"]), seal["dtype"], begun, seal["rows"])
+            write_json(path / SETTINGS, with_checksum(settings))
+        writer = cls(path, seal["count"], tuple(seal["code_shape"]), seal["dtype"], settings, seal["rows"])
         finished = writer._finished()
         for shard in range(writer.num_shards):
             names = writer._names(shard)
@@ -109,12 +112,12 @@ class LatentWriter:
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
 
     def missing_shards(self) -> list[int]:
-        """Shards without a journal entry of their own and whole, or whose files are not of the size it says."""
+        """Shards without an undamaged journal entry of their own, or whose files have another size than it says."""
         finished = self._finished()
         return [shard for shard in range(self.num_shards) if shard not in finished]
 
     def _finished(self) -> dict[int, dict[str, Any]]:
-        """Of each finished shard its files by name, as the seal will list them."""
+        """The files of each finished shard by name, as the seal will list them."""
         entries, finished = self._entries(), {}
         for shard in range(self.num_shards):
             entry = entries.get(self._entry(shard).name, {})
@@ -125,7 +128,7 @@ class LatentWriter:
         return finished
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        """The undamaged ones of the journal, by their file's name, whatever they tell of."""
+        """The undamaged entries of the journal by file name, whichever store or shard they were written for."""
         return {path.name: entry for path in journal_entries(self.path) if (entry := read_checked(path))}
 
     def write_shard(self, shard: int, latents: NDArray[np.float32]) -> None:
@@ -146,8 +149,9 @@ class LatentWriter:
         self._journal(shard, files)
 
     def _names(self, shard: int) -> list[str]:
-        """The files of a shard: the latents, and of int8 their scales."""
-        return [shard_name("latents", shard, 4)] + [shard_name("scales", shard, 2)] * (self.dtype == "int8")
+        """The files of a shard: the latents and, in an int8 store, their scales."""
+        latents, scales = shard_name("latents", shard, 4), shard_name("scales", shard, 2)
+        return [latents, scales] if self.dtype == "int8" else [latents]
 
     def _journal(self, shard: int, files: Mapping[str, Any]) -> None:
         write_json(self._entry(shard), with_checksum({"begun": self._checksum, "files": files}))
@@ -156,7 +160,7 @@ class LatentWriter:
         return self.path / JOURNAL / f"{shard:06d}.json"
 
     def drop_damaged(self, shards: Sequence[int]) -> None:
-        """Read those of `shards` that are finished back; where a checksum fails, the shard counts as missing."""
+        """Read back those of `shards` that are finished; one that does not match its checksum counts as missing."""
         finished = self._finished()
         for shard in set(shards) & finished.keys():
             if any(damaged_files(self.path, finished[shard])):
@@ -165,9 +169,9 @@ class LatentWriter:
     def seal(
         self, keys: Sequence[str], labels: NDArray[np.int64] | None = None, **remarks: str | int | list[str]
     ) -> dict[str, Any]:
-        """Write labels, keys and, last, the seal, which is returned.
+        """Write the labels, the keys and, last, the seal, and return it.
 
-        `remarks` join the metadata but, unlike it, may differ between the runs that filled the store.
+        `remarks` join the settings but, unlike them, may differ between the runs that filled the store.
         """
         finished = self._finished()
         if missing := self.num_shards - len(finished):
@@ -182,7 +186,7 @@ class LatentWriter:
         mean, square = total["sum"].sum(0) / pixels, total["sum_of_squares"].sum(0) / pixels
         seal = with_checksum(
             {
-                **self._begun,
+                **self._settings,
                 **remarks,
                 "format": FORMAT,
                 "mean": mean.tolist(),
@@ -197,7 +201,7 @@ class LatentWriter:
         return seal
 
     def _plain_files(self, keys: Sequence[str], labels: NDArray[np.int64] | None) -> Iterator[tuple[str, bytes]]:
-        """Everything but the shards: the arrays' metadata, the labels and the keys."""
+        """All files but the shards: each array's `zarr.json`, the labels and the keys."""
         channels, rows = self.code_shape[0], self.shard_rows
         arrays = {"latents": array_files((self.count, *self.code_shape), self.dtype, rows)}
         if self.dtype == "int8":
@@ -210,12 +214,12 @@ class LatentWriter:
 
 
 def _statistics(latents: NDArray[np.float32]) -> dict[str, list[float]]:
-    """By channel; what a store needs of a shard that may be written by another process."""
+    """What the seal needs to know of a shard that another process may have written, by channel."""
     values, axes = latents.astype(np.float64), (0, 2, 3)
     numbers = (values.sum(axes), np.square(values).sum(axes), values.min(axes), values.max(axes))
     return {name: number.tolist() for name, number in zip(_STATISTICS, numbers, strict=True)}
 
 
 def remove_journal(path: Location) -> None:
-    """Of a sealed store, where the journal has no more to say."""
+    """Delete the journal of a sealed store, which no longer needs it."""
     remove_tree(path / JOURNAL)

@@ -167,7 +167,7 @@ def test_every_file_is_mended_to_the_byte(damage: str, store: Path, capsys: pyte
         assert all_damaged(store, [name]) == [name]
         mend(store)
         assert contents(store) == before, name
-    assert "came out different" not in capsys.readouterr().out
+    assert "with other bytes than before" not in capsys.readouterr().out
 
 
 def test_all_damage_is_listed_and_mended_at_once(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     forward = Autoencoder.encode
     monkeypatch.setattr(Autoencoder, "encode", lambda self, images: forward(self, images) * 1.01)
     mend(store)
-    assert "came out different" in capsys.readouterr().out
+    assert "with other bytes than before" in capsys.readouterr().out
     check(CheckConfig(path=store))
     opened = LatentStore.open(store)
     assert opened.seal["crc32c"] != checksum
@@ -295,7 +295,7 @@ def test_a_store_that_cannot_be_mended_hides_and_hinders_no_other(
     told = capsys.readouterr().out
     assert f"{out / '16'}: store is whole" in told
     assert f"error: {out / '32'}: both copies of its seal are damaged" in told
-    assert all(f"{out / name}: its bytes" in told for name in ("48/latents/c/1/0/0/0", "64/latents/c/0/0/0/0"))
+    assert all(f"{out / name}: checksum mismatch" in told for name in ("48/latents/c/1/0/0/0", "64/latents/c/0/0/0/0"))
     assert found.value.fix == "run the same encode again"
 
     with pytest.raises(CorruptError, match=f"{out / '00'}: is not sealed"):
@@ -347,7 +347,7 @@ def test_a_repair_that_does_not_find_the_data_says_how_to_name_its_place(
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="pics: no such file or folder") as refused:
         mend(out)
-    assert refused.value.fix.startswith("give the place of the data with --data")
+    assert refused.value.fix.startswith("give the location of the data with --data")
     with pytest.raises(InputError) as refused:
         mend(out, data=("nowhere",))
     assert "--data" not in refused.value.fix
