@@ -16,22 +16,28 @@
 Success is 0 and an interrupt by the user 130.
 """
 
+from data.advice import Advice
+
 
 class CodeganError(Exception):
-    """An expected failure, shown as two lines: `error: what` and `  fix: fix`."""
+    """An expected failure, shown as two lines: `error: what` and `  fix: fix`.
+
+    Where a command does what `fix` says, `advice` names it, and the command line adds how it is typed.
+    """
 
     exit_code = 1
 
-    def __init__(self, what: str, fix: str) -> None:
+    def __init__(self, what: str, fix: str, advice: Advice | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.fix = fix
+        self.advice = advice
 
     def __str__(self) -> str:
         return f"error: {self.what}\n  fix: {self.fix}"
 
-    def __reduce__(self) -> tuple[type["CodeganError"], tuple[str, str]]:
-        return type(self), (self.what, self.fix)
+    def __reduce__(self) -> tuple[type["CodeganError"], tuple[str, str, Advice | None]]:
+        return type(self), (self.what, self.fix, self.advice)
 
 
 class UsageError(CodeganError):

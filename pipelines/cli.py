@@ -21,7 +21,10 @@ from typing import Any, NoReturn
 
 import tyro
 
+from data.advice import Done
+from data.console import finish
 from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
+from pipelines.commands import command, followed_by
 from pipelines.launch import launch, messages
 from pipelines.verbs import VERBS, Verb
 from stage2_codegen.configs.registry import CONFIGS, RECOMMENDED
@@ -54,7 +57,7 @@ def main() -> NoReturn:
     def fail(error: CodeganError) -> NoReturn:
         if show_traceback:
             traceback.print_exc(file=complaints)
-        print(error, file=complaints, flush=True)
+        print(f"error: {error.what}\n  fix: {followed_by(error.fix, error.advice)}", file=complaints, flush=True)
         _exit(error.exit_code)
 
     try:
@@ -180,7 +183,13 @@ def run(arguments: list[str]) -> None:
         _run_of_variant(name, verb, rest)
     else:
         config = _parse(verb.config, f"codegan {name}", rest, _about(name, verb))
-        verb.load()(config)
+        _show(verb.load()(config))
+
+
+def _show(done: Done | None) -> None:
+    """Say, once for all processes, what was written and what comes next."""
+    if done and int(os.environ.get("RANK", "0")) == 0:
+        finish(done.wrote, command(done.advice) if done.advice else None)
 
 
 def _about(name: str, verb: Verb, variant: str = "") -> str:
@@ -205,7 +214,7 @@ def _run_of_variant(name: str, verb: Verb, arguments: list[str]) -> None:
     if variant not in CONFIGS:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, CONFIGS, f"codegan {name} --help"))
     config = _parse(verb.config[CONFIGS[variant]], f"codegan {name} {variant}", rest, _about(name, verb, variant))
-    verb.load()(variant, config)
+    _show(verb.load()(variant, config))
 
 
 def _takes_value(word: str, config: Any) -> bool:

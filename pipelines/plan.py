@@ -4,8 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor
 from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
+from data.files.runs import defaults
 from data.images import image_grid
+from pipelines.commands import flags
 from pipelines.configs import PlanConfig
 from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
 from stage1_autoencoder.training.config import Precision
@@ -189,20 +190,6 @@ def _row(label: str, cells: Iterable[str]) -> str:
 
 def train_command(name: str, config: TrainConfig[VariantConfig]) -> list[str]:
     """`codegan train` with the flags whose values are not the defaults."""
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
-    values = {key: value for key, value in vars(config).items() if key != "model"}
-    model = _flags("--model.", vars(config.model), vars(type(config.model)()))
-    return ["codegan", "train", name, *_flags("--", values, defaults), *model]
-
-
-def _flags(prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    words = []
-    for key, value in values.items():
-        if value == defaults.get(key, MISSING):
-            continue
-        flag = key.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"{prefix}{flag}" if value else f"{prefix}no-{flag}")
-        else:
-            words += [f"{prefix}{flag}", *map(str, value if isinstance(value, tuple) else [value])]
-    return words
+    own = {key: value for key, value in vars(config).items() if key != "model"}
+    model = flags(vars(config.model), vars(type(config.model)()), "--model.")
+    return ["codegan", "train", name, *flags(own, defaults(TrainConfig)), *model]

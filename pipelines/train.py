@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from accelerate import Accelerator
 
+from data.advice import Done
 from data.latents import LatentStore
 from data.store.images import store_images
 from stage1_autoencoder.training.processes import scan_share
@@ -11,12 +12,10 @@ from stage2_codegen import train as stage2
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 
-__all__ = ["TrainConfig", "train"]
 
-
-def train(name: str, config: TrainConfig[VariantConfig]) -> None:
+def train(name: str, config: TrainConfig[VariantConfig]) -> Done:
     """Train variant `name`, scoring it on the way where `score_kimg` says so."""
-    stage2.train(name, config, snapshot_scores)
+    return stage2.train(name, config, snapshot_scores)
 
 
 def snapshot_scores(
@@ -27,10 +26,10 @@ def snapshot_scores(
     The kernel distance comes first. Its settings are those that may change when a run is resumed. All processes call
     both functions. Raises like `codegan score`, for weights and data that cannot be used.
     """
-    from pipelines.scoring.feature_cache import FeatureCache  # late: only this needs the feature networks, slow to load
-    from pipelines.scoring.features import load_features
-    from pipelines.scoring.inception import cache_folder
-    from pipelines.scoring.sets import check_count, choose, real_features, score_generator, warn_of_flattery
+    from pipelines.scoring.extraction import FeatureCache  # late: only this needs the feature networks, slow to load
+    from pipelines.scoring.networks import cache_folder, load_features
+    from pipelines.scoring.score import real_features, score_generator, warn_of_flattery
+    from pipelines.scoring.sets import check_count, choose
 
     features = load_features(config.score_features, config.feature_weights, accelerator.device)
     if accelerator.is_main_process:

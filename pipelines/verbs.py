@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from data.advice import Done
 from pipelines import configs
 from pipelines.scoring.config import ScoreConfig
 from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
@@ -19,10 +20,10 @@ class Verb(NamedTuple):
     of_variant: bool = False  # `codegan VERB VARIANT ...`
     resumes: bool = False  # what was interrupted, so that SIGTERM has an exit code of its own
 
-    def load(self) -> Callable[..., None]:
+    def load(self) -> Callable[..., Done | None]:
         """The function that does the work; loads torch, which takes seconds."""
         module, _, function = self.run.partition(":")
-        loaded: Callable[..., None] = getattr(importlib.import_module(module), function)
+        loaded: Callable[..., Done | None] = getattr(importlib.import_module(module), function)
         return loaded
 
 

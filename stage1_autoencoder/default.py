@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data.advice import Action, Advice
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import read_json, verify_folder
 from data.files.checkpoints import Checkpoint, Tensors, load_weights, save_weights
@@ -35,13 +36,15 @@ def find_default(name: str) -> Path:
     if not factors:
         raise UsageError(
             f"{name}: there is no default autoencoder in this build",
-            "train one on your images with `codegan train-ae`, and give its folder",
+            "train one on your images, and give its folder",
+            Advice(Action.TRAIN_AUTOENCODER),
         )
     factor = name.partition(":")[2] or str(DEFAULT_FACTOR)
     if factor not in map(str, factors):
         raise UsageError(
             f"{name}: there is no default autoencoder of factor {factor}",
-            f"choose from {', '.join(f'{DEFAULT}:{f}' for f in factors)}, or train one with `codegan train-ae`",
+            f"choose from {', '.join(f'{DEFAULT}:{f}' for f in factors)}, or train one",
+            Advice(Action.TRAIN_AUTOENCODER),
         )
     return WEIGHTS / f"factor{factor}"
 

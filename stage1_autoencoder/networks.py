@@ -191,7 +191,7 @@ class Autoencoder(nn.Module):
     def mirror(self, latents: Tensor) -> Tensor:
         """Latents of the mirrored images: mirrored, and each channel with its sign.
 
-        Exact for the linear path; the convolutions learn it where `train-ae --mirror` teaches them.
+        Exact for the linear path; the convolutions learn it where they are trained with `mirror`.
         """
         signs = torch.ones(self.code_channels, 1, 1)
         for channel, (_, _, across) in enumerate(_frequencies(self.factor, self.code_channels)):
@@ -237,7 +237,7 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
-        """The autoencoder of a `train-ae` run folder, ready for inference, or a built-in one where `is_built_in`.
+        """The autoencoder of its run folder, ready for inference, or a built-in one where `is_built_in`.
 
         Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
@@ -245,7 +245,7 @@ class Autoencoder(nn.Module):
             return cls.built_in(str(run))
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
-            raise MismatchError(f"{run}: is not a run of train-ae", "give the --out folder of `codegan train-ae`")
+            raise MismatchError(f"{run}: is not the run of an autoencoder", "give the run folder of one")
         return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run)
 
     @classmethod

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.console import ProgressReport, finish, scan_progress
+from data.advice import Action, Advice, Done
+from data.console import ProgressReport, scan_progress
 from data.errors import DivergedError, InputError, MismatchError, UsageError
 from data.files.atomic import lock, remove_partials, write_json
 from data.files.checkpoints import Progress, load_state, save_state, save_weights
@@ -20,7 +21,7 @@ from data.files.runs import MetricsLog, defaults, open_run, to_json
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
 from data.seeds import HELD_OUT, INITIAL_WEIGHTS, derive_seed
-from data.sources.locations import data_flags, redacted
+from data.sources.locations import redacted
 from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
@@ -39,8 +40,8 @@ MAX_GRADIENT_NORM = 1.0
 LOST = 0.25  # mean error from which on reconstructions that are worse than plain grey end the training
 BALANCED_ON = 32  # crops that decide how the channels of the latents are scaled at the start
 EVALUATED_SIZES = (128, 256, 512, 1024)
+_PIXELS_INSTEAD = ("encode the pixels themselves instead", Advice(Action.ENCODE_PIXELS))
 MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
-_PIXELS_INSTEAD = "give `codegan encode` --autoencoder pixels instead"
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -55,7 +56,7 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _refuse_impossible(config: TrainAEConfig) -> None:
     """Raise `UsageError` for networks that cannot be, before there is a folder."""
     if config.factor == 1:
-        raise UsageError("--factor 1: there is nothing to train", _PIXELS_INSTEAD)
+        raise UsageError("--factor 1: there is nothing to train", *_PIXELS_INSTEAD)
     Autoencoder(config.factor, config.code_channels, config.width)
     check_multiple((config.size,), config.factor)
 
@@ -66,7 +67,7 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
         return None
     initial = Autoencoder.load(config.init)
     if initial.factor == 1:
-        raise UsageError(f"--init {config.init}: there is nothing to train", _PIXELS_INSTEAD)
+        raise UsageError(f"--init {config.init}: there is nothing to train", *_PIXELS_INSTEAD)
     if initial.factor != config.factor and is_built_in(config.init):
         find_default(f"{DEFAULT}:{config.factor}")  # it may be that this was meant, and that there is none
     if initial.config != {name: getattr(config, name) for name in initial.config}:
@@ -75,7 +76,7 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
     return initial
 
 
-def train(config: TrainAEConfig) -> None:
+def train(config: TrainAEConfig) -> Done:
     """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
     _refuse_impossible(config)
     initial = _load_initial(config)
@@ -203,7 +204,9 @@ def train(config: TrainAEConfig) -> None:
 
         if main:
             with stop.at_once():
-                _finish(config, images, held_out, initial, ema)
+                _measure(config, images, held_out, initial, ema)
+    encode = Advice(Action.ENCODE, {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out})
+    return Done([config.out / "weights", config.out / "reconstructions.json"], encode)
 
 
 def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, float]:
@@ -218,7 +221,7 @@ def _described(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
     return {"kind": "autoencoder", **fields, "data_fingerprint": images.fingerprint}
 
 
-def _finish(
+def _measure(
     config: TrainAEConfig,
     images: ImageSet,
     held_out: NDArray[np.int64],
@@ -234,5 +237,3 @@ def _finish(
             what = "reconstruction" if autoencoder is ema else f"before, by {config.init}: reconstruction"
             print(f"{what} of {len(held_out)} held-out images\n{format_table(rows)}")
     write_json(config.out / "reconstructions.json", measured)
-    encode = ["codegan", "encode", *data_flags(config.data, config.allow_host), "--autoencoder", str(config.out)]
-    finish([config.out / "weights", config.out / "reconstructions.json"], [*encode, "--out", "stores/latents"])

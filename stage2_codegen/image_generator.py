@@ -37,7 +37,7 @@ class ImageGenerator:
 
     @classmethod
     def load(cls, run: str | Path, best: bool = False) -> Self:
-        """The averaged generator of a `train` run, with the decoder its codes belong to; on a GPU if there is one.
+        """The averaged generator of a run, with the decoder its codes belong to; on a GPU if there is one.
 
         `best`: as it was when it scored best, if it was trained with `--score-kimg`. Raises `InputError` without
         weights, `CorruptError` on damage, `MismatchError` for another kind of run.
@@ -48,7 +48,7 @@ class ImageGenerator:
         weights = load_weights(folder / BEST if best else folder)
         config = weights.state
         if config.get("kind") != "generator":
-            raise MismatchError(f"{run}: is not a run of train", "give the --out folder of `codegan train`")
+            raise MismatchError(f"{run}: is not the run of a generator", "give the run folder of one")
         with torch.random.fork_rng(devices=[]):  # initial weights would move the caller's random numbers
             autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
             channels, height, width = config["code_shape"]

@@ -1,7 +1,7 @@
-"""Metadata: a vector a training image that tells a generator roughly what to make (LRM GAN, section 3.3).
+"""A vector for each training image that tells a generator roughly what to make (LRM GAN's "metadata", section 3.3).
 
-A bank is a folder with one vector an image of a store, written by `codegan metadata`; without one, the store's own
-latents are pooled over space. Either way only what is global of an image is left: fine detail is averaged away.
+A bank is a folder with one vector for each image of a store; without one, the store's own latents are pooled over
+space. Either way only what is global of an image is left: fine detail is averaged away.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.advice import Action, Advice
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import load_weights, save_weights
 from data.latents import LatentStore
@@ -31,9 +32,9 @@ def save_bank(folder: Path, vectors: Tensor, origin: Mapping[str, Any]) -> None:
 def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
     """What `save_bank` wrote: vectors and their origin. Raises `InputError` without one, `MismatchError` for others."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no metadata here", "make it with `codegan metadata --store STORE ...`")
+        raise InputError(f"{folder}: there are no vectors here", "make them", Advice(Action.DESCRIBE_IMAGES))
     if not (folder / f"{KIND}.safetensors").is_file():
-        raise MismatchError(f"{folder}: is not metadata", "give a folder written by `codegan metadata`")
+        raise MismatchError(f"{folder}: is not a bank of vectors", "make one", Advice(Action.DESCRIBE_IMAGES))
     bank = load_weights(folder)
     return bank.tensors[KIND]["vectors"], bank.state
 
@@ -66,7 +67,8 @@ def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
     if origin["data_fingerprint"] != store.seal.get("data_fingerprint"):
         raise MismatchError(
             f"{folder}: describes other images than those of {store.path}",
-            f"make it with `codegan metadata --store {store.path}`",
+            "describe them",
+            Advice(Action.DESCRIBE_IMAGES, {"store": store.path}),
         )
     return vectors[_spread(len(vectors), rows)]
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from data.console import ProgressReport, finish, warn
+from data.advice import Action, Advice, Done
+from data.console import ProgressReport, warn
 from data.files.atomic import lock, read_json, remove_partials
 from data.files.checkpoints import BEST, Progress, load_state, save_state, save_weights
 from data.files.runs import MetricsLog, defaults, open_run, read_metrics, to_json
@@ -51,7 +52,7 @@ class Scorer(NamedTuple):
 type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator, Mapping[str, str]], Scorer]
 
 
-def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> None:
+def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> Done:
     """Train variant `name` until `kimg`, resuming what is in `out`; writes weights, sample grids and metrics.
 
     `make_scorer` is asked for the measure that `score_kimg` wants, and told the SHA-256 of the frozen networks by name:
@@ -153,9 +154,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 save()
         save(may_score=not leave or progress.nimg >= total)
         stop.raise_if_early(config.out, progress.nimg, total)
-    if main:
-        sample = ["codegan", "sample", "--run", str(config.out), "--out", "samples", "--num", "64"]
-        finish([config.out / "weights", config.out / "samples"], sample)
+    return Done([config.out / "weights", config.out / "samples"], Advice(Action.SAMPLE, {"run": config.out}))
 
 
 def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore, device: torch.device) -> None:

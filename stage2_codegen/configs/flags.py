@@ -18,8 +18,8 @@ def _mirror_flags(
 
     Args:
         mirror: Show each code by chance as it is or as that of the mirrored picture. Left to the store, this is done
-            where its autoencoder has learnt to mirror (default, pixels, or `train-ae --mirror`) and it holds no
-            mirrored pictures itself (`encode --flip`).
+            where its autoencoder has learnt to mirror (default, pixels, or one trained with --mirror) and it holds no
+            mirrored pictures itself (encoded with --flip).
         no_mirror: Show every code as it is.
     """
     if mirror and no_mirror:

@@ -37,7 +37,7 @@ class LRMConfig(VariantConfig):
     metadata_rows: Count = 1024
     """Metadata vectors the generator keeps."""
     metadata: str = ""
-    """A bank made by `codegan metadata`; without one, the store's own latents pooled over space."""
+    """A bank of vectors, one a picture (verb metadata); without one, the store's own latents pooled over space."""
     mean_weight: Weight = 1.0
     """Weight lambda1 of the means in colour consistency (eq. 1)."""
     covariance_weight: Weight = 5.0

