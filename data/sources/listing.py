@@ -205,22 +205,22 @@ def _list_objects(folder: "UPath") -> Listing:
 
 def _list_zip(source: Source) -> Listing:
     listing = Listing()
-    try:  # stays open: its reads lock, and closing is left to the last entry
-        archive = zipfile.ZipFile(source if isinstance(source, Path) else open_file(source))
+    try:
+        with open_file(source) as file, zipfile.ZipFile(file) as archive:
+            members, directory_start = archive.infolist(), archive.start_dir
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
-    ends = dict(pairwise(sorted({archive.start_dir, *(info.header_offset for info in archive.infolist())})))
-    for info in archive.infolist():
+    ends = dict(pairwise(sorted({directory_start, *(info.header_offset for info in members)})))
+    for info in members:
         if is_picture(info.filename.replace("\\", "/")) and not info.is_dir():
             problem = "encrypted" if info.flag_bits & 1 else None
-            elsewhere = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
-            read = partial(archive.read, info) if isinstance(source, Path) else elsewhere
+            read = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
             listing.add(info.filename, info.file_size, read, problem=problem)
     return _with_folder_labels(listing)
 
 
 def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
-    """A member, from its header to `end`, in one request: of the open archive's file, threads would take turns."""
+    """Read a member, from its header to `end`, in one request, since threads would take turns at an open archive."""
     part = io.BytesIO(read_range(source, info.header_offset, max(0, end - info.header_offset)))
     name_bytes, extra_bytes = struct.unpack_from("<HH", part.getbuffer(), 26)
     part.seek(30 + name_bytes + extra_bytes)
@@ -304,8 +304,10 @@ def _read_index(source: Source) -> list[_Member]:
 
 
 def _member(info: tarfile.TarInfo, file: BinaryIO) -> _Member:
-    """With its label read at once: elsewhere it came in the same block as the header."""
-    from webdataset.tariterators import base_plus_ext  # late: it imports torch
+    """A member, with its label read at once: elsewhere it came in the same block as the header."""
+    # webdataset decides which members are one sample and what their extensions are, so that shards mean here what they
+    # mean to its users; it cannot read members at random, so the rest of it is not used. Late, since it imports torch.
+    from webdataset.tariterators import base_plus_ext
 
     stem, extension = base_plus_ext(info.name)
     extension, label = (extension or "").lower(), None

@@ -220,6 +220,33 @@ def test_cut_zip_is_corrupt(tmp_path: Path) -> None:
         open_images(path)
 
 
+class _Pipe(io.RawIOBase):
+    """A file that can only be written on, so that sizes and checksums come after the members."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        self.content += bytes(block)
+        return len(block)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_every_kind_are_read(tmp_path: Path, folder: Path, compression: int) -> None:
+    """Written to a pipe, with 64-bit sizes, after a script that unpacks it, and with a comment."""
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w", compression) as archive:
+        archive.comment = b"a comment"
+        for name, content in FILES.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    (tmp_path / "a.zip").write_bytes(b"#!/bin/sh\n" + pipe.content)
+    assert open_images(tmp_path / "a.zip").fingerprint == open_images(folder).fingerprint
+
+
 def test_damaged_and_encrypted_zip_members_are_skipped(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", FILES)
     with zipfile.ZipFile(path) as archive:
