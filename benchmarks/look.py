@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import describe, interleaved
-from data.sources.decoding import decode, look
+from data.sources.decoding import decode, probe
 from data.sources.listing import list_entries
 
 
@@ -53,15 +53,15 @@ def main() -> None:
     actions = {
         f"{kind}, {name}": partial(over, read, pictures)
         for kind, pictures in kinds.items()
-        for name, read in (("decode", decode), ("look", look))
+        for name, read in (("decode", decode), ("probe", probe))
     }
     times = interleaved(actions, options.rounds)
     print(f"{describe()}; median of {options.rounds} rounds of {options.count} pictures, one thread\n")
     print("| pictures | pixels | decoded, ms each | looked at, ms each | ratio |\n|---|---|---|---|---|")
     for kind, pictures in kinds.items():
-        decoded, looked = (1000 * times[f"{kind}, {name}"] / len(pictures) for name in ("decode", "look"))
+        decoded, probed = (1000 * times[f"{kind}, {name}"] / len(pictures) for name in ("decode", "probe"))
         size = " x ".join(map(str, decode(pictures[0]).size))
-        print(f"| {kind} | {size} | {decoded:.2f} | {looked:.2f} | {looked / decoded:.2f} |")
+        print(f"| {kind} | {size} | {decoded:.2f} | {probed:.2f} | {probed / decoded:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sets of pictures as RGB uint8, and the only place that converts between pixels in files and in networks."""
+"""Sets of images as RGB uint8, and every conversion between pixels in files and in networks."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from data.files.atomic import write_bytes
 from data.files.checksums import crc32c
 from data.prefetch import prefetch
 from data.scenes.factors import Scenes, parse_scenes
-from data.sources.decoding import Unreadable, decode, look
+from data.sources.decoding import Unreadable, decode, probe
 from data.sources.listing import Entry, Listing, Skip, list_entries
 from data.sources.locations import redacted
 
@@ -51,14 +51,14 @@ def to_float(images_u8: "Tensor") -> "Tensor":
 
 
 def to_uint8(images: "Tensor") -> "Tensor":
-    """[-1, 1] -> uint8, to the nearest and clamped; inverse of `to_float` on all 256 values."""
+    """[-1, 1] -> uint8, rounded and clamped; the inverse of `to_float` for all 256 values."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 def image_grid(
     images_u8: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int | None = None, padding: int = 2
 ) -> NDArray[np.uint8]:
-    """(n, 3, H, W) -> (3, rows * (H + padding) - padding, ...), row by row on white; as square as can be by default."""
+    """(n, 3, H, W) -> (3, rows * (H + padding) - padding, ...), row by row on white; by default nearly square."""
     count, (channels, height, width) = len(images_u8), images_u8[0].shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -77,7 +77,7 @@ def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
 
 
 def write_skipped(path: Path, skipped: Iterable[Skip]) -> None:
-    """One JSON object {"key", "reason"} a line."""
+    """Write one JSON object {"key", "reason"} on each line."""
     write_bytes(path, "".join(json.dumps(skip._asdict()) + "\n" for skip in skipped).encode())
 
 
@@ -87,21 +87,23 @@ def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Pictures by index, sorted by key; every one of them was found readable when the set was opened.
+    """Images by index, sorted by key. Each of them was found readable when the set was opened.
 
-    Reading is safe from several threads and raises `InputError` when a file has gone or its bytes have changed.
+    Several threads may read at once. Reading raises `InputError` when a file is gone or its bytes have changed.
     """
 
     name: str  # DATA as given
     keys: list[str]  # unique
     sizes: NDArray[np.int64]  # (N, 2): height, width, upright
     labels: NDArray[np.int64] | None  # (N,), from `.cls` members of tars or from one folder per class
-    fingerprint: str  # hexadecimal; of all keys and bytes, wherever they lie
+    fingerprint: str  # hexadecimal, of all keys and bytes, whatever their location
     skipped: list[Skip]
     notes: dict[str, str]  # remarks by key
-    size: int | None  # what `image` and `batches` fit to
-    pil: Callable[[int], Image.Image]  # RGB and upright, in its own size
-    draw: Callable[[int, int], NDArray[np.uint8]] | None = None  # of scenes without a size: (index, size) -> the scene
+    size: int | None  # side in pixels that `image` and `batches` fit images to
+    pil: Callable[[int], Image.Image]  # an image by its index: RGB, upright, in its own size
+    draw: Callable[[int, int], NDArray[np.uint8]] | None = (
+        None  # (index, size) -> a scene, if they have no size of their own
+    )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -112,14 +114,14 @@ class ImageSet:
         return to_array(image if self.size is None else fit(image, self.size))
 
     def fitted(self, index: int, sizes: Iterable[int]) -> list[NDArray[np.uint8]]:
-        """The picture fitted to each of `sizes`, (3, size, size), and decoded once."""
+        """An image fitted to each of `sizes`, (3, size, size), and decoded only once."""
         if self.draw is not None:
             return [self.draw(index, size) for size in sizes]
         image = self.pil(index)
         return [to_array(fit(image, size)) for size in sizes]
 
     def batches(self, batch_size: int, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """(n, 3, size, size) in order, the last one perhaps smaller; decoded ahead in a few threads."""
+        """Batches (n, 3, size, size) in order, the last one perhaps smaller, decoded ahead in a few threads."""
         if self.size is None:
             raise UsageError(f"{self.name}: batches need one size", "open the set with a size")
         order = range(len(self)) if indices is None else indices
@@ -128,7 +130,7 @@ class ImageSet:
 
 
 class Share(NamedTuple):
-    """One process's part of work that several do; `gather` joins their lists, in the order of their ranks, for all."""
+    """The part of one process in work that several do. `gather` gives all of them the lists of all, joined by rank."""
 
     rank: int
     ranks: int
@@ -147,12 +149,13 @@ def open_images(
     allow_hosts: Collection[str] = (),
     share: Share = SINGLE_PROCESS,
 ) -> ImageSet:
-    """Open DATA: a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and look at every file.
+    """Open DATA, which is a folder, a `.zip`, `.tar` shards (brace patterns work) or `scenes:N`, and read every file.
 
-    `size` is what images are fitted to; scenes without a size of their own are rendered at it. `seed` draws the scenes.
-    `on_progress` receives (files done, files in all) of this process, which looks at its `share` of them. Archives on
-    web servers are read from `allow_hosts` only. Raises `InputError` if nothing can be read or more than the share
-    `max_skip` of the files cannot, `CorruptError` for damaged archives, `UsageError` and `UnsafeError` for bad DATA.
+    Images are fitted to `size`, and scenes without a size of their own are rendered at it. `seed` draws the scenes.
+    `on_progress` receives (files done, files in all) of this process, which reads its `share` of the files. Archives
+    on web servers are read from `allow_hosts` only. Raises `InputError` if no file can be read, or if the fraction
+    that cannot be read exceeds `max_skip`, `CorruptError` for damaged archives, and `UsageError` or `UnsafeError` for
+    DATA of another kind.
     """
     names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
     if not names:
@@ -160,19 +163,19 @@ def open_images(
     if size is not None and size < 1:
         raise UsageError(f"size {size}: is not a number of pixels", "give a size of at least 1")
     if not 0 <= max_skip <= 1:
-        raise UsageError(f"max skip {max_skip}: is not a share", "give a number from 0 to 1")
+        raise UsageError(f"max skip {max_skip}: is not a fraction", "give a number from 0 to 1")
     if len(names) == 1 and names[0].startswith("scenes:"):
         return _open_scenes(names[0], size, seed)
     listing = list_entries(names, allow_hosts)
     scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
     images = _gather_set(", ".join(map(redacted, names)), listing, scans, size)
     inspect = ["codegan", "inspect", *map(redacted, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
-    _check_share(images, listing.closed, max_skip, shlex.join(inspect))
+    _check_skipped(images, listing.closed, max_skip, shlex.join(inspect))
     return images
 
 
 def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int, int], None]) -> list["_Scan"]:
-    """One of each entry; this process makes those of its share."""
+    """Scan every entry, those of its share in this process, and gather what all processes found."""
     start, stop = (len(entries) * rank // share.ranks for rank in (share.rank, share.rank + 1))
     scans: list[_Scan] = []
     for scan in prefetch(_scan, entries[start:stop], ahead=4 * _THREADS, threads=_THREADS):
@@ -232,7 +235,7 @@ class _Scan:
 def _scan(entry: Entry) -> _Scan:
     try:
         content = _read(entry)
-        height, width, notes = look(content)
+        height, width, notes = probe(content)
     except Unreadable as reason:
         return _Scan(problem=str(reason))
     return _Scan(crc32c(content), height, width, "; ".join(notes))
@@ -241,41 +244,41 @@ def _scan(entry: Entry) -> _Scan:
 def _read(entry: Entry) -> bytes:
     try:
         return entry.read()
-    except (CodeganError, MemoryError):  # a network that fails is no reason to go on without the picture
+    except (CodeganError, MemoryError):  # a failing network is no reason to go on without the image
         raise
     except Exception as error:  # damaged archives raise nearly any class
         raise Unreadable(f"cannot be read: {one_line(error)}") from error
 
 
 def _reload(entry: Entry, checksum: int) -> Image.Image:
-    """What is made of a set carries the fingerprint of its bytes, so other bytes are refused."""
-    fix = "put it back as it was and run the same command again, or begin anew with another --out"
+    """Decode an image, if its bytes are those in the set's fingerprint, with which everything made of it is marked."""
+    fix = "put it back as it was and run the same command again, or start again with another --out"
     try:
         content = _read(entry)
         if crc32c(content) != checksum:
             raise InputError(f"{entry.key}: has changed since the data was read through", fix)
         return decode(content)
     except Unreadable as reason:
-        raise InputError(f"{entry.key}: could be read before, but no more: {reason}", fix) from reason
+        raise InputError(f"{entry.key}: could be read before and cannot be read now: {reason}", fix) from reason
 
 
-def _check_share(images: ImageSet, closed: list[str], max_skip: float, inspect: str) -> None:
+def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect: str) -> None:
     name, kept, skipped = images.name, len(images), images.skipped
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
-        raise InputError(f"{name}: holds no pictures", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
+        raise InputError(f"{name}: holds no images", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
     if not kept:
         raise InputError(
-            f"{name}: none of its {len(skipped)} pictures can be used ({reasons})", "convert or replace them"
+            f"{name}: none of its {len(skipped)} images can be used ({reasons})", "convert or replace them"
         )
     if len(skipped) > max_skip * (kept + len(skipped)):
         raise InputError(
-            f"{name}: {len(skipped)} of {kept + len(skipped)} pictures cannot be used ({reasons})",
-            f"see them all with `{inspect}`; mend them, or allow more than {max_skip:g} with --max-skip",
+            f"{name}: {len(skipped)} of {kept + len(skipped)} images cannot be used ({reasons})",
+            f"see them all with `{inspect}`; repair them, or allow a larger fraction than {max_skip:g} with --max-skip",
         )
-    if closed and max_skip < 1:  # nobody knows how many it holds
+    if closed and max_skip < 1:  # it may hold any number of images
         raise InputError(
-            f"{closed[0]}: this folder cannot be read", "mend its permissions, or go on without it with --max-skip 1"
+            f"{closed[0]}: this folder cannot be read", "correct its permissions, or go on without it with --max-skip 1"
         )
 
 

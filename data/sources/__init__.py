@@ -1,1 +1,1 @@
-"""Where the bytes of pictures come from, and what pixels they mean."""
+"""Locations of data, the images in them, and their decoding."""

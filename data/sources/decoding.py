@@ -1,13 +1,13 @@
-"""A picture file's bytes -> upright RGB pixels in sRGB, whatever the file holds.
+"""Decoding of image files: from any format that is accepted to upright RGB pixels in sRGB.
 
 In this order:
 
-* EXIF orientation is applied; of an animation or a stack of pages the first frame is taken and noted.
+* EXIF orientation is applied. The first frame of an animation, or page of several, is taken, and this is noted.
 * 16-bit grey is scaled by 1/257. Float and 32-bit integer pixels: values within [0, 1] are scaled by 255, anything
   else is stretched from its finite minimum ... maximum, and noted.
-* Transparency is laid over white.
-* Colours with an embedded profile other than sRGB become sRGB, CMYK included; profiles of grey pictures are ignored, as
-  is one that does not fit, which is noted. CMYK without a profile takes Pillow's conversion.
+* Transparent pixels are blended with white.
+* Colours with an embedded profile other than sRGB, CMYK included, are converted to sRGB. Profiles of grey images are
+  ignored, and so is one that does not fit, which is noted. CMYK without a profile is converted by Pillow.
 
 Files that are empty, damaged, above `MAX_PIXELS` or below `MIN_SIDE` raise `Unreadable` with the reason.
 """
@@ -46,8 +46,8 @@ class Unreadable(Exception):
     """Why one file is skipped."""
 
 
-class Look(NamedTuple):
-    """What is known of a picture without its pixels."""
+class ImageInfo(NamedTuple):
+    """What is known of an image without its pixels."""
 
     height: int  # upright
     width: int
@@ -55,17 +55,17 @@ class Look(NamedTuple):
 
 
 def decode(content: bytes) -> Image.Image:
-    """A file's bytes as an RGB image with its orientation applied; raises `Unreadable` with a reason."""
+    """Decode a file's bytes to an upright RGB image. Raises `Unreadable` with a reason."""
     return _opened(content, lambda image: _to_rgb(image, []))
 
 
-def look(content: bytes) -> Look:
-    """What `decode` would find, at less cost: the same refusals, and remarks.
+def probe(content: bytes) -> ImageInfo:
+    """Find out at less cost what `decode` would find; it refuses the same files, and notes what is unusual.
 
-    Pixels are decoded, for only that finds a body that was cut, but those of a JPEG at an eighth of each side.
+    Pixels are decoded, since only this finds a truncated body, but those of a JPEG at an eighth of each side.
     """
 
-    def found(image: Image.Image) -> Look:
+    def found(image: Image.Image) -> ImageInfo:
         width, height = image.size
         notes: list[str] = []
         image.draft(None, (width // 8, height // 8))
@@ -73,7 +73,7 @@ def look(content: bytes) -> Look:
         sides = (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
         if _has_several_frames(image):
             notes.insert(0, "several frames or pages, the first is used")
-        return Look(*sides, notes)
+        return ImageInfo(*sides, notes)
 
     return _opened(content, found)
 
@@ -88,13 +88,13 @@ def _opened[Result](content: bytes, use: Callable[[Image.Image], Result]) -> Res
     except (Unreadable, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise Unreadable("not a picture in a known format") from None
-    except Exception as error:  # decoders meet damage with nearly any class of exception
+        raise Unreadable("not an image in a known format") from None
+    except Exception as error:  # decoders raise nearly any class of exception on damage
         raise Unreadable(f"cannot be decoded: {one_line(error)}") from error
 
 
 def _has_several_frames(image: Image.Image) -> bool:
-    if image.format == "MPO":  # a camera's JPEG may carry previews as further frames: nothing to remark
+    if image.format == "MPO":  # the further frames in a camera's JPEG are previews
         return False
     try:
         return bool(getattr(image, "is_animated", False))
@@ -106,7 +106,7 @@ def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise Unreadable(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS / 1e6:g} million")
     if min(width, height) < MIN_SIDE:
-        raise Unreadable(f"tiny: {width} x {height} pixels, at least {MIN_SIDE} a side are needed")
+        raise Unreadable(f"too small: {width} x {height} pixels, each side needs at least {MIN_SIDE}")
 
 
 def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -129,15 +129,15 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """As in EXIF, 1 to 8; None where that is damaged."""
+    """The orientation in EXIF, 1 to 8; None where it is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the parser of damaged metadata raises nearly any class
+    except Exception:  # the parser raises nearly any class of exception on damage
         return None
 
 
 def _tiff_white_is_zero(image: Image.Image) -> bool:
-    """Pillow honours this polarity up to 8 bits only."""
+    """Whether 0 means white, which Pillow takes into account up to 8 bits only."""
     photometric: Any = image.getexif().get(ExifTags.Base.PhotometricInterpretation)
     return bool(photometric == 0)
 
@@ -170,7 +170,7 @@ def _from_wide(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Without transparency; modes other than CMYK become RGB."""
+    """Remove transparency, and convert modes other than CMYK and L to RGB."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -189,7 +189,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
 
 @lru_cache(maxsize=32)
 def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None where the profile is sRGB already: a conversion would only add rounding."""
+    """The conversion from a profile; None where it is sRGB already, since that would only add rounding."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
         return None

@@ -1,8 +1,8 @@
-"""Where the bytes of pictures come from: a folder, a `.zip` or `.tar` shards, listed once and then read at random.
+"""Listing the images in a folder, a `.zip` or `.tar` shards, which are listed once and then read at random.
 
-Each may lie here, in an object store or, archives only, on an allowed web server. Nothing is ever extracted to disk, so
-a hostile name inside an archive reaches no file system. Files that are no picture by extension, hidden files and the
-litter of file managers are ignored without a word.
+Each may be on this machine, in an object store or, if it is an archive, on an allowed web server. Nothing is ever
+extracted to disk, so a hostile name inside an archive reaches no file system. Files without an image's extension,
+hidden files and the litter of file managers are silently ignored.
 """
 
 import io
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
-# Pictures we cannot read: leaving them out silently would lose half of someone's camera roll.
+# Images that cannot be read: leaving them out silently would lose half of someone's camera roll.
 UNSUPPORTED = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
 MAX_FILE_BYTES = 1 << 30
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -58,12 +58,12 @@ class Entry:
 
 @dataclass
 class Listing:
-    """Everything found: what to read, what cannot be used and why, and remarks by key."""
+    """Everything that was found: what to read, what cannot be used and why, and remarks by key."""
 
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    closed: list[str] = field(default_factory=list)  # folders that cannot be read, with who knows how many pictures
+    closed: list[str] = field(default_factory=list)  # folders that cannot be read, with any number of images
     _seen: set[str] = field(default_factory=set)
 
     def add(
@@ -89,8 +89,8 @@ def clean_key(name: str) -> str:
     return "".join(c if c.isprintable() else f"%{ord(c):02X}" for c in "/".join(parts))
 
 
-def is_picture(name: str) -> bool:
-    """Whether a relative name has a picture's extension and no hidden or litter part."""
+def is_image(name: str) -> bool:
+    """Whether a relative name has an image's extension and no part that is hidden or litter."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     if not parts or any(part.startswith((".", "__MACOSX", "@eaDir")) for part in parts):
         return False
@@ -136,7 +136,7 @@ def _find(name: str, allow_hosts: Collection[str]) -> Source:
         try:
             source = source.expanduser()
         except RuntimeError as error:
-            raise InputError(f"{source}: names no user of this machine", "write the path in full") from error
+            raise InputError(f"{source}: there is no such user on this machine", "write the path in full") from error
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", f"check the path; {_FORMS}")
     if source.name.lower().endswith(_COMPRESSED):
@@ -150,7 +150,7 @@ def _find(name: str, allow_hosts: Collection[str]) -> Source:
 
 
 def _is_folder(source: Source) -> TypeGuard[Location]:
-    """Elsewhere by its name, to save a request: an object store has no folders, and of a web server none is listed."""
+    """Whether a source is a folder; in an object store its name says so, and folders on web servers are not listed."""
     if isinstance(source, Path):
         return source.is_dir()
     return not isinstance(source, WebFile) and source.suffix.lower() not in _ARCHIVES
@@ -161,23 +161,25 @@ def _list_folder(root: Path) -> Listing:
     root = root.resolve()
 
     def unreadable(error: OSError) -> None:
-        inside = Path(error.filename).relative_to(root) / "*"  # a name in it, for it is a class of its own
+        inside = (
+            Path(error.filename).relative_to(root) / "*"
+        )  # a name inside the folder, since the folder is a class of its own
         listing.skipped.append(Skip(clean_key(inside.as_posix()), f"folder cannot be read: {error.strerror}"))
         listing.closed.append(error.filename)
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
         if Path(folder) != root and not {CONFIG_COPY, DRAWN}.isdisjoint(
             files
-        ):  # else a second run would read the first one's
+        ):  # or a run would read the images of another
             listing.notes[clean_key(Path(folder).relative_to(root).as_posix())] = "made by codegan, not read"
             subfolders.clear()
             continue
         for path in sorted(Path(folder, name) for name in subfolders):
-            if path.is_symlink():  # os.walk does not follow it: it may lead out of the folder, or round in a circle
+            if path.is_symlink():  # not followed by os.walk: it may lead out of the folder, or in a circle
                 listing.notes[clean_key(path.relative_to(root).as_posix())] = "link to a folder, not followed"
         for path in sorted(Path(folder, name) for name in files):
             name = path.relative_to(root).as_posix()
-            if is_picture(name):
+            if is_image(name):
                 size, problem = _check_file(path, root)
                 listing.add(name, size, path.read_bytes, problem=problem)
     return _with_folder_labels(listing)
@@ -188,7 +190,7 @@ def _check_file(path: Path, root: Path) -> tuple[int, str | None]:
         status = path.stat()
     except OSError as error:
         return 0, f"cannot be read: {error.strerror}"
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
         return 0, "not a regular file"
     if path.is_symlink() and not path.resolve().is_relative_to(root):
         return 0, "link to a file outside the folder"
@@ -198,7 +200,7 @@ def _check_file(path: Path, root: Path) -> tuple[int, str | None]:
 def _list_objects(folder: "UPath") -> Listing:
     listing = Listing()
     for name, size, read in list_objects(folder):
-        if is_picture(name):
+        if is_image(name):
             listing.add(name, size, read)
     return _with_folder_labels(listing)
 
@@ -212,7 +214,7 @@ def _list_zip(source: Source) -> Listing:
         raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
     ends = dict(pairwise(sorted({directory_start, *(info.header_offset for info in members)})))
     for info in members:
-        if is_picture(info.filename.replace("\\", "/")) and not info.is_dir():
+        if is_image(info.filename.replace("\\", "/")) and not info.is_dir():
             problem = "encrypted" if info.flag_bits & 1 else None
             read = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
             listing.add(info.filename, info.file_size, read, problem=problem)
@@ -231,8 +233,8 @@ def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
 def _with_folder_labels(listing: Listing) -> Listing:
     """Number the classes of a one-folder-per-class layout, in the order of their names.
 
-    Classes are the sub-folders of the deepest folder that holds every picture; there must be at least two, and no
-    picture beside them. Pictures skipped at the listing count as well, so that mending one moves no label.
+    Classes are the sub-folders of the deepest folder that holds all images. There must be at least two, and no image
+    beside them. Images that were skipped count as well, so that repairing one changes no label.
     """
     keys = [entry.key for entry in listing.entries] + [skip.key for skip in listing.skipped]
     parents = [PurePosixPath(key).parent.parts for key in keys]
@@ -249,7 +251,7 @@ def _list_tars(sources: Sequence[Source]) -> Listing:
     for source in sources:
         if source.suffix.lower() != ".tar":
             raise UsageError(f"{source}: cannot be combined with other data", "only .tar shards can be given together")
-    trails = [PurePosixPath("/", str(source)) for source in sources]  # an address becomes one below the root
+    trails = [PurePosixPath("/", str(source)) for source in sources]  # an address becomes a path below the root
     shared = os.path.commonpath([trail.parent for trail in trails])
     indexes = prefetch(_read_index, sources, ahead=_INDEXED_AT_ONCE, threads=_INDEXED_AT_ONCE)
     for source, trail, index in zip(sources, trails, indexes, strict=True):
@@ -269,11 +271,11 @@ def _list_tar(source: Source, members: Sequence[_Member], prefix: str, listing: 
     labels = {stem: label for info, stem, extension, label in members if extension == "cls" and info.isreg()}
     plain = {stem for _, stem, extension, _ in members if f".{extension}" in EXTENSIONS}
     for info, stem, extension, _ in members:
-        if info.isdir() or not is_picture(info.name):
+        if info.isdir() or not is_image(info.name):
             continue
         key = clean_key(prefix + info.name)
         if "." in extension and stem in plain:  # 0001.mask.png beside 0001.jpg belongs to that sample
-            listing.notes[key] = "not used: an annotation of the picture with the same stem"
+            listing.notes[key] = "not used: an annotation of the image with the same stem"
             continue
         if labels and labels.get(stem) is None:
             listing.notes[key] = "has no integer .cls label while others do"
@@ -283,9 +285,9 @@ def _list_tar(source: Source, members: Sequence[_Member], prefix: str, listing: 
 
 
 def _read_index(source: Source) -> list[_Member]:
-    """All members; raises `CorruptError` unless they end with the two zero blocks every whole tar ends with.
+    """All members. Raises `CorruptError` unless the two zero blocks that end every whole tar follow.
 
-    Without that check a tar cut between two members reads as a smaller one.
+    Without this check a tar that was truncated between two members would read as a smaller one.
     """
     fix = "copy or download it again, or repack it with tar --create"
     with open_file(source) as file:
@@ -296,7 +298,7 @@ def _read_index(source: Source) -> list[_Member]:
             raise CorruptError(f"{source}: is not a whole tar archive ({error})", fix) from error
         file.seek(archive.offset)
         if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-            raise CorruptError(f"{source}: is cut or damaged after {len(members)} members", fix)
+            raise CorruptError(f"{source}: is truncated or damaged after {len(members)} members", fix)
         while block := file.read(1 << 20):
             if any(block):
                 raise CorruptError(f"{source}: holds more bytes after its end", "give joined tars one by one")

@@ -32,7 +32,7 @@ from data.images import (
     write_skipped,
 )
 from data.scenes.factors import Scenes
-from data.sources.decoding import Look, look
+from data.sources.decoding import ImageInfo, probe
 from data.sources.listing import Skip
 
 RNG = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_batches_of_an_endless_order_can_be_left(folder: Path) -> None:
             break
 
 
-def test_several_processes_look_at_every_file_once_and_open_the_same_set(
+def test_several_processes_read_every_file_once_and_open_the_same_set(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "broken.png").write_bytes(b"no picture")
@@ -130,11 +130,11 @@ def test_several_processes_look_at_every_file_once_and_open_the_same_set(
     met = threading.Barrier(ranks, timeout=60)
     seen: list[bytes] = []
 
-    def look_and_count(content: bytes) -> Look:
+    def probe_and_count(content: bytes) -> ImageInfo:
         seen.append(content)
-        return look(content)
+        return probe(content)
 
-    monkeypatch.setattr(images_module, "look", look_and_count)
+    monkeypatch.setattr(images_module, "probe", probe_and_count)
 
     def process(rank: int) -> ImageSet:
         def gather(part: list[Any]) -> list[Any]:

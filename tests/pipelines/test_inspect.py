@@ -39,7 +39,7 @@ def test_inspect_prints_and_writes_what_is_there(
     run(["inspect", str(folder), "--out", str(out)])
     printed = capsys.readouterr().out
     assert "7 images, 2 skipped" in printed
-    assert "cat/broken.jpg: not a picture" in printed
+    assert "cat/broken.jpg: not an image" in printed
     assert "dog/empty.png: empty file" in printed
     assert printed.endswith(f"next: codegan encode --data {folder} --out stores/latents\n")
     for name in ("contact.png", "skipped.jsonl", "summary.json"):

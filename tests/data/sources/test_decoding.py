@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from data.sources.decoding import Unreadable, decode, look
+from data.sources.decoding import Unreadable, decode, probe
 
 # Pillow's remarks on odd metadata, which data.sources.decoding silences in use; its bomb warning stays an error here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -290,22 +290,22 @@ CASES: dict[str, Case] = {
 HUGE_HEADER = png(9600, 9900, 1, 0, [])  # above Pillow's limit for a warning, below ours; no pixels follow
 BROKEN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty file"),
-    "text": (b"<html>404</html>" * 20, "not a picture"),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"/>', "not a picture"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n", "not a picture"),
-    "pdf": (b"%PDF-1.4\n" + bytes(99), "not a picture"),
+    "text": (b"<html>404</html>" * 20, "not an image"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"/>', "not an image"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n", "not an image"),
+    "pdf": (b"%PDF-1.4\n" + bytes(99), "not an image"),
     "png-bomb": (png(40000, 40000, 1, 0, []), "too large: 40000 x 40000"),
     "png-huge-header": (HUGE_HEADER, "truncated"),
-    "png-tiny": (saved(RGB[:15], "PNG"), "tiny: 24 x 15"),
+    "png-tiny": (saved(RGB[:15], "PNG"), "too small: 24 x 15"),
     "png-cut": (saved(RGB, "PNG")[:-300], "truncated"),
     "png-body-damaged": (saved(RGB, "PNG").replace(b"IDAT", b"IDAT\xff\xff", 1), "cannot be decoded"),
-    "png-signature-only": (saved(RGB, "PNG")[:8], "not a picture"),
+    "png-signature-only": (saved(RGB, "PNG")[:8], "not an image"),
     "jpeg-cut": (saved(RGB, "JPEG")[:-200], "truncated"),
     "jpeg-header-only": (saved(RGB, "JPEG")[:100], "cannot be decoded"),
     "gif-cut": (saved(GREY, "GIF")[:-200], "truncated"),
     "webp-cut": (saved(RGB, "WEBP", **LOSSLESS)[:-200], "decode"),
     "bmp-cut": (saved(RGB, "BMP")[:-200], "truncated"),
-    "tiff-cut": (b"II*\0\x08\0\0\0", "not a picture"),
+    "tiff-cut": (b"II*\0\x08\0\0\0", "not an image"),
     "tiff-not-finite": (floats(np.full((20, 24), np.nan)), "no pixel has a finite value"),
 }
 
@@ -313,7 +313,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_awkward_file_decodes_to_reference_pixels(name: str) -> None:
     case = CASES[name]
-    image, (height, width, notes) = decode(case.content), look(case.content)
+    image, (height, width, notes) = decode(case.content), probe(case.content)
     assert (width, height) == image.size
     assert image.mode == "RGB"
     pixels = np.asarray(image).astype(float)
@@ -329,7 +329,7 @@ def test_broken_file_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(Unreadable, match=reason) as caught:
         decode(content)
     with pytest.raises(Unreadable) as seen:
-        look(content)
+        probe(content)
     assert str(seen.value) == str(caught.value)
     assert "0x" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -363,7 +363,7 @@ LOOKED_AT = (
 
 
 @pytest.mark.parametrize("name", LOOKED_AT)
-def test_a_look_refuses_what_does_not_decode(name: str) -> None:
+def test_a_probe_refuses_what_does_not_decode(name: str) -> None:
     """And nothing else, wherever a file is damaged: an eighth of a JPEG is made of all of its bytes."""
     whole = saved(RGB, "JPEG", progressive=True) if name == "jpeg-progressive" else CASES[name].content
 
@@ -379,4 +379,4 @@ def test_a_look_refuses_what_does_not_decode(name: str) -> None:
         damaged = bytearray(whole[: random.integers(len(whole) // 2, len(whole))] if trial % 2 else whole)
         for position in random.integers(0, len(damaged), trial % 4):
             damaged[position] ^= 1 << random.integers(8)
-        assert reason(look, bytes(damaged)) == reason(decode, bytes(damaged))
+        assert reason(probe, bytes(damaged)) == reason(decode, bytes(damaged))

@@ -20,7 +20,7 @@ from PIL import Image
 from data.errors import CodeganError, CorruptError, InputError, UnsafeError, UsageError
 from data.files.runs import CONFIG_COPY, DRAWN
 from data.images import open_images
-from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_picture
+from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_image
 
 RNG = np.random.default_rng(0)
 PIXELS: dict[str, NDArray[np.uint8]] = {
@@ -414,7 +414,7 @@ def test_clean_key_is_relative_printable_and_stable(name: str) -> None:
     assert not key.startswith("/")
     assert not {"..", "."} & set(key.split("/"))
     assert clean_key(key) == key
-    assert isinstance(is_picture(name), bool)
+    assert isinstance(is_image(name), bool)
 
 
 def test_undecodable_names_on_disk_become_printable_keys(tmp_path: Path) -> None:
