@@ -20,7 +20,7 @@ from benchmarks.machine import describe
 from benchmarks.race_entrants import ENTRANTS, Look, Pictures, Terms, missing, race
 from benchmarks.race_report import save_curves, save_grid, tables
 from data.errors import CodeganError
-from pipelines.scoring.features import load_features
+from pipelines.scoring.networks import load_features
 
 SETS = {
     "flowers64": Pictures("flowers256.tar", 64),

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from benchmarks.machine import describe, interleaved
 from data.images import open_images
-from pipelines.scoring.feature_pass import look_at
-from pipelines.scoring.features import Features, imagenet_units, load_features
-from pipelines.scoring.sets import set_source
+from pipelines.scoring.extraction import extract
+from pipelines.scoring.networks import FeatureNetwork, imagenet_units, load_features
+from pipelines.scoring.sets import chosen_images
 from stage1_autoencoder.training.processes import make_accelerator
 
 
-def random_features(name: str, device: torch.device) -> Features:
+def random_features(name: str, device: torch.device) -> FeatureNetwork:
     if name == "offline":
         return load_features("offline", None, device)
     if name == "squeezenet":
         layers: nn.Module = torchvision.models.squeezenet1_0(weights=None).features.eval().to(device)
-        return Features("squeezenet", 512, 224, lambda x: layers(imagenet_units(x)).mean(dim=(2, 3)), device)
+        return FeatureNetwork("squeezenet", 512, 224, lambda x: layers(imagenet_units(x)).mean(dim=(2, 3)), device)
     inception = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=False)
     inception.fc = nn.Identity()
     inception.eval().to(device)
@@ -35,7 +35,7 @@ def random_features(name: str, device: torch.device) -> Features:
         features: Tensor = inception((images - 128) / 128)
         return features
 
-    return Features("inception", 2048, 299, network, device)
+    return FeatureNetwork("inception", 2048, 299, network, device)
 
 
 def main() -> None:
@@ -50,19 +50,19 @@ def main() -> None:
     accelerator = make_accelerator()
     images = open_images(options.data, size=options.size)
     chosen = np.arange(min(options.count, len(images)))
-    source = set_source(images, chosen, "real images")
+    lazy = chosen_images(images, chosen, "real images")
     lines = []
     for name in options.features:
-        features = random_features(name, accelerator.device)
+        network = random_features(name, accelerator.device)
         parts = np.array_split(chosen, -(-len(chosen) // options.batch))
-        ready = [features.prepare(source.images(part.tolist())) for part in parts]
+        ready = [network.prepare(lazy.at(part.tolist())) for part in parts]
 
-        def bare(features: Features = features, ready: list[Tensor] = ready) -> None:
+        def bare(network: FeatureNetwork = network, ready: list[Tensor] = ready) -> None:
             for batch in ready:
-                features.look(batch)
+                network.extract(batch)
 
-        def whole(features: Features = features) -> None:
-            look_at(source, [features], options.batch, accelerator)
+        def whole(network: FeatureNetwork = network) -> None:
+            extract(lazy, [network], options.batch, accelerator)
 
         times = interleaved({"bare network": bare, "feature pass": whole}, options.rounds)
         for action, seconds in times.items():

@@ -21,7 +21,7 @@ from data.latents import LatentStore
 from data.sources.locations import Location
 from data.store.images import store_images
 from pipelines.configs import MetadataConfig
-from pipelines.scoring.features import imagenet_units, load_convolutions, repeatable
+from pipelines.scoring.networks import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.frozen.perceptual import VGG_URL
 from stage2_codegen.picture_vectors import load_bank, save_bank
 

@@ -20,11 +20,11 @@ from data.scenes.factors import scene
 from data.seeds import coins
 from data.store.order import SampleOrder
 from pipelines.report.latents import generate_latents
-from pipelines.scoring.feature_pass import Source
-from pipelines.scoring.intervals import halves
-from pipelines.scoring.measures import Seen, Sets, entries
+from pipelines.scoring.entries import make_entries
+from pipelines.scoring.extraction import Extracted
+from pipelines.scoring.metrics import halves
 from pipelines.scoring.neighbours import find_neighbours
-from pipelines.scoring.sets import choose
+from pipelines.scoring.sets import LazyImages, Sets, choose
 from stage1_autoencoder.crops import CodeNoise, RandomCrops
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.train import split
@@ -109,13 +109,14 @@ def test_those_of_generated_images() -> None:
 def test_those_of_scores() -> None:
     assert choose(open_images("scenes:9@16"), 4, seed=5).tolist() == [1, 2, 3, 4]
     assert [half.tolist() for half in next(halves((8, 6), 1, seed=5))] == [[0, 4, 5, 7], [2, 4, 5]]
-    positions = Source("positions", 9, lambda chosen: np.array(chosen))
-    assert positions.drawn(9, seed=5).images(range(9)).tolist() == [5, 7, 8, 1, 0, 2, 6, 3, 4]
+    positions = LazyImages("positions", 9, lambda chosen: np.array(chosen))
+    assert positions.drawn(9, seed=5).at(range(9)).tolist() == [5, 7, 8, 1, 0, 2, 6, 3, 4]
     rows = np.arange(1001, dtype=np.float32)[:, None]
     assert set(range(1001)) - set(find_neighbours(rows, rows, None, seed=5).generated.tolist()) == {485}
     squares, nothing = np.arange(8, dtype=np.float32)[:, None] ** 2, np.empty((8, 0), np.float32)
-    seen = Seen(squares, nothing, nothing)
-    np.testing.assert_allclose(entries("fid", Sets(seen, seen, None), seed=5)["fid"]["real_floor"], 279.83541970930446)
+    extracted = Extracted(squares, nothing, nothing)
+    entry = make_entries("fid", Sets(extracted, extracted), seed=5)["fid"]
+    np.testing.assert_allclose(entry["real_floor"], 279.83541970930446)
 
 
 def test_no_stream_is_a_bare_number() -> None:

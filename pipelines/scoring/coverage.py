@@ -1,8 +1,8 @@
 """Mode coverage on `scenes:`: which of the things that a scene can be does a generator draw, and how often?
 
-The factors of generated images are not known, so a small network names them, trained in seconds on scenes of another
-seed. It errs; so do its answers on real scenes, with which the generated ones are compared, and on held-out scenes,
-whose accuracy is reported beside every number.
+The factors of generated images are not known, so they are named by a small network, trained in seconds on scenes of
+another seed. It errs, on real scenes as on the generated ones that are compared with them; its accuracy on held-out
+scenes is reported beside every number.
 """
 
 from typing import Any
@@ -18,7 +18,8 @@ from data.scenes.factors import MAX_OBJECTS, Scenes
 from data.scenes.rendering import GROUNDS, SKIES, Scene
 from data.scenes.textures import GROUND_TEXTURES
 from data.seeds import CLASSIFIER_BATCH, derive_seed
-from pipelines.scoring.feature_pass import Images, Rows
+from pipelines.scoring.metrics import Rows
+from pipelines.scoring.sets import Images
 
 FACTORS = {
     "sky": len(SKIES),
@@ -46,7 +47,7 @@ def true_factors(scene: Scene) -> list[int]:
 
 
 class FactorClassifier:
-    """A view of images: the number of each factor, (n, 5)."""
+    """Extracts the number of each factor, (n, 5)."""
 
     name = "scene"
 
@@ -58,17 +59,17 @@ class FactorClassifier:
         return functional.interpolate(to_float(torch.from_numpy(images_u8)), size=(_SIDE, _SIDE), mode="area")
 
     @torch.inference_mode()
-    def look(self, prepared: Tensor) -> Rows:
-        named: Rows = _answers(self._network, prepared).numpy().astype(np.float32)
-        return named
+    def extract(self, prepared: Tensor) -> Rows:
+        factors: Rows = _answers(self._network, prepared).numpy().astype(np.float32)
+        return factors
 
 
 def train_classifier() -> FactorClassifier:
-    """On the CPU, the same every time up to rounding."""
+    """Trains on the CPU, with the same result every time up to rounding."""
     images, factors = _draw(_TRAINING, _SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = _network()
+        network = _make_network()
         _fit(network, images, factors)
     unseen, truth = _draw(_HELD_OUT, _SEED + 1)
     with torch.inference_mode():
@@ -83,7 +84,7 @@ def _draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.tensor(factors)
 
 
-def _network(width: int = 16) -> nn.Sequential:
+def _make_network(width: int = 16) -> nn.Sequential:
     blocks: list[nn.Module] = []
     channels = 3
     for out, stride in ((width, 2), (2 * width, 2), (4 * width, 2), (4 * width, 1)):
@@ -94,7 +95,7 @@ def _network(width: int = 16) -> nn.Sequential:
 
 
 def _fit(network: nn.Module, images: Tensor, factors: Tensor) -> None:
-    """With noise on the images, which generators leave, too."""
+    """Trains with noise on the images, as generators also leave some."""
     optimizer = torch.optim.AdamW(network.parameters(), _LR, weight_decay=0.02)
     batch = min(_BATCH, len(images))
     steps = _EPOCHS * (len(images) // batch)
@@ -131,7 +132,7 @@ def _modes(factors: Rows) -> NDArray[np.int64]:
 
 
 def by_factor(fake: Rows, real: Rows) -> dict[str, dict[str, Any]]:
-    """Of each factor: the values that occur among the real images' ones, and the total variation of the frequencies.
+    """For each factor, how many of the real images' values occur, and the total variation of the frequencies.
 
     Total variation is half the sum of |difference|: 0 for the same frequencies, 1 for no value in common.
     """

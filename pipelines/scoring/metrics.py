@@ -1,24 +1,26 @@
-"""What is computed from the features of two sets of images, each (n, dim), one row an image.
+"""Metrics are formulas on the features of two sets of images, each (n, dim), one row an image; and their intervals.
 
-All are deterministic functions of the sets. They agree with clean-fid and prdc where those are well
-posed (tests), and were written out because clean-fid's Frechet distance takes the square root of a product of
-covariances, singular as soon as there are fewer images than features and then off or negative, because its kernel
-distance draws from the global random state, and because the others hold all n^2 distances in memory.
+All are deterministic functions of the sets. They agree with clean-fid and prdc where those are well posed (tests). They
+are written out because clean-fid's Frechet distance takes the square root of a product of covariances, which is
+singular where there are fewer images than features and then off or negative; because its kernel distance draws from the
+global random state; and because prdc holds all n^2 distances in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.seeds import INCEPTION_SPLITS
+from data.seeds import INCEPTION_SPLITS, INTERVAL_HALVES
 
 type Rows = NDArray[np.floating]
 type Exact = NDArray[np.float64]
 type Indices = NDArray[np.int64]
+type Interval = tuple[float, float]
 
 _ROWS = 1024  # of a block of a matrix of all pairs
+_NORMAL_95 = 1.96
 
 
 def frechet_distance(a: Rows, b: Rows) -> float:
@@ -44,8 +46,8 @@ def _moments(features: Rows) -> tuple[Exact, Exact]:
 def kernel_distance(a: Rows, b: Rows) -> float:
     """Unbiased squared MMD with the kernel (x'y/dim + 1)^3 (Binkowski et al. 2018); KID on Inception features.
 
-    Over all pairs: the value that the usual average over random subsets of 1,000 estimates. Not biased by n, so it can
-    be slightly negative for equal distributions. Takes n^2 kernel values. Needs two rows of each.
+    This is the mean over all pairs, which the usual average over random subsets of 1,000 estimates. It is not biased by
+    n, so it can be slightly negative for equal distributions. Takes n^2 kernel values. Needs two rows of each.
     """
     return float(kernel_distances(a, b, np.ones((1, len(a))), np.ones((1, len(b))))[0])
 
@@ -80,8 +82,8 @@ def _kernel_sums(a: Rows, b: Rows, in_a: Exact, in_b: Exact) -> Exact:
 def inception_score(probabilities: Rows, splits: int = 10) -> tuple[float, float]:
     """Mean and deviation over `splits` of exp(mean KL(p(y|x) || p(y))) (Salimans et al. 2016, section 4).
 
-    `probabilities` (n, classes) are of the generated images alone. Biased: it grows with the images in a split. The
-    splits are random, the same every time: images sorted by class would have one class in each.
+    `probabilities` (n, classes) are of the generated images alone. The score is biased: it grows with the images in a
+    split. The splits are random, and the same every time: images sorted by class would have one class in each.
     """
     shuffled = np.random.default_rng(INCEPTION_SPLITS).permutation(probabilities)
     splits = min(splits, len(shuffled))
@@ -91,7 +93,7 @@ def inception_score(probabilities: Rows, splits: int = 10) -> tuple[float, float
 
 
 def _information(probabilities: Rows) -> float:
-    """Between image and class, nats: the entropy of the mean minus the mean entropy."""
+    """Mutual information of image and class in nats: the entropy of the mean minus the mean entropy."""
     rows = probabilities.astype(np.float64)
     return float(_negentropy(rows).mean() - _negentropy(rows.mean(axis=0)))
 
@@ -104,10 +106,10 @@ def _negentropy(probabilities: Exact) -> Exact:
 def ball_counts(points: Rows, centres: Rows, k: int) -> tuple[Indices, NDArray[np.bool_]]:
     """In how many balls each point lies, (n,), and which balls hold a point, (m,).
 
-    A ball reaches from its centre to that one's k-th nearest neighbour among the other centres, which are an estimate
-    of a manifold. With generated points and real centres, precision is the share of points in any ball (Kynkaanniemi
-    et al. 2019, eq. 2), density the mean count over k and coverage the share of balls that hold a point (Naeem et al.
-    2020, eqs. 3 and 4); recall is precision with the roles exchanged. Needs k + 1 centres.
+    A ball reaches from its centre to the k-th nearest of the other centres; all balls together estimate a manifold.
+    With generated points and real centres, precision is the share of points in any ball (Kynkaanniemi et al. 2019, eq.
+    2), density the mean count over k and coverage the share of balls that hold a point (Naeem et al. 2020, eqs. 3 and
+    4); recall is precision with the roles exchanged. Needs k + 1 centres.
     """
     radii = nearest(centres, centres, k, itself=np.arange(len(centres)))[0][:, -1]
     counts, holds = np.zeros(len(points), np.int64), np.zeros(len(centres), bool)
@@ -148,3 +150,36 @@ def _distances(points: Rows, others: Rows) -> Iterator[tuple[slice, Exact]]:
 
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS))
+
+
+def interval(
+    statistic: Callable[..., float], sizes: tuple[int, ...], value: float, draws: int, seed: int | None
+) -> Interval | None:
+    """The 95 % interval of `value`: how much it would vary with other images of the same kind.
+
+    `statistic` takes the chosen rows of each set. None without a seed, or where a set has fewer than four rows.
+
+    A bootstrap draws with replacement, and its duplicates shift distances of distributions: a Frechet distance of
+    resampled images is higher than its own, a kernel distance counts an image as its own neighbour, and a nearest
+    neighbour is at distance zero. So random halves are taken without replacement, on both sides: the delete-d jackknife
+    (Shao and Wu 1989, "A general theory for jackknife variance estimation") with d = n/2, where a half varies about the
+    mean of the halves as much as the whole does about its expectation. A bias that depends on n does not enter, since
+    only the spread is used. Where the sets are alike a kernel distance is of second order in the images, and the
+    interval is then too wide, never too narrow.
+    """
+    if seed is None or min(sizes) < 4:
+        return None
+    return normal_interval(value, np.array([statistic(*chosen) for chosen in halves(sizes, draws, seed)]))
+
+
+def halves(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[tuple[Indices, ...]]:
+    """`draws` random halves of sets with these sizes, at least two rows of each, sorted."""
+    rng = np.random.default_rng([seed, INTERVAL_HALVES])
+    for _ in range(draws):
+        yield tuple(np.sort(rng.permutation(size)[: max(2, size // 2)]) for size in sizes)
+
+
+def normal_interval(value: float, of_halves: Exact) -> Interval:
+    """The 95 % interval of a value from the values of random halves, which are taken to be normal."""
+    reach = _NORMAL_95 * float(of_halves.std(ddof=1))
+    return value - reach, value + reach

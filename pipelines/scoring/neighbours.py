@@ -1,4 +1,4 @@
-"""Is it memory? Generated images beside the training images nearest to them in feature space."""
+"""Does a generator memorise? Generated images beside the training images nearest to them in feature space."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw
 from data.files.atomic import write_json
 from data.images import image_grid, save_png
 from data.seeds import NEIGHBOUR_QUERIES
-from pipelines.scoring.feature_pass import Images, Rows, Source
-from pipelines.scoring.metrics import Exact, Indices, nearest
+from pipelines.scoring.metrics import Exact, Indices, Rows, nearest
+from pipelines.scoring.sets import Images, LazyImages
 
 NEIGHBOURS = 3
 _ROWS = 10  # of the sheet, the images nearest to a training image first
 _QUERIES = 1000  # images of each kind whose neighbours are looked for
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # per cent
-_CAPTION = 14  # pixels below each picture
+_CAPTION = 14  # pixels below each image
 _DEVIATIONS = 3  # beyond which two samples of distances differ by more than chance
 
 
@@ -34,25 +34,25 @@ class Neighbours(NamedTuple):
 def find_neighbours(
     fake: Rows, real: Rows, decoded: Rows | None, seed: int, mirrored: Rows | None = None
 ) -> Neighbours:
-    """Of `_QUERIES` random images of each kind, (n, dim), among all real ones; needs two of these.
+    """The neighbours of `_QUERIES` random images of each kind, (n, dim), among all real ones; needs two of these.
 
-    Not of the first: files are often sorted, and those of one class may lie closer to each other than others do. Where
-    the generator was also shown the real images `mirrored`, each is as near as the nearer of the two.
+    The images are random, as files are often sorted, and those of one class may lie closer to each other than others
+    do. Where the generator was also shown the real images `mirrored`, each is as near as the nearer of the two.
     """
     rng = np.random.default_rng([seed, NEIGHBOUR_QUERIES])
     generated, taken = (np.sort(rng.permutation(len(rows))[:_QUERIES]) for rows in (fake, real))
     shown = [real] if mirrored is None else [real, mirrored]
-    distances, which, is_mirrored = _nearest_pictures(fake[generated], shown)
+    distances, which, is_mirrored = _nearest_images(fake[generated], shown)
     among_real = np.stack([nearest(real[taken], rows, 1, itself=taken)[0][:, 0] for rows in shown]).min(axis=0)
-    reconstructed = None if decoded is None else _nearest_pictures(decoded[taken], shown)[0][:, 0]
+    reconstructed = None if decoded is None else _nearest_images(decoded[taken], shown)[0][:, 0]
     return Neighbours(generated, distances, which, is_mirrored, among_real, reconstructed)
 
 
-def _nearest_pictures(points: Rows, shown: Sequence[Rows]) -> tuple[Exact, Indices, NDArray[np.bool_]]:
-    """Distances to the nearest pictures, which they are, and whether by the second of their rows; (n, NEIGHBOURS).
+def _nearest_images(points: Rows, shown: Sequence[Rows]) -> tuple[Exact, Indices, NDArray[np.bool_]]:
+    """Distances to the nearest images, which they are, and whether by the second of their rows; (n, NEIGHBOURS).
 
-    Row i of each set in `shown` is of picture i. The nearest of both sets together hold the nearest pictures, but may
-    hold one twice.
+    Row i of each set in `shown` is of image i. The nearest of both sets together hold the nearest images, but may hold
+    one twice.
     """
     found = [nearest(points, rows, NEIGHBOURS) for rows in shown]
     distances, which = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
@@ -80,10 +80,7 @@ def summary(found: Neighbours) -> dict[str, Any]:
     nearer = float(np.searchsorted(np.sort(to_real), found.among_real).mean() / len(to_real))
     chance = np.sqrt((len(to_real) + len(found.among_real) + 1) / (12 * len(to_real) * len(found.among_real)))
     return {
-        **{
-            name: None if values is None else dict(zip(map(str, _QUANTILES), _quantiles(values), strict=True))
-            for name, values in kinds.items()
-        },
+        **{name: None if values is None else _quantiles(values) for name, values in kinds.items()},
         "closer_than_5_percent_of_real": float((to_real < np.quantile(found.among_real, 0.05)).mean()),
         "probability_nearer": nearer,
         "nearer_than_real": bool(nearer > 0.5 + _DEVIATIONS * chance),
@@ -92,14 +89,14 @@ def summary(found: Neighbours) -> dict[str, Any]:
     }
 
 
-def _quantiles(values: Exact) -> list[float]:
-    return [float(value) for value in np.percentile(values, _QUANTILES)]
+def _quantiles(values: Exact) -> dict[str, float]:
+    return dict(zip(map(str, _QUANTILES), np.percentile(values, _QUANTILES).tolist(), strict=True))
 
 
 def write_neighbours(
-    path: Path, found: Neighbours, generated: Source, real: Source, described: Mapping[str, Any]
+    path: Path, found: Neighbours, generated: LazyImages, real: LazyImages, described: Mapping[str, Any]
 ) -> list[Path]:
-    """`path`.png, a sheet, and `path`.json: `described`, what `summary` says, and the sheet's pictures by position."""
+    """`path`.png, a sheet, and `path`.json: `described`, the `summary`, and the sheet's images by position."""
     rows: list[dict[str, Any]] = []
     cells: list[NDArray[np.uint8]] = []
     for query in np.argsort(found.distances[:, 0], kind="stable")[:_ROWS]:
@@ -107,9 +104,9 @@ def write_neighbours(
         neighbours, distances = found.which[query].tolist(), found.distances[query].tolist()
         mirrored = found.mirrored[query].tolist()
         rows.append({"generated": position, "real": neighbours, "mirrored": mirrored, "distances": distances})
-        cells.append(_captioned(generated.images([position])[0], f"#{position}"))
-        for picture, is_mirrored, distance in zip(real.images(neighbours), mirrored, distances, strict=True):
-            cells.append(_captioned(picture[..., ::-1] if is_mirrored else picture, f"{distance:.4g}"))
+        cells.append(_captioned(generated.at([position])[0], f"#{position}"))
+        for image, is_mirrored, distance in zip(real.at(neighbours), mirrored, distances, strict=True):
+            cells.append(_captioned(image[..., ::-1] if is_mirrored else image, f"{distance:.4g}"))
     sheet, numbers = path.with_suffix(".png"), path.with_suffix(".json")
     save_png(sheet, image_grid(cells, columns=1 + found.which.shape[1]))
     write_json(numbers, {**described, **summary(found), "sheet": rows})
@@ -117,7 +114,7 @@ def write_neighbours(
 
 
 def _captioned(image_u8: Images, text: str) -> NDArray[np.uint8]:
-    """A line of text below (3, H, W)."""
+    """(3, H, W) with a line of text below."""
     strip = Image.new("L", (image_u8.shape[2], _CAPTION), 255)
     ImageDraw.Draw(strip).text((2, 1), text, fill=0)
     caption = np.broadcast_to(np.asarray(strip), (3, *np.asarray(strip).shape))

@@ -1,4 +1,4 @@
-"""How the papers scored their generators.
+"""Protocols: how papers scored their generators.
 
 | protocol       | generated | against                | metrics | side           | source                          |
 |----------------|-----------|------------------------|---------|----------------|---------------------------------|
@@ -9,12 +9,12 @@
 | `single-image` | 10        | the one training image | sifid   | its own        | Peng et al., section 4, fig. 6  |
 
 `giu` and `fastgan` also choose: the best of ten snapshots of one training, and the best of five trainings. The best of
-several is no estimate of any of them. FID and IS come from code that resizes without antialiasing, as was usual before
-clean-fid; SIFID resizes nothing.
+several says little about any one of them. FID and IS come from code that resizes without antialiasing, as was usual
+before clean-fid; SIFID resizes nothing.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 MetricName = Literal["fid", "kid", "is", "precision-recall", "density-coverage", "lpips-diversity", "modes", "sifid"]
 ProtocolName = Literal["accel", "giu", "fastgan", "gca", "single-image"]
@@ -37,11 +37,12 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
-def departures(
-    name: ProtocolName, num: int, size: int | None, metrics: Sequence[str], features: str, resize: str, snapshot: str
-) -> list[str]:
-    """In what a measurement is not the paper's, a phrase each; empty when it is. `snapshot`: which one was scored."""
-    protocol = PROTOCOLS[name]
+def departures(settings: Mapping[str, Any], metrics: Sequence[str], snapshot: str) -> list[str]:
+    """How a scoring with a protocol, with `settings` as in scores.json, departs from the paper: a phrase each.
+
+    `snapshot` says which one was scored. Empty where all is as in the paper.
+    """
+    protocol, num, size = PROTOCOLS[settings["protocol"]], settings["num"], settings["size"]
     found = []
     if num != protocol.num:
         found.append(f"at {num:,} instead of {protocol.num:,}")
@@ -49,9 +50,9 @@ def departures(
         found.append(f"at {size} px instead of {' or '.join(map(str, protocol.sides))}")
     if missing := [metric for metric in protocol.metrics if metric not in metrics]:
         found.append(f"without {', '.join(missing)}")
-    if features != "inception":
-        found.append(f"on {features} features")
-    if resize == "clean" and protocol.metrics != ("sifid",):
+    if settings["features"] != "inception":
+        found.append(f"on {settings['features']} features")
+    if settings["resize"] == "clean" and protocol.metrics != ("sifid",):
         found.append("resized as clean-fid does")
     if protocol.best_of:
         kind, count = protocol.best_of

@@ -1,58 +1,35 @@
-"""`codegan score`: how far generated images are from real ones, beside two floors that say what is attainable.
-
-The autoencoder floor is the score of decode(encode(real)): a generator of latents can hardly get below it. The real
-floor is the score of two random halves of the real images: what chance alone gives at half the count. The interval is
-what other images of the same kinds might give (see `intervals`).
-"""
+"""`codegan score`: how far generated images are from real ones; and the scores of snapshots while training."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from accelerate import Accelerator
 
-from data.console import finish
+from data.console import finish, warn
 from data.errors import UsageError
 from data.files.atomic import write_json
 from data.files.runs import versions
+from data.images import ImageSet
 from pipelines.scoring.config import ALONE, UNBIASED_FROM, ScoreConfig, asked_metrics, check_flags, compares_sets
-from pipelines.scoring.coverage import train_classifier
-from pipelines.scoring.diversity import PAIRS, LpipsPairs
-from pipelines.scoring.feature_cache import FeatureCache
-from pipelines.scoring.feature_pass import Rows, Source, look_at
-from pipelines.scoring.features import Features, load_features
-from pipelines.scoring.files import comparable_scores, entries_of, scores_file
-from pipelines.scoring.inception import cache_folder
-from pipelines.scoring.measures import MEASURES, Entry, Sets, diversity, entries, table
+from pipelines.scoring.coverage import FactorClassifier, train_classifier
+from pipelines.scoring.entries import Entry, comparable_scores, entries_of, make_entries, scores_file, table
+from pipelines.scoring.extraction import Extracted, FeatureCache, FeaturePass, extract
+from pipelines.scoring.metrics import Rows, frechet_distance, kernel_distance
 from pipelines.scoring.neighbours import find_neighbours, summary, write_neighbours
+from pipelines.scoring.networks import FeatureNetwork, cache_folder, load_features
+from pipelines.scoring.pairwise import PAIRS, LpipsPairs, diversity, sifid
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, departures
-from pipelines.scoring.sets import (
-    Looking,
-    Opened,
-    cache_key,
-    frozen_networks,
-    open_run,
-    open_sets,
-    warn_of_flattery,
-)
-from pipelines.scoring.sifid import sifid
+from pipelines.scoring.sets import Comparison, LazyImages, Sets, choose, generated_images, open_comparison, real_images
 from stage1_autoencoder.training.processes import make_accelerator, on_main
-
-
-class _Looked(NamedTuple):
-    """What was seen; complete on the main process."""
-
-    sets: Sets | None
-    mirrored: Rows | None  # features of the mirrored real images
-    pairs: tuple[Rows, Rows, Rows | None] | None  # LPIPS within generated, real and decoded images
-    accuracy: dict[str, float]  # of the classifier behind `modes`, by factor
+from stage2_codegen.image_generator import ImageGenerator
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
-    """Measure, print a table and write the scores; returns what the file holds, on every process.
+    """Compute the scores, print a table and write them; returns what the file holds, on every process.
 
     Raises `UsageError` for flags that do not go together, `InputError` for sets too small, `DivergedError` when the
     autoencoder's images are not finite, `CorruptError` when the features are not.
@@ -62,158 +39,145 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     target = scores_file(config)
     accelerator = make_accelerator()
     with accelerator.main_process_first():  # it may download what the others then find
-        features = load_features(config.features, config.feature_weights, accelerator.device, config.resize)
-    opened = open_run(config, config.run, accelerator) if config.run else open_sets(config, accelerator)
-    metrics = _without_hopeless_fid(config, opened, accelerator.is_main_process)
-    looked = _look(config, metrics, opened, features, accelerator)
+        network = load_features(config.features, config.feature_weights, accelerator.device, config.resize)
+    comparison = open_comparison(config, accelerator)
+    metrics = _trusted_metrics(config, comparison.sets, accelerator.is_main_process)
+    pairs = _extract_pairs(config, comparison.sets, accelerator) if "lpips-diversity" in metrics else None
+    classifier = on_main(accelerator, train_classifier) if "modes" in metrics else None
+    extracted = None
+    if compares_sets(metrics):
+        needed = network if set(metrics) - ALONE != {"modes"} else None
+        extracted = _extract_features(config, comparison, needed, classifier, accelerator)
 
     def conclude() -> dict[str, Any]:
-        scores = _entries(config, metrics, opened, features, looked)
-        result = _result(config, metrics, opened, features, scores, target)
-        result["wall_sec"] = round(time.monotonic() - started, 1)
-        print("\n".join(table(entries_of(result))))
-        _print_remarks(config, metrics, features, opened, result)
-        _write(config, target, result, opened, looked)
-        return result
+        entries: dict[str, Entry] = {}
+        for metric in metrics:
+            if metric == "sifid":
+                entries |= sifid(network, *comparison.one_by_one, comparison.sets.decoded, config.seed)
+            elif pairs and metric == "lpips-diversity":
+                entries[metric] = diversity(pairs, config.seed)
+            elif extracted and metric == "modes":
+                entries |= make_entries(metric, extracted, config.seed)
+            elif extracted:
+                found = make_entries(metric, extracted, config.seed)
+                entries |= {network.score_name(name): entry for name, entry in found.items()}
+        for factor, accuracy in (classifier.accuracy if classifier else {}).items():
+            entries["modes"]["factors"][factor]["accuracy"] = accuracy
+        scores = _with_earlier(entries, metrics, target, config, comparison, network)
+        scores["wall_sec"] = round(time.monotonic() - started, 1)
+        print("\n".join(table(entries_of(scores))))
+        _print_remarks(config, metrics, network, comparison.sets, scores)
+        _write(config, target, scores, comparison.sets, extracted)
+        return scores
 
     return on_main(accelerator, conclude)
 
 
-def _result(
+def _trusted_metrics(config: ScoreConfig, sets: Sets[LazyImages], show: bool) -> tuple[MetricName, ...]:
+    """The metrics, kid first where fid cannot be trusted; on Inception there is then no fid unless it is forced."""
+    asked = asked_metrics(config)
+    counts = sets.generated.count, sets.real.count
+    if "fid" not in asked or min(counts) >= UNBIASED_FROM:
+        return asked
+    others = tuple(metric for metric in asked if metric not in ("fid", "kid"))
+    if config.features != "inception" or config.force_fid:
+        return ("kid", *others, "fid") if "kid" in asked else (*others, "fid")
+    problem = f"fid: needs {UNBIASED_FROM:,} images of each kind, there are {counts[0]:,} and {counts[1]:,}"
+    if "fid" in config.metrics:
+        raise UsageError(problem, "give --metrics kid, which needs fewer, or --force-fid")
+    if show:
+        print(f"{problem}; it is left out, and kid is the one to trust. --force-fid prints it all the same")
+    return ("kid", *others)
+
+
+def _extract_pairs(config: ScoreConfig, sets: Sets[LazyImages], accelerator: Accelerator) -> Sets[Rows]:
+    lpips = LpipsPairs(config.vgg_weights, accelerator.device)
+    even = max(2, config.batch_size // 2 * 2)
+
+    def distances(images: LazyImages) -> Rows:
+        return extract(images.drawn(2 * PAIRS, config.seed), [lpips], even, accelerator)[0]
+
+    generated, real = distances(sets.generated), distances(sets.real)
+    return Sets(generated, real, distances(sets.decoded) if sets.decoded else None)
+
+
+def _extract_features(
     config: ScoreConfig,
+    comparison: Comparison,
+    network: FeatureNetwork | None,
+    classifier: FactorClassifier | None,
+    accelerator: Accelerator,
+) -> Sets[Extracted]:
+    """Complete on the main process."""
+    if network and accelerator.is_main_process:
+        warn_of_flattery(network, comparison.frozen, "--features")
+    cache = FeatureCache(None if config.no_cache else config.cache or cache_folder())
+    features_of = FeaturePass(network, accelerator, config.batch_size, classifier, cache)
+    _, real, decoded, mirrored = comparison.sets
+    of_real = features_of(real)
+    of_decoded = features_of(decoded) if decoded else None
+    of_mirrored = replace(features_of, classifier=None)(mirrored) if mirrored and network else None
+    return Sets(features_of(comparison.sets.generated), of_real, of_decoded, of_mirrored)
+
+
+def _with_earlier(
+    entries: dict[str, Entry],
     metrics: Sequence[MetricName],
-    opened: Opened,
-    features: Features,
-    scores: dict[str, Entry],
     target: Path | None,
+    config: ScoreConfig,
+    comparison: Comparison,
+    network: FeatureNetwork,
 ) -> dict[str, Any]:
-    """All that is told of the scores, and earlier ones of the same settings in the run's own file."""
-    settings = _settings(config, opened, features)
+    """All that is known of the scores, with earlier ones of the same settings in the run's own file."""
+    settings = {  # scores that differ in any of these cannot stand in one file
+        "nimg": comparison.nimg,
+        "best": config.best,
+        "num": comparison.sets.generated.count,
+        "features": network.name,
+        "weights_sha256": network.weights_sha256,
+        "resize": network.resize,
+        "protocol": config.protocol,
+        "reference_fingerprint": comparison.reference.fingerprint,
+        "size": comparison.reference.size,
+        "seed": config.seed,
+    }
     earlier = comparable_scores(target, settings) if target and not config.out else {}
-    if kept := {name: entry for name, entry in entries_of(earlier).items() if name not in scores}:
-        print(f"{', '.join(kept)}: measured before, with the same settings")
-    measured = list(dict.fromkeys([*metrics, *earlier.get("metrics", [])]))
+    if kept := {name: entry for name, entry in entries_of(earlier).items() if name not in entries}:
+        print(f"{', '.join(kept)}: scored before, with the same settings")
+    computed = list(dict.fromkeys([*metrics, *earlier.get("metrics", [])]))
+    snapshot = "the given images" if config.images else f"the {'best by kid' if config.best else 'newest'} snapshot"
     return {
-        **scores,
+        **entries,
         **kept,
         **settings,
-        "metrics": measured,
-        "protocol_departures": _departures(config, opened, measured),
-        "reference": opened.reference.name,
+        "metrics": computed,
+        "protocol_departures": departures(settings, computed, snapshot) if config.protocol else [],
+        "reference": comparison.reference.name,
         "versions": versions() | {"clean-fid": version("clean-fid")},
     }
 
 
-def _settings(config: ScoreConfig, opened: Opened, features: Features) -> dict[str, Any]:
-    """Scores that differ in any of these are not of one measurement."""
-    return {
-        "nimg": opened.nimg,
-        "best": config.best,
-        "num": opened.generated.count,
-        "features": features.name,
-        "weights_sha256": features.weights_sha256,
-        "resize": features.resize,
-        "protocol": config.protocol,
-        "reference_fingerprint": opened.reference.fingerprint,
-        "size": opened.reference.size,
-        "seed": config.seed,
-    }
-
-
-def _without_hopeless_fid(config: ScoreConfig, opened: Opened, show: bool) -> tuple[MetricName, ...]:
-    """The metrics, kid first where fid cannot be trusted; on Inception there is then no fid unless it is forced."""
-    asked = asked_metrics(config)
-    counts = opened.generated.count, opened.real.count
-    if "fid" not in asked or min(counts) >= UNBIASED_FROM:
-        return asked
-    counted = f"fid: needs {UNBIASED_FROM:,} images of each kind, there are {counts[0]:,} and {counts[1]:,}"
-    rest: tuple[MetricName, ...] = ("kid", *(metric for metric in asked if metric not in ("fid", "kid")))
-    if config.features != "inception" or config.force_fid:
-        return (*(rest if "kid" in asked else rest[1:]), "fid")
-    if "fid" in config.metrics:
-        raise UsageError(counted, "give --metrics kid, which needs fewer, or --force-fid")
-    if show:
-        print(f"{counted}; it is left out, and kid is the one to trust. --force-fid prints it all the same")
-    return rest
-
-
-def _look(
-    config: ScoreConfig, metrics: Sequence[MetricName], opened: Opened, features: Features, accelerator: Accelerator
-) -> _Looked:
-    pairs = None
-    if "lpips-diversity" in metrics:
-        pairs = _look_at_pairs(config, opened, accelerator)
-    if not compares_sets(metrics):
-        return _Looked(None, None, pairs, {})
-    classifier = on_main(accelerator, train_classifier) if "modes" in metrics else None
-    wanted = features if set(metrics) - ALONE != {"modes"} else None
-    if wanted and config.run and accelerator.is_main_process:
-        warn_of_flattery(wanted, frozen_networks(config.run), "--features")
-    cache = FeatureCache(None if config.no_cache else config.cache or cache_folder())
-    looking = Looking(wanted, classifier, config.batch_size, accelerator, cache)
-    key = cache_key(opened.reference, opened.chosen, features)
-    real, decoded, mirrored = looking.see(opened.real, key), None, None
-    if opened.decoded and opened.autoencoder:
-        decoded = looking.see(opened.decoded, key | {"autoencoder": opened.autoencoder.fingerprint})
-    if opened.mirrored and wanted:
-        mirrored = replace(looking, classifier=None).see(opened.mirrored, key | {"mirrored": True}).features
-    sets = Sets(looking.see(opened.generated), real, decoded)
-    return _Looked(sets, mirrored, pairs, classifier.accuracy if classifier else {})
-
-
-def _look_at_pairs(config: ScoreConfig, opened: Opened, accelerator: Accelerator) -> tuple[Rows, Rows, Rows | None]:
-    view = LpipsPairs(config.vgg_weights, accelerator.device)
-
-    def distances(source: Source) -> Rows:
-        even = max(2, config.batch_size // 2 * 2)
-        return look_at(source.drawn(2 * PAIRS, config.seed), [view], even, accelerator)[0]
-
-    generated, real = distances(opened.generated), distances(opened.real)
-    return generated, real, distances(opened.decoded) if opened.decoded else None
-
-
-def _entries(
-    config: ScoreConfig, metrics: Sequence[MetricName], opened: Opened, features: Features, looked: _Looked
-) -> dict[str, Entry]:
-    result: dict[str, Entry] = {}
-    for metric in metrics:
-        if metric == "sifid":
-            result |= sifid(features, *opened.singles, opened.decoded, config.seed)
-        elif metric == "lpips-diversity" and looked.pairs:
-            result[metric] = diversity(*looked.pairs, config.seed)
-        elif looked.sets and metric in MEASURES:
-            found = entries(metric, looked.sets, config.seed)
-            named = found if metric == "modes" else {features.score_name(name): found[name] for name in found}
-            result |= named
-    for factor, accuracy in looked.accuracy.items():
-        result["modes"]["factors"][factor]["accuracy"] = accuracy
-    return result
-
-
-def _departures(config: ScoreConfig, opened: Opened, metrics: Sequence[str]) -> list[str]:
-    if config.protocol is None:
-        return []
-    snapshot = "the given images" if config.images else f"the {'best by kid' if config.best else 'newest'} snapshot"
-    count, size = opened.generated.count, opened.reference.size
-    return departures(config.protocol, count, size, metrics, config.features, config.resize, snapshot)
-
-
 def _print_remarks(
-    config: ScoreConfig, metrics: Sequence[str], features: Features, opened: Opened, result: dict[str, Any]
+    config: ScoreConfig,
+    metrics: Sequence[MetricName],
+    network: FeatureNetwork,
+    sets: Sets[LazyImages],
+    scores: Mapping[str, Any],
 ) -> None:
-    """What of the numbers is not what it may seem. A Frechet distance falls as the count grows, most steeply below
-    the number of features."""
-    count = min(opened.generated.count, opened.real.count)
-    frechet, kernel = features.score_name("fid"), features.score_name("kid")
-    if config.protocol:
-        differs = ", ".join(result["protocol_departures"])
-        print(f"protocol {config.protocol} {differs or PROTOCOLS[config.protocol].source}")
+    """Where the numbers are not what they may seem. A Frechet distance falls as the count grows, most steeply below the
+    number of features."""
+    count = min(sets.generated.count, sets.real.count)
+    frechet, kernel = network.score_name("fid"), network.score_name("kid")
+    if config.protocol and scores["protocol_departures"]:
+        print(f"protocol {config.protocol}, but {', '.join(scores['protocol_departures'])}")
+    elif config.protocol:
+        print(f"protocol {config.protocol}, as in {PROTOCOLS[config.protocol].source}")
     if "modes" in metrics:
-        factors = result["modes"]["factors"].items()
-        named = ", ".join(f"{factor} {numbers['accuracy']:.0%}" for factor, numbers in factors)
-        print(f"modes: its classifier is right on held-out scenes: {named}")
-    if "fid" in metrics and count <= features.dim:
-        print(f"warning: {count} images for {features.dim} features: the covariances behind {frechet} are singular")
+        factors = scores["modes"]["factors"].items()
+        accuracies = ", ".join(f"{factor} {numbers['accuracy']:.0%}" for factor, numbers in factors)
+        print(f"modes: accuracy of its classifier on held-out scenes: {accuracies}")
+    if "fid" in metrics and count <= network.dim:
+        print(f"warning: {count} images for {network.dim} features: the covariances behind {frechet} are singular")
     if "fid" in metrics and count < UNBIASED_FROM:
         print(
             f"warning: below {UNBIASED_FROM:,} images {frechet} is biased upward, and so are its floors; "
@@ -221,18 +185,58 @@ def _print_remarks(
         )
 
 
-def _write(config: ScoreConfig, target: Path | None, result: dict[str, Any], opened: Opened, looked: _Looked) -> None:
-    wrote, sets = [], looked.sets
+def _write(
+    config: ScoreConfig,
+    target: Path | None,
+    scores: Mapping[str, Any],
+    sets: Sets[LazyImages],
+    extracted: Sets[Extracted] | None,
+) -> None:
+    wrote = []
     if target:
-        write_json(target, result)
+        write_json(target, scores)
         wrote.append(target)
-    if target and sets and sets.generated.features.shape[1]:
-        decoded = sets.decoded and sets.decoded.features
-        found = find_neighbours(sets.generated.features, sets.real.features, decoded, config.seed, looked.mirrored)
+    if target and extracted and extracted.generated.features.shape[1]:
+        decoded, mirrored = (of and of.features for of in (extracted.decoded, extracted.mirrored))
+        found = find_neighbours(extracted.generated.features, extracted.real.features, decoded, config.seed, mirrored)
         path = target.with_name("neighbours-best" if config.best else "neighbours")
-        described = {name: result[name] for name in ("nimg", "best", "features")}
-        described["mirrored_too"] = looked.mirrored is not None
-        wrote += write_neighbours(path, found, opened.generated, opened.real, described)
+        described = {name: scores[name] for name in ("nimg", "best", "features")}
+        described["mirrored_too"] = mirrored is not None
+        wrote += write_neighbours(path, found, sets.generated, sets.real, described)
         if summary(found)["nearer_than_real"]:
-            print("warning: generated images are nearer to training images than those are to each other: memory?")
+            print("warning: generated images are nearer to training images than those are to each other: memorisation?")
     finish(wrote, ["codegan", "report", "--run", str(config.run)] if config.run else None)
+
+
+def warn_of_flattery(network: FeatureNetwork, frozen: Mapping[str, str], flag: str) -> None:
+    """Say so where the network that `flag` chose is one of the `frozen` ones of a run, given by SHA-256."""
+    if network.weights_sha256 in frozen.values():
+        warn(
+            f"{flag} {network.name}: the critic learned through this network, so its scores flatter the generator",
+            f"{flag} of another network, such as offline",
+        )
+
+
+def real_features(
+    images: ImageSet, num: int, network: FeatureNetwork, accelerator: Accelerator, cache: FeatureCache
+) -> Rows:
+    """Features of at most `num` real images, (n, dim), for `score_generator`; complete on the main process."""
+    chosen = choose(images, num, seed=0)
+    return FeaturePass(network, accelerator, cache=cache)(real_images(images, chosen)).features
+
+
+def score_generator(
+    pipe: ImageGenerator, network: FeatureNetwork, real: Rows, num: int, accelerator: Accelerator
+) -> dict[str, float]:
+    """The two scores that are quick enough to follow a training by, kernel and Frechet distance, by name.
+
+    They are of the images of `num` seeds, the same every time, and of `real_features`. All processes call it, and all
+    get the values.
+    """
+    generated = FeaturePass(network, accelerator)(generated_images(pipe, num, seed=0)).features
+    formulas = {"kid": kernel_distance, "fid": frechet_distance}
+
+    def compute() -> dict[str, float]:
+        return {network.score_name(metric): formula(generated, real) for metric, formula in formulas.items()}
+
+    return on_main(accelerator, compute)

@@ -57,7 +57,7 @@ def test_the_classifier_names_sky_ground_and_sun_after_few_scenes_at_any_size(
     assert classifier.accuracy["sky"] > 0.8
     scenes = Scenes(24, 64, seed=0)
     truth = np.array([true_factors(scenes.factors(i)) for i in range(24)])
-    named = classifier.look(classifier.prepare(np.stack([scenes.image(i) for i in range(24)])))
+    named = classifier.extract(classifier.prepare(np.stack([scenes.image(i) for i in range(24)])))
     right = dict(zip(FACTORS, (named == truth).mean(axis=0), strict=True))
     assert right["sky"] > 0.8
     assert right["ground"] > 0.4  # by chance, one in six

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.scoring import neighbours
-from pipelines.scoring.feature_pass import Source
 from pipelines.scoring.neighbours import find_neighbours, summary, write_neighbours
+from pipelines.scoring.sets import LazyImages
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(60, 8)).astype(np.float32)
 
 
-def grey(level: int) -> Source:
-    return Source("", 1000, lambda positions: np.full((len(positions), 3, 32, 32), level, np.uint8))
+def grey(level: int) -> LazyImages:
+    return LazyImages("", 1000, lambda positions: np.full((len(positions), 3, 32, 32), level, np.uint8))
 
 
 def test_distances_and_positions_equal_a_double_loop() -> None:
@@ -126,7 +126,7 @@ def test_the_sheet_shows_a_training_image_as_it_is_so_near(tmp_path: Path) -> No
         return np.stack([picture] * len(positions))
 
     found = find_neighbours(REAL[5:6] + 9, REAL, None, 0, np.where(np.arange(60)[:, None] == 5, REAL + 9, REAL + 99))
-    sheet, numbers = write_neighbours(tmp_path / "near", found, grey(10), Source("", 60, half_dark), {})
+    sheet, numbers = write_neighbours(tmp_path / "near", found, grey(10), LazyImages("", 60, half_dark), {})
     (row,) = json.loads(numbers.read_text())["sheet"]
     assert (row["real"][0], row["mirrored"]) == (5, [True, False, False])
     with Image.open(sheet) as image:

@@ -1,5 +1,7 @@
 """A protocol is the paper's only when count, size, metrics and features are."""
 
+from typing import Any
+
 import pytest
 
 from pipelines.scoring.protocols import PROTOCOLS, ProtocolName, departures
@@ -22,17 +24,22 @@ def test_what_the_table_says_is_in_the_docstring(name: ProtocolName) -> None:
     assert cells[4] == (", ".join(map(str, protocol.sides)) or "its own")
 
 
+def settings(name: ProtocolName, **changes: Any) -> dict[str, Any]:
+    """What scores.json says of a scoring as in the paper, but for `changes`."""
+    protocol = PROTOCOLS[name]
+    size = protocol.sides[0] if protocol.sides else 100
+    own = {"protocol": name, "num": protocol.num, "size": size, "features": "inception", "resize": "legacy_pytorch"}
+    return own | changes
+
+
 def test_the_paper_s_own_setting_departs_in_nothing_but_its_choice_of_the_best() -> None:
     for name, protocol in PROTOCOLS.items():
-        size = protocol.sides[0] if protocol.sides else 100
-        found = departures(
-            name, protocol.num, size, protocol.metrics, "inception", "legacy_pytorch", "the newest snapshot"
-        )
-        assert found == CHOICES.get(name, [])
+        assert departures(settings(name), protocol.metrics, "the newest snapshot") == CHOICES.get(name, [])
 
 
 def test_every_departure_is_named() -> None:
-    assert departures("giu", 300, 128, ("is", "kid"), "squeezenet", "clean", "the given images") == [
+    changed = settings("giu", num=300, size=128, features="squeezenet", resize="clean")
+    assert departures(changed, ("is", "kid"), "the given images") == [
         "at 300 instead of 50,000",
         "at 128 px instead of 32 or 64",
         "without fid",
@@ -40,4 +47,4 @@ def test_every_departure_is_named() -> None:
         "resized as clean-fid does",
         "the given images instead of the best of ten",
     ]
-    assert departures("single-image", 10, 99, ("sifid",), "inception", "clean", "") == []  # it resizes nothing
+    assert departures(settings("single-image", resize="clean"), ("sifid",), "") == []  # it resizes nothing

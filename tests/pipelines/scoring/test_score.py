@@ -23,12 +23,12 @@ from data.images import open_images, save_png, to_uint8
 from pipelines.scoring import coverage, sets
 from pipelines.scoring import score as score_module
 from pipelines.scoring.config import ScoreConfig
-from pipelines.scoring.feature_cache import FeatureCache
-from pipelines.scoring.features import FeatureName, Features, Resize, load_features
+from pipelines.scoring.extraction import FeatureCache
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
-from pipelines.scoring.score import score
-from pipelines.scoring.sets import real_features, score_generator
+from pipelines.scoring.networks import FeatureNetwork, Resize, load_features
+from pipelines.scoring.score import real_features, score, score_generator
 from stage1_autoencoder.training.processes import make_accelerator
+from stage2_codegen.configs.choices import FeatureName
 
 type Images = NDArray[np.uint8]
 
@@ -167,14 +167,14 @@ def test_two_sets_of_images_need_no_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "new/scores.json").read_text())["size"] == 16
 
 
-def colour_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> Features:
+def colour_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> FeatureNetwork:
     """A network that sees mean colours and two classes, under any name."""
 
     def network(images: Tensor) -> Tensor:
         colours = images.mean(dim=(2, 3))
         return torch.cat([colours, (colours[:, :2] / 10).softmax(dim=1)], dim=1)
 
-    return Features(name, 3, 32, network, device, None, resize, {"sifid-192": lambda images: images})
+    return FeatureNetwork(name, 3, 32, network, device, None, resize, {"sifid-192": lambda images: images})
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_every_metric_of_features_has_its_value_its_interval_and_its_floors(tmp_
 def test_features_that_the_critic_learned_through_are_said_to_flatter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def with_weights(*args: Any) -> Features:
+    def with_weights(*args: Any) -> FeatureNetwork:
         return replace(colour_features(*args), weights_sha256="a" * 64)
 
     def said(config: ScoreConfig) -> list[str]:
@@ -253,7 +253,7 @@ def test_a_scaled_down_protocol_says_so(
         "resized as clean-fid does",
         "the newest snapshot instead of the best of ten",
     ]
-    assert "protocol giu at 12 instead of 50,000, without fid, resized" in capsys.readouterr().out
+    assert "protocol giu, but at 12 instead of 50,000, without fid, resized" in capsys.readouterr().out
     single = score(configuration(run=tmp_path, data=("scenes:1",), features="inception", protocol="single-image"))
     assert single["protocol_departures"] == []
     assert single["sifid-192"]["num_generated"] == 10
@@ -289,8 +289,8 @@ def test_a_second_measurement_adds_its_scores_to_those_of_the_same_settings(
     assert result["kd-offline"] == json.loads(json.dumps(kid))
     assert result["metrics"] == ["precision-recall", "kid"]
     printed = capsys.readouterr().out
-    assert "kd-offline: measured before, with the same settings" in printed
-    assert "replaced" not in printed
+    assert "kd-offline: scored before, with the same settings" in printed
+    assert "replaces" not in printed
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,9 @@ def test_scores_of_other_settings_are_replaced_and_it_is_said(
     flags = {name: value for name, value in changes.items() if name != "nimg"}
     assert "kd-offline" not in score(replace(one, metrics=("fid",), **flags))
     changed = "reference_fingerprint" if "data" in changes else next(iter(changes))
-    assert f"scores.json: the kd-offline in it, of other {changed}, is replaced" in capsys.readouterr().out
+    assert (
+        f"scores.json: replaces kd-offline, scored with another {changed}; --out keeps both" in capsys.readouterr().out
+    )
     assert "kd-offline" not in stored(tmp_path / "scores.json")
 
 
@@ -352,13 +354,15 @@ def test_where_nothing_can_be_written_nothing_is_measured(generator: FakeGenerat
 class Brightness:
     """Stands for LPIPS: how much lighter one image of a pair is."""
 
+    name = "brightness"
+
     def __init__(self, vgg_weights: Path | None, device: torch.device) -> None:
         pass
 
     def prepare(self, images_u8: Images) -> Tensor:
         return torch.from_numpy(images_u8).float()
 
-    def look(self, prepared: Tensor) -> NDArray[np.float32]:
+    def extract(self, prepared: Tensor) -> NDArray[np.float32]:
         means = prepared.mean(dim=(1, 2, 3))
         return (means[0 : len(means) // 2 * 2 : 2] - means[1::2]).abs()[:, None].numpy()
 
@@ -448,42 +452,42 @@ def opened_for_writing(paths: list[str]) -> Iterator[None]:
 def test_features_of_real_images_are_computed_once_and_again_for_other_data(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[int] = []
-    original = Features.look
+    extracted: list[int] = []
+    original = FeatureNetwork.extract
 
-    def look(self: Features, prepared: Tensor) -> Any:
-        looked.append(len(prepared))
+    def extract(self: FeatureNetwork, prepared: Tensor) -> Any:
+        extracted.append(len(prepared))
         return original(self, prepared)
 
-    monkeypatch.setattr(Features, "look", look)
+    monkeypatch.setattr(FeatureNetwork, "extract", extract)
     images = open_images(("scenes:8",), size=SIZE)
     folder = Path(folder_of(tmp_path / "data", [images.image(i) for i in range(8)]))
     one = configuration(data=(str(folder),), run=tmp_path / "run", num=8, cache=tmp_path / "cache", metrics=("kid",))
     first = score(one)
-    assert sum(looked) == 24  # real, decoded and generated
+    assert sum(extracted) == 24  # real, decoded and generated
     assert score(one)["kd-offline"] == first["kd-offline"]
-    assert sum(looked) == 24 + 8
+    assert sum(extracted) == 24 + 8
     score(replace(one, resize="legacy_pytorch"))
-    assert sum(looked) == 32 + 24
+    assert sum(extracted) == 32 + 24
     save_png(folder / "000003.png", np.zeros((3, SIZE, SIZE), np.uint8))
     changed = score(one)
-    assert sum(looked) == 56 + 24
+    assert sum(extracted) == 56 + 24
     assert changed["kd-offline"]["value"] != first["kd-offline"]["value"]
     for file in (tmp_path / "cache").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
     assert score(one)["kd-offline"] == changed["kd-offline"]
-    assert sum(looked) == 80 + 24
+    assert sum(extracted) == 80 + 24
     assert score(replace(one, cache=None, no_cache=True))["kd-offline"] == changed["kd-offline"]
-    assert sum(looked) == 104 + 24
+    assert sum(extracted) == 104 + 24
 
 
 def test_a_trainer_gets_the_numbers_of_the_verb(generator: FakeGenerator, tmp_path: Path) -> None:
     accelerator = make_accelerator()
     offline = load_features("offline", None, accelerator.device)
-    real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator, 10, 0, FeatureCache(None))
+    real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator, FeatureCache(None))
     live: Any = generator
-    values = score_generator(live, offline, real, 16, accelerator, 10)
-    result = score(configuration(run=tmp_path, num=16))
+    values = score_generator(live, offline, real, 16, accelerator)
+    result = score(configuration(run=tmp_path, num=16, batch_size=16))
     assert values == {name: pytest.approx(result[name]["value"], rel=1e-6) for name in ("kd-offline", "fd-offline")}
 
 
@@ -525,8 +529,8 @@ def test_sets_too_small_to_compare_are_refused(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_errors_not_scores(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> Features:
-        return Features(name, 3, 32, lambda images: images.mean(dim=(2, 3)) * float("nan"), device)
+    def broken(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize) -> FeatureNetwork:
+        return FeatureNetwork(name, 3, 32, lambda images: images.mean(dim=(2, 3)) * float("nan"), device)
 
     generator.autoencoder = FakeAutoencoder(levels=float("nan"))
     with pytest.raises(DivergedError, match="autoencoder"):

@@ -16,16 +16,16 @@ from data.files.checkpoints import load_weights
 from data.files.runs import read_metrics
 from data.images import open_images
 from pipelines.sample import load_generator
-from pipelines.scoring import features as features_module
-from pipelines.scoring.features import load_features
+from pipelines.scoring import networks
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
+from pipelines.scoring.networks import load_features
 from pipelines.train import train
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.frozen.context import Context
+from stage2_codegen.snapshots import Scorer, _is_best
 from stage2_codegen.step import AdversarialStep
-from stage2_codegen.train import Scorer, _is_best
 from stage2_codegen.train import train as train_unscored
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, assert_same_bits, make_autoencoder
@@ -54,11 +54,11 @@ def test_snapshots_are_scored_and_the_best_is_kept(config: TrainConfig) -> None:
     }
     assert weights["scores"]["kd-offline"] == min(row["eval/kd-offline"] for row in rows.values())
 
-    look = load_features("offline", None, torch.device("cpu"))
+    offline = load_features("offline", None, torch.device("cpu"))
     reference = open_images(SCENES, 32)
     chosen = np.sort(np.random.default_rng([0, 0]).permutation(12)[:8])
-    real = look(np.stack([reference.image(int(i)) for i in chosen]))
-    fake = look(load_generator(config.out, best=True)(seeds=range(8)))
+    real = offline(np.stack([reference.image(int(i)) for i in chosen]))
+    fake = offline(load_generator(config.out, best=True)(seeds=range(8)))
     expected = {"kd-offline": kernel_distance(fake, real), "fd-offline": frechet_distance(fake, real)}
     assert weights["scores"] == pytest.approx(expected, rel=1e-4)
 
@@ -88,7 +88,7 @@ def test_features_that_the_critic_learned_through_are_said_to_flatter(
     config: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline = load_features("offline", None, torch.device("cpu"))
-    monkeypatch.setattr(features_module, "load_features", lambda *_: replace(offline, weights_sha256="a" * 64))
+    monkeypatch.setattr(networks, "load_features", lambda *_: replace(offline, weights_sha256="a" * 64))
     monkeypatch.setattr(Context, "identities", {"backbone": "b" * 64})
     train("accel", replace(config, kimg=0.008, score_kimg=0.008))
     assert "flatter" not in capsys.readouterr().err

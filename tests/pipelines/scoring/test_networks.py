@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
-from pipelines.scoring import features as features_module
-from pipelines.scoring import inception as inception_module
-from pipelines.scoring.features import Features, load_features
+from pipelines.scoring import networks
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
+from pipelines.scoring.networks import FeatureNetwork, load_features
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -63,7 +62,7 @@ def noisy(images: Images, deviation: float) -> Images:
 
 
 @pytest.fixture(scope="module")
-def offline() -> Features:
+def offline() -> FeatureNetwork:
     return load_features("offline", None, CPU)
 
 
@@ -81,7 +80,7 @@ def flowers(count: int) -> Images:
 
 @pytest.mark.parametrize("source", [textures, flowers])
 def test_offline_distances_grow_with_blur_and_noise_from_far_above_chance(
-    source: Callable[[int], Images], offline: Features
+    source: Callable[[int], Images], offline: FeatureNetwork
 ) -> None:
     images = source(96)
     real, other = offline(images[::2]), offline(images[1::2])
@@ -95,7 +94,7 @@ def test_offline_distances_grow_with_blur_and_noise_from_far_above_chance(
             assert values[-1] > 8 * chance
 
 
-def test_offline_features_have_not_changed(offline: Features) -> None:
+def test_offline_features_have_not_changed(offline: FeatureNetwork) -> None:
     """Pinned: scores written by one version must be comparable with those of the next."""
     ramp = (np.arange(3 * 40 * 40) * 7 % 256).astype(np.uint8).reshape(1, 3, 40, 40)
     vector = offline(ramp)
@@ -103,11 +102,11 @@ def test_offline_features_have_not_changed(offline: Features) -> None:
     np.testing.assert_allclose(vector[0, ::43], PINNED, atol=1e-4)
 
 
-def test_offline_features_of_one_colour_are_finite(offline: Features) -> None:
+def test_offline_features_of_one_colour_are_finite(offline: FeatureNetwork) -> None:
     assert np.isfinite(offline(np.full((2, 3, 16, 16), 255, np.uint8))).all()
 
 
-def test_features_do_not_depend_on_the_batch(offline: Features) -> None:
+def test_features_do_not_depend_on_the_batch(offline: FeatureNetwork) -> None:
     images = textures(7, size=40)
     parts = np.concatenate([offline(images[:3]), offline(images[3:])])
     np.testing.assert_allclose(parts, offline(images), atol=1e-4)
@@ -136,7 +135,7 @@ class TinyInception(nn.Module):
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / inception_module.INCEPTION_FILE
+    path = tmp_path_factory.mktemp("weights") / networks.INCEPTION_FILE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(TinyInception()).save(str(path))
@@ -147,14 +146,14 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trusted(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The stand-in file, taken for NVIDIA's."""
     digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception_module, "INCEPTION_SHA256", digest)
+    monkeypatch.setattr(networks, "INCEPTION_SHA256", digest)
     return inception_file
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CODEGAN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / inception_module.INCEPTION_FILE
+    return tmp_path / "cache" / networks.INCEPTION_FILE
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:FutureWarning")  # clean-fid's own call
@@ -171,7 +170,7 @@ def test_inception_features_are_those_of_clean_fid(trusted: Path, tmp_path: Path
     assert (inception.score_name("fid"), inception.score_name("kid")) == ("fid", "kid")
 
 
-def test_legacy_resizing_is_clean_fid_s_and_differs_from_clean(offline: Features) -> None:
+def test_legacy_resizing_is_clean_fid_s_and_differs_from_clean(offline: FeatureNetwork) -> None:
     images = textures(2, size=300)  # clean-fid makes 299 of them, and only the antialiased one averages
     with warnings.catch_warnings():  # clean-fid switches all warnings off
         theirs = build_resizer("legacy_pytorch")
@@ -189,17 +188,17 @@ def test_legacy_inputs_are_scaled_as_clean_fid_scales_them(monkeypatch: pytest.M
     network.blocks, network.output_blocks, network.last_needed_block = nn.ModuleList([nn.Identity()]), [0], 0
     network.resize_input, network.normalize_input = False, True
     monkeypatch.setattr(cleanfid_features, "InceptionV3", lambda output_blocks, resize_input: network)
-    monkeypatch.setattr(features_module, "Inception", lambda weights, device: lambda images: images)
+    monkeypatch.setattr(networks, "Inception", lambda weights, device: lambda images: images)
     pixels = torch.arange(256.0).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
     theirs = cleanfid_features.build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)(pixels)
-    ours = load_features("inception", None, CPU, "legacy_pytorch").network(pixels)
+    ours = load_features("inception", None, CPU, "legacy_pytorch").forward(pixels)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_class_probabilities_are_those_of_the_last_layer_without_its_bias(trusted: Path) -> None:
     inception = load_features("inception", trusted, CPU)
     images = textures(3, size=299)
-    rows = inception.look(inception.prepare(images))
+    rows = inception.extract(inception.prepare(images))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         weight = torch.jit.load(str(trusted)).output.weight.detach()
@@ -233,8 +232,8 @@ def test_inception_is_downloaded_once_into_the_cache(
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     for _ in range(2):
         assert load_features("inception", None, CPU).dim == 2048
-    assert opened == [inception_module.INCEPTION_URL]
-    assert [path.name for path in cache.parent.iterdir()] == [inception_module.INCEPTION_FILE]
+    assert opened == [networks.INCEPTION_URL]
+    assert [path.name for path in cache.parent.iterdir()] == [networks.INCEPTION_FILE]
 
 
 def test_a_wrong_download_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +248,7 @@ def test_without_a_network_the_error_says_what_to_do(cache: Path, monkeypatch: p
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    with pytest.raises(InputError, match=inception_module.INCEPTION_URL) as raised:
+    with pytest.raises(InputError, match=networks.INCEPTION_URL) as raised:
         load_features("inception", None, CPU)
     assert str(cache) in raised.value.what
     assert "--feature-weights" in raised.value.fix
@@ -281,7 +280,7 @@ def test_squeezenet_features_are_the_pooled_last_fire_module(
         probabilities = reference(inputs).softmax(dim=1)
     assert squeezenet.dim == expected.shape[1] == 512
     np.testing.assert_allclose(squeezenet(images), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(squeezenet.look(squeezenet.prepare(images))[:, 512:], probabilities, rtol=1e-4)
+    np.testing.assert_allclose(squeezenet.extract(squeezenet.prepare(images))[:, 512:], probabilities, rtol=1e-4)
 
 
 def test_real_squeezenet_weights_tell_photographs_from_their_blur() -> None:

@@ -1,4 +1,4 @@
-"""Networks that turn images into the vectors a score compares.
+"""The networks that extract features from images.
 
 | name         | scores                                            | network                                        |
 |--------------|---------------------------------------------------|------------------------------------------------|
@@ -6,13 +6,18 @@
 | `squeezenet` | `fd-squeezenet`, `kd-squeezenet`, `is-squeezenet` | torchvision's SqueezeNet 1.0, last module, 512 |
 | `offline`    | `fd-offline`, `kd-offline`                        | four fixed random convolutions, 259            |
 
-Every image is resized on its own, as clean-fid does it (Parmar, Zhang, Zhu 2022), and this is the only module that
+Each image is resized on its own, as clean-fid does it (Parmar, Zhang, Zhu 2022), and this is the only module that
 imports clean-fid. `clean` is antialiased bicubic on floats; `legacy_pytorch` is the bilinear interpolation without
 antialiasing of older numbers, whose inputs were in [-1, 1] where `clean` has (x - 128) / 128. Scores of different
 networks or resizings cannot be compared, hence their names.
 """
 
 import hashlib
+import http.client
+import io
+import os
+import urllib.request
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,53 +32,53 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.errors import InputError, MismatchError, UsageError
+from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
+from data.files.atomic import write_bytes
 from data.files.published import read_state_dict
 from data.prefetch import prefetch
 from data.seeds import OFFLINE_FEATURES
-from pipelines.scoring.inception import INCEPTION_SHA256, Inception
+from stage2_codegen.configs.choices import FeatureName
 
-FeatureName = Literal["inception", "squeezenet", "offline"]
 Resize = Literal["clean", "legacy_pytorch"]
-_OTHER_NAMES = {"fid": "fd", "kid": "kd"}
 
-_RESIZING_THREADS = min(8, torch.get_num_threads())
+_OTHER_NAMES = {"fid": "fd", "kid": "kd"}
+_THREADS = min(8, torch.get_num_threads())
 
 
 @dataclass(frozen=True)
-class Features:
-    """A feature network with its resizing: uint8 images (n, 3, H, W) of any size -> float32 (n, dim)."""
+class FeatureNetwork:
+    """A network with its resizing: uint8 images (n, 3, H, W) of any size -> float32 features (n, dim)."""
 
     name: FeatureName
     dim: int
     side: int  # pixels the network sees
-    network: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim), or class probabilities beside
+    forward: Callable[[Tensor], Tensor]  # (n, 3, side, side) in [0, 255] -> (n, dim), or (n, dim + classes)
     device: torch.device
     weights_sha256: str | None = None
     resize: Resize = "clean"
     maps: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    """Of `sifid` variants: images in their own size, (n, 3, H, W) in [0, 255], to (n, channels, h, w)."""
+    """For each kind of `sifid`: images in their own size, (n, 3, H, W) in [0, 255], to (n, channels, h, w)."""
 
     def score_name(self, metric: str) -> str:
-        """The name under which a metric on these features is reported; only Inception's may be called fid, kid, is."""
+        """What a metric on these features is called in scores.json: fid, kid and is are names of Inception's alone."""
         if self.name == "inception" and metric in ("fid", "kid", "is"):
             return metric
         return f"{_OTHER_NAMES.get(metric, metric)}-{self.name}"
 
     def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.look(self.prepare(images_u8))[:, : self.dim]
+        return self.extract(self.prepare(images_u8))[:, : self.dim]
 
     def prepare(self, images_u8: NDArray[np.uint8]) -> Tensor:
-        """Images as the network sees them, on the CPU: work for a thread that runs ahead."""
+        """Images as the network takes them, on the CPU."""
         resize = _clean_resizer(self.side) if self.resize == "clean" else _legacy_resizer(self.side)
-        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1), threads=_RESIZING_THREADS)))
+        resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1), threads=_THREADS)))
         return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
     @torch.inference_mode()
-    def look(self, prepared: Tensor) -> NDArray[np.float32]:
-        """Features, and class probabilities where the network has them, (n, dim + classes)."""
+    def extract(self, prepared: Tensor) -> NDArray[np.float32]:
+        """Features, with class probabilities where the network has them, (n, dim + classes)."""
         with repeatable():
-            features: NDArray[np.float32] = self.network(prepared.to(self.device)).float().cpu().numpy()
+            features: NDArray[np.float32] = self.forward(prepared.to(self.device)).float().cpu().numpy()
         return features
 
 
@@ -98,12 +103,14 @@ def _legacy_resizer(side: int) -> _Resizer:
 
 
 def repeatable() -> AbstractContextManager[None]:
-    """A GPU's features whatever its settings: else it rounds to TF32, or picks kernels that add in varying order."""
+    """Makes a GPU give the same features every time: it may otherwise round to TF32, or add in varying order."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def load_features(name: FeatureName, weights: Path | None, device: torch.device, resize: Resize = "clean") -> Features:
-    """The feature network `name`, with `weights` from a file; only `inception` can find its own (cache, download).
+def load_features(
+    name: FeatureName, weights: Path | None, device: torch.device, resize: Resize = "clean"
+) -> FeatureNetwork:
+    """The network `name`, with `weights` from a file; only `inception` finds its own, in the cache or on the web.
 
     Raises `InputError` for weights that are not there, `UnsafeError` for a file that may hold code, `CorruptError` or
     `MismatchError` for one that is damaged or another network's.
@@ -117,24 +124,124 @@ def load_features(name: FeatureName, weights: Path | None, device: torch.device,
     if weights is not None:
         raise UsageError(f"{weights}: the offline features take no weights", "leave out --feature-weights")
     network = _OfflineNetwork().to(device)
-    return Features("offline", _OFFLINE_DIM, 128, network, device, None, resize, {"sifid-offline": network.early_maps})
+    maps = {"sifid-offline": network.early_maps}
+    return FeatureNetwork("offline", _OFFLINE_DIM, 128, network, device, None, resize, maps)
 
 
-def _load_inception(weights: Path | None, device: torch.device, resize: Resize) -> Features:
+def _load_inception(weights: Path | None, device: torch.device, resize: Resize) -> FeatureNetwork:
     inception = Inception(weights, device)
     middle, scale = (128.0, 128.0) if resize == "clean" else (127.5, 127.5)
 
-    def network(images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Tensor:
         return inception((images - middle) / scale)
 
     maps = {
         "sifid-64": lambda images: inception.before_pooling(images / 127.5 - 1, 64),
         "sifid-192": lambda images: inception.before_pooling(images / 127.5 - 1, 192),
     }
-    return Features("inception", 2048, 299, network, device, INCEPTION_SHA256, resize, maps)
+    return FeatureNetwork("inception", 2048, 299, forward, device, INCEPTION_SHA256, resize, maps)
 
 
-def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize) -> Features:
+INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+_MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
+_POOLINGS = {64: 1, 192: 2}  # which max-pooling takes maps of so many channels
+
+
+def cache_folder() -> Path:
+    """Where downloads and features are kept: $CODEGAN_CACHE, else codegan in $XDG_CACHE_HOME or ~/.cache."""
+    if "CODEGAN_CACHE" in os.environ:
+        return Path(os.environ["CODEGAN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegan"
+
+
+class Inception:
+    """The Inception-v3 of published FID numbers: NVIDIA's TorchScript translation of the weights of 2015, verified.
+
+    (n, 3, H, W) in [-1, 1] -> pooled features and class probabilities (n, 2048 + 1008), or the maps of one layer.
+
+    Raises `UnsafeError` for any file but the known one, `InputError` when it is not there and cannot be downloaded,
+    `CorruptError` when it is damaged.
+    """
+
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        content = _verified_bytes(weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but the file is what it is
+            network = torch.jit.load(io.BytesIO(content), map_location=device).eval()
+        self.layers: nn.Module = network.layers
+        self.class_weights: Tensor = network.output.weight  # (1008, 2048)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Probabilities are without the bias of the last layer, as in the original score (Salimans et al. 2016)."""
+        features = self.layers(images).view(len(images), -1)
+        return torch.cat([features, (features @ self.class_weights.T).softmax(dim=1)], dim=1)
+
+    def before_pooling(self, images: Tensor, channels: Literal[64, 192]) -> Tensor:
+        """Maps before the first max-pooling, of 64 channels, or before the second, of 192.
+
+        The poolings are the first layers without weights. Raises `MismatchError` for maps of other channels.
+        """
+        maps, ahead = images, _POOLINGS[channels]
+        for layer in self.layers.children():
+            ahead -= not layer.state_dict()
+            if not ahead:
+                break
+            maps = layer(maps)
+        if maps.shape[1] != channels:
+            raise MismatchError(
+                f"Inception: has maps of {maps.shape[1]} channels where {channels} were expected",
+                "use --features offline, and report this",
+            )
+        return maps
+
+
+def _verified_bytes(weights: Path | None) -> bytes:
+    """The verified file: a TorchScript file is code, so no other is ever loaded."""
+    if weights is not None:
+        content = weights.read_bytes()
+        if _sha256(content) != INCEPTION_SHA256:
+            raise UnsafeError(
+                f"{weights}: is not NVIDIA's {INCEPTION_FILE}, and a TorchScript file can run code",
+                f"download {INCEPTION_URL}, SHA-256 {INCEPTION_SHA256}",
+            )
+        return content
+    cached = cache_folder() / INCEPTION_FILE
+    if not cached.is_file():
+        _download(cached)
+    content = cached.read_bytes()
+    if _sha256(content) != INCEPTION_SHA256:
+        raise CorruptError(f"{cached}: its SHA-256 is wrong", "delete the file, and it will be downloaded again")
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _download(target: Path) -> None:
+    print(f"downloading {INCEPTION_URL}", flush=True)
+    try:
+        with urllib.request.urlopen(INCEPTION_URL, timeout=60) as response:
+            content = response.read(_MAX_DOWNLOAD)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f"{target}: is not there, and {INCEPTION_URL} cannot be read ({error})",
+            f"copy {INCEPTION_FILE} here and name it with --feature-weights, or use --features offline",
+        ) from error
+    if _sha256(content) != INCEPTION_SHA256:
+        raise CorruptError(
+            f"{INCEPTION_URL}: the download has the wrong SHA-256, and was not kept",
+            "try again, or name a good copy with --feature-weights",
+        )
+    try:
+        write_bytes(target, content)
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror}", "set CODEGAN_CACHE to a folder you can write to") from error
+
+
+def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize) -> FeatureNetwork:
     if weights is None:
         raise UsageError(
             "--features squeezenet: needs ImageNet weights",
@@ -143,16 +250,15 @@ def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize)
     layers = load_convolutions("squeezenet1_0", weights, device)
     classifier = _load_part("squeezenet1_0", "classifier", weights, device)
 
-    def network(images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Tensor:
         maps: Tensor = layers(imagenet_units(images))
         return torch.cat([maps.mean(dim=(2, 3)), classifier(maps).flatten(1).softmax(dim=1)], dim=1)
 
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Features("squeezenet", 512, 224, network, device, digest, resize)
+    return FeatureNetwork("squeezenet", 512, 224, forward, device, _sha256(weights.read_bytes()), resize)
 
 
 def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, device: torch.device) -> nn.Sequential:
-    """The part `features` of a network of torchvision, with weights from a file of its whole state.
+    """The convolutions of a network of torchvision, with weights from a file of its whole state.
 
     Raises `UnsafeError` for a file that may hold code, `CorruptError` or `MismatchError` for one that is damaged or
     another network's.
@@ -172,13 +278,13 @@ def _load_part(
     except RuntimeError as error:
         raise MismatchError(
             f"{weights}: is not torchvision's {name} ({str(error).splitlines()[-1].strip()})",
-            f"give the weights of {name} and of no other version",
+            f"give the weights of {name}, not of another version",
         ) from error
     return layers.float().eval().requires_grad_(False).to(device)
 
 
 def imagenet_units(images: Tensor) -> Tensor:
-    """(n, 3, H, W) in [0, 255] -> what torchvision's networks were trained on."""
+    """Images (n, 3, H, W) in [0, 255], with the mean and deviation that torchvision's networks were trained on."""
     mean = torch.tensor([0.485, 0.456, 0.406], device=images.device).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225], device=images.device).view(3, 1, 1)
     return (images / 255 - mean) / std
@@ -220,7 +326,7 @@ class _OfflineNetwork(nn.Module):
         return torch.cat(statistics, dim=1)
 
     def early_maps(self, images: Tensor) -> Tensor:
-        """Of the second layer, 24 channels at half the size."""
+        """The 24 maps of the second layer, at half the size."""
         _, maps, *_ = self._maps(images)
         return maps
 
