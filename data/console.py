@@ -1,4 +1,4 @@
-"""What a person sees while a verb runs: a progress bar on a terminal, plain lines elsewhere."""
+"""Output while a verb runs: a progress bar on a terminal, plain lines elsewhere."""
 
 import shlex
 import sys
@@ -24,7 +24,7 @@ _LINE_EVERY_SEC = 10.0
 
 
 class ProgressReport:
-    """Progress over `total` items; `show=False` (ranks other than the first) prints nothing."""
+    """Progress over `total` items; with `show=False`, as on ranks other than the first, nothing is printed."""
 
     def __init__(self, label: str, total: int, unit: str, show: bool = True) -> None:
         self._label, self._total, self._unit = label, total, unit
@@ -47,9 +47,9 @@ class ProgressReport:
             self._bar.stop()
 
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-        """`done` items in all; `values` are shown beside the rate."""
+        """Report that `done` items in all are done, and show `values` beside the rate."""
         now = time.monotonic()
-        if self._first is None or done < self._last:  # at the start, or set back
+        if self._first is None or done < self._last:  # at the start, or after a rollback
             self._first, self._began = done, now
         self._last = done
         rate = (done - self._first) / max(now - self._began, 1e-9)
@@ -80,7 +80,7 @@ def _make_bar(unit: str) -> Progress:
 
 
 def scan_progress(show: bool = True) -> Callable[[int, int], None]:
-    """A callback (files done, files in all) that prints a line now and then while a data set is read through."""
+    """A callback (files done, files in all) that prints a line every ten seconds while a data set is read."""
     printed = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -93,12 +93,12 @@ def scan_progress(show: bool = True) -> Callable[[int, int], None]:
 
 
 def warn(what: str, advice: str) -> None:
-    """Two lines about something that is no error yet: what was seen, and what to try."""
+    """Print two lines about something that is not an error yet: what was observed, and what to try."""
     print(f"warning: {what}\n  try: {advice}", file=sys.stderr, flush=True)
 
 
 def finish(wrote: Iterable[Location], next_command: list[str] | None = None) -> None:
-    """The last lines of every verb: what it wrote and what to type next."""
+    """Print the last lines of a verb: what it wrote, and what to type next."""
     for path in wrote:
         print(f"wrote {path}")
     if next_command:

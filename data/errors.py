@@ -1,4 +1,4 @@
-"""Errors a person can act on: what is wrong, how to mend it, and a documented exit code.
+"""Errors that a person can act on: what is wrong, how to fix it, and a documented exit code.
 
 | code | class           | meaning                                        |
 |------|-----------------|------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Work done ahead of its use in a few threads, in order, with bounded memory."""
+"""Doing work in a few threads ahead of its use, in order and with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 def prefetch[Item, Result](
     work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 8, threads: int = 2
 ) -> Iterator[Result]:
-    """Yield work(item) for each item in order, keeping up to `ahead` results in progress."""
+    """Yield work(item) for each item in order, with up to `ahead` of them in progress or waiting."""
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:

@@ -1,1 +1,1 @@
-"""Files that a crash cannot spoil: atomic writes and locks, checkpoints, run folders, weights of others."""
+"""Files that a crash cannot spoil: atomic writes and locks, checksums, checkpoints, run folders, published weights."""

@@ -28,7 +28,7 @@ _RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into a `SpaceError` that names `path`, and let other errors name it, too."""
+    """Turn a full disk or quota into a `SpaceError`, and make sure that it and other errors name `path`."""
     try:
         yield
     except OSError as error:
@@ -50,12 +50,12 @@ def _fsync(path: Path) -> None:
 
 
 def _absent(folder: Path) -> list[Path]:
-    """`folder` and those above it, as far as they do not exist; the deepest first."""
+    """`folder` and those above it that do not exist, the deepest first."""
     return list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
 
 
 def _make_folder(folder: Path) -> None:
-    """Like `mkdir -p`; and a power loss takes back none of the folders that were made."""
+    """Like `mkdir -p`, and such that a power loss undoes none of the folders."""
     absent = _absent(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for made in reversed(absent):
@@ -64,7 +64,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
-    """A file to write, which replaces `path` atomically and durably when the block ends without an error."""
+    """Yield a file to write, which replaces `path` atomically and durably when the block ends without an error."""
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     with disk_errors(path):
         _make_folder(path.parent)
@@ -78,7 +78,7 @@ def publish(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Location, content: bytes) -> None:
-    """Replace `path` by `content` atomically and durably, making its folder if need be."""
+    """Replace `path` by `content` atomically and durably, making its folder if necessary."""
     if not isinstance(path, Path):
         put(path, content)
         return
@@ -87,12 +87,12 @@ def write_bytes(path: Location, content: bytes) -> None:
 
 
 def write_json(path: Location, value: Any) -> None:
-    """Raises `ValueError` for NaN and infinity, which other programs could not read."""
+    """Write `value` as JSON; raises `ValueError` for NaN and infinity, which other programs could not read."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Location) -> Any:
-    """Parse a JSON file of ours; raises `CorruptError` when it does not parse."""
+    """Parse a JSON file that codegan wrote; raises `CorruptError` when that fails."""
     try:
         return json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -101,7 +101,7 @@ def read_json(path: Location) -> Any:
 
 @contextmanager
 def commit_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it becomes `path`, checksummed, on failure nothing changes."""
+    """Yield an empty folder to fill. On success it becomes `path`, with a manifest; on failure nothing changes."""
     partial, retired = path.with_name(_PARTIAL + path.name), path.with_name(_RETIRED + path.name)
     with disk_errors(path):
         _make_folder(path.parent)
@@ -121,7 +121,7 @@ def commit_folder(path: Path) -> Iterator[Path]:
 
 
 def discard_folder(path: Path) -> None:
-    """Delete a committed folder; a crash on the way leaves nothing that looks like one."""
+    """Delete a committed folder; a crash while doing so leaves nothing that looks like one."""
     partial = path.with_name(_PARTIAL + path.name)
     shutil.rmtree(partial, ignore_errors=True)
     path.rename(partial)
@@ -129,7 +129,7 @@ def discard_folder(path: Path) -> None:
 
 
 def _put_back(retired: Path) -> None:
-    """Of a folder that was being replaced: it is still the only copy when its writer was killed between two renames."""
+    """Rename a replaced folder back where its writer was killed between two renames: it is the only copy then."""
     if retired.exists() and not (path := retired.with_name(retired.name.removeprefix(_RETIRED))).exists():
         retired.rename(path)
     shutil.rmtree(retired, ignore_errors=True)
@@ -163,8 +163,8 @@ def verify_folder(folder: Path) -> None:
 
 
 def remove_partials(folder: Location) -> None:
-    """Delete what a killed writer left unfinished in `folder` and below; what it was replacing is put back."""
-    if not isinstance(folder, Path):  # there a write is one request, and leaves nothing unfinished
+    """Delete what a killed writer left unfinished in `folder` and below, and put back what it was replacing."""
+    if not isinstance(folder, Path):  # remote writes are single requests, which leave nothing unfinished
         return
     for leftover in list(folder.rglob(f"{_PARTIAL}*")):
         if leftover.name.startswith(_RETIRED):
@@ -179,8 +179,8 @@ def remove_partials(folder: Location) -> None:
 def lock(folder: Location) -> Iterator[None]:
     """Hold `folder` for this process; raises `LockedError` naming the process that already does.
 
-    The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have none: there,
-    two writers are not kept apart. Of the folders made for it none is left behind empty.
+    The lock is the kernel's (`flock`), so a killed process never leaves one behind. Object stores have no locks, so two
+    writers are not kept apart there. Folders that were made for the lock and are still empty are removed again.
     """
     if not isinstance(folder, Path):
         yield
@@ -198,15 +198,17 @@ def lock(folder: Location) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 owner = file.read().decode().strip() or "another process"
-                raise LockedError(f"{folder}: is being written by {owner}", "wait for it, or stop it first") from None
+                raise LockedError(
+                    f"{folder}: is being written by {owner}", "wait until it ends, or stop it first"
+                ) from None
             if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-                raise LockedError(f"{folder}: was released this instant", "run the same command again")
+                raise LockedError(f"{folder}: was just released by another process", "run the same command again")
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, as it should be
+            with suppress(OSError):  # it is not empty, as is usual
                 for made in absent:
                     made.rmdir()

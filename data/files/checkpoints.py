@@ -1,8 +1,8 @@
-"""Training state and weights on disk: safetensors for numbers, JSON for the rest, never pickle.
+"""Training state and weights on disk: numbers as safetensors, everything else as JSON, and nothing as a pickle.
 
-A checkpoint is a folder committed by `commit_folder` of `data.files.atomic`: whole and checksummed, or absent.
-Optimiser state is stored as flat named tensors ("17.exp_avg"); its hyper-parameters are not stored, the configuration
-has them.
+A checkpoint is a folder committed by `commit_folder` of `data.files.atomic`, so it is either whole, with checksums, or
+absent. Optimiser state is stored as flat named tensors ("17.exp_avg"), without the hyper-parameters, which are in the
+configuration.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ from data.files.atomic import commit_folder, discard_folder, read_json, verify_f
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
-KEPT = 2  # training states of a run
-BEST = "best"  # below the weights: those that scored best
+KEPT = 2  # training states in a run
+BEST = "best"  # folder below the weights for those that scored best
 
 
 class Checkpoint(NamedTuple):
-    tensors: dict[str, dict[str, Tensor]]  # one entry a network or optimiser
+    tensors: dict[str, dict[str, Tensor]]  # by network or optimiser
     state: dict[str, Any]  # JSON values: nimg, step, ...
 
 
 class Progress(NamedTuple):
-    """How far a training has come; what a checkpoint's state.json holds."""
+    """How far training has come, as a checkpoint's state.json records it."""
 
     nimg: int = 0
     step: int = 0
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
 
 
 def _save_tensors(path: Path, tensors: Tensors) -> None:
-    # Not save_file: its own error class would hide a full disk.
+    # save_file has an error class of its own, which would hide a full disk.
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
@@ -76,7 +76,7 @@ def save_state(
 
 
 def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> Progress:
-    """Put the newest whole training state into the given objects; without one they stay, and the progress is zero."""
+    """Load the newest undamaged training state, if any, into the given objects; returns its progress, or else zero."""
     checkpoint = load_newest(folder)
     if checkpoint is None:
         return Progress()
@@ -92,9 +92,9 @@ def _committed(folder: Path) -> list[Path]:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose every byte is right, or None; damaged ones are named in a warning and passed over.
+    """The newest undamaged checkpoint, or None without any; damaged ones are named in a warning and skipped.
 
-    One that cannot be read counts as damaged. Raises `CorruptError` when there are checkpoints and none is whole.
+    One that cannot be read counts as damaged. Raises `CorruptError` when there are checkpoints and all are damaged.
     """
     failure = ""
     for path in _committed(folder):
@@ -109,7 +109,8 @@ def load_newest(folder: Path) -> Checkpoint | None:
         logger.warning("%s; trying an older checkpoint", failure)
     if failure:
         raise CorruptError(
-            f"{folder}: no checkpoint is whole ({failure})", f"mend that, or remove {folder} to start anew"
+            f"{folder}: no checkpoint is whole ({failure})",
+            f"correct that, or remove {folder} to start again",
         )
     return None
 
@@ -117,7 +118,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
 def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[str, Any], best: bool = False) -> None:
     """Commit what inference needs: one safetensors file per network and `config.json`.
 
-    With `best` they become `folder`/best as well, which else stays what it was.
+    With `best` they also become `folder`/best, which otherwise stays as it was.
     """
     with commit_folder(folder) as partial:
         for name, entries in tensors.items():
@@ -133,7 +134,7 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[s
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Committed files are replaced and never changed, so two folders may share one."""
+    """Let two folders share a file, since committed files are replaced but never changed."""
     try:
         os.link(source, target)
     except OSError:  # not every file system can
@@ -141,7 +142,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def load_weights(folder: Path) -> Checkpoint:
-    """What `save_weights` wrote, every byte checked; `state` is its configuration."""
+    """Read what `save_weights` wrote and check every byte; `state` is the configuration."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there are no weights here", "give the folder of a run that reached a snapshot")
     verify_folder(folder)
@@ -150,7 +151,7 @@ def load_weights(folder: Path) -> Checkpoint:
 
 
 def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> None:
-    """`load_state_dict`, raising `MismatchError` when the weights are those of another network or version."""
+    """Load weights into a network; raises `MismatchError` where they belong to another network or version."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -162,7 +163,7 @@ def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> Non
 
 
 def fingerprint(tensors: Tensors, config: Mapping[str, Any]) -> str:
-    """32 hex digits of SHA-256 over every weight and the configuration: the identity of a network."""
+    """The identity of a network: 32 hexadecimal digits of SHA-256 over every weight and the configuration."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
@@ -172,19 +173,19 @@ def fingerprint(tensors: Tensors, config: Mapping[str, Any]) -> str:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors, keyed "PARAMETER_INDEX.NAME"."""
+    """An optimiser's state as flat tensors, keyed "PARAMETER_INDEX.NAME"."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, entries in state.items() for name, value in entries.items()}
 
 
 def load_optimizer_tensors(optimizer: Optimizer, tensors: Tensors) -> None:
-    """Inverse of `optimizer_tensors`; hyper-parameters stay as the optimiser was built."""
+    """The inverse of `optimizer_tensors`; hyper-parameters stay as the optimiser was built."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
-        if value.shape == parameter.shape:  # fused optimisers walk memory: moments must lie as their weights do
+        if value.shape == parameter.shape:  # for fused optimisers, moments must have the strides of their weights
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Weights that others published, read without running any code they may hold."""
+"""Reading weights that others published, without running any code they may hold."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from data.errors import CorruptError, InputError, MismatchError, UnsafeError
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors or .pth file.
+    """The named tensors of a .safetensors or .pth file.
 
-    Raises `InputError` for a file that cannot be read, `UnsafeError` where a .pth holds more than tensors,
-    `CorruptError` for a damaged file and `MismatchError` for one that is no state dict.
+    Raises `InputError` for a file that cannot be read, `UnsafeError` for a .pth that holds more than tensors,
+    `CorruptError` for a damaged file and `MismatchError` for one that is not a state dict.
     """
     fix = "give a .safetensors file, or a .pth that holds a state dict and nothing else"
     try:
@@ -28,8 +28,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read ({error.strerror or error})", "check the path and its permissions"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise CorruptError(f"{path}: is damaged, or no file of weights ({type(error).__name__})", fix) from error
-    except Exception as error:  # the unpickler's own error, refusing
+        raise CorruptError(f"{path}: is damaged, or is not a file of weights ({type(error).__name__})", fix) from error
+    except Exception as error:  # the unpickler has an error class of its own for refusing
         raise UnsafeError(f"{path}: holds more than tensors and was not loaded", fix) from error
     named = isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     if not named:

@@ -1,8 +1,8 @@
-"""A run folder: its configuration, its metrics, and whether it may be resumed.
+"""Run folders: their configuration, their metrics, and whether they may be resumed.
 
 RUN/config.json      the whole resolved configuration, with versions and a checksum
-RUN/.config.json     the same bytes, should those be damaged
-RUN/metrics.jsonl    one JSON object a line: step, nimg, wall_sec, then log keys
+RUN/.config.json     a copy, in case either is damaged
+RUN/metrics.jsonl    one JSON object on each line: step, nimg, wall_sec, then log keys
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def to_json(value: Any) -> Any:
-    """A configuration value as JSON sees it: dataclasses become objects, paths strings, tuples lists."""
+    """A configuration value for JSON, where dataclasses become objects, paths strings and tuples lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -48,12 +48,12 @@ def to_json(value: Any) -> Any:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """By name, the default of each field of a dataclass that has one."""
+    """The defaults of a dataclass by field; fields without one are left out."""
     return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
 
 
 def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
-    """`stored` with what only `missing` has; objects in both are merged."""
+    """`stored`, completed by what only `missing` has; objects in both are merged."""
     filled = dict(missing)
     for key, value in stored.items():
         inner = missing.get(key)
@@ -62,7 +62,7 @@ def _filled(stored: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, 
 
 
 def _differences(old: Any, new: Any, ignored: Container[str], name: str = "") -> list[str]:
-    """A line for each entry that differs; `ignored` names those that may, inner ones as "outer.inner"."""
+    """A line for each entry that differs, except those in `ignored`, which names inner ones as "outer.inner"."""
     if name in ignored:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
@@ -73,15 +73,15 @@ def _differences(old: Any, new: Any, ignored: Container[str], name: str = "") ->
 
 
 def _has_trained(folder: Path) -> bool:
-    """Whether a run folder holds what took training, or what no run wrote; unfinished checkpoints are hidden."""
+    """Whether a folder holds results of training, or anything that no run wrote; unfinished checkpoints are hidden."""
     names = {entry.name for entry in folder.glob("[!.]*")} - _BEFORE_CHECKPOINTS
     return bool(names - {"checkpoints"} or any((folder / "checkpoints").glob("[!.]*")))
 
 
 def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
-    """A run's configuration, None when there is none or no copy of it is whole, and the copies that are damaged.
+    """A run's configuration, None where there is no undamaged copy, and the copies that are damaged.
 
-    Earlier versions wrote one file without a checksum, which is taken as it is.
+    Earlier versions wrote a single file without a checksum, which is trusted.
     """
     path, second = folder / CONFIG, folder / CONFIG_COPY
     copies = [path, second] if second.is_file() else [path] if path.is_file() else []
@@ -96,8 +96,8 @@ def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
 
 
 def config_error(config: Mapping[str, Any] | None, damaged: Sequence[Path]) -> CorruptError:
-    """About what `find_config` found."""
-    fix = "run the command of this run again, which writes it anew"
+    """An error about what `find_config` found to be damaged."""
+    fix = "run the command of this run again, which writes it again"
     if config is None:
         fix = "restore it from a copy; the command of this run writes one like it into another --out"
     return CorruptError(f"{damaged[0]}: is missing or does not match its checksum", fix)
@@ -110,10 +110,10 @@ def open_run(
 
     A run of an earlier version, which lacks newer fields, is taken to have had `earlier`, usually their `defaults`.
 
-    Fields in `may_change` (how long to train, how often to save; "outer.inner" for one inside another) can differ, and
-    so can all before the first checkpoint: then nothing is lost, and a command that failed is corrected by typing it
-    again. Raises `MismatchError` naming every other field that differs, `CorruptError` when both copies of the
-    configuration are damaged, `UsageError` when the folder holds something that is not a run.
+    Fields in `may_change` (how long to train, how often to save; "outer.inner" for one inside another) may differ. All
+    may differ before the first checkpoint, when nothing is lost and a failed command is corrected by typing it again.
+    Raises `MismatchError` naming every other field that differs, `CorruptError` when both copies of the configuration
+    are damaged, and `UsageError` when the folder holds something that is not a run.
     """
     wanted = to_json(config)
     stored, damaged = find_config(folder)
@@ -126,7 +126,7 @@ def open_run(
                 "repeat the flags of the first run (config.json has them), or choose another --out",
             )
         if damaged:
-            logger.warning("%s: was damaged and is written anew", damaged[0])
+            logger.warning("%s: was damaged and is written again", damaged[0])
     elif damaged:
         raise config_error(stored, damaged)
     elif folder.exists() and not folder.is_dir():
@@ -140,12 +140,12 @@ def open_run(
 
 
 class MetricsLog:
-    """Appends to RUN/metrics.jsonl; wall time goes on where an interrupted run left it."""
+    """Appends to RUN/metrics.jsonl. Wall time continues where an interrupted run stopped."""
 
     def __init__(self, folder: Path, nimg: int, wall_sec: float = 0.0) -> None:
-        """Keep lines up to `nimg`: those after it belong to steps that a resumed run takes again.
+        """Keep lines up to `nimg`; those after it belong to steps that a resumed run takes again.
 
-        `wall_sec` is the time that went by even so, where the process knows it.
+        `wall_sec` is the time that passed up to now, including those steps, where the process knows it.
         """
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder, tolerate_cut=True) if row["nimg"] <= nimg]

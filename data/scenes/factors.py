@@ -36,7 +36,7 @@ def scene(seed: int, index: int) -> Scene:
     Uniform and independent: the number of objects in 1 ... MAX_OBJECTS; kind, colour and texture of each, its turn
     in [0, pi / 2) and its height in [1.5, 2.5] radii (a sphere's is 2); sky, ground, ground texture and its turn in
     [0, pi); horizon in [0.36, 0.46]; ground cell in [0.5, 0.9]; sun elevation in [30, 55] degrees and azimuth in
-    [40, 110] degrees to either side. Radii and places are not independent, see `_place`.
+    [40, 110] degrees to either side. Radii and positions are not independent, see `_place`.
     """
     rng = np.random.default_rng(derive_seed(seed, index, SCENE))
     pick = rng.integers

@@ -1,6 +1,6 @@
 """Closed-form geometry of a scene's solids: where a ray meets one, its surface, the outline of its shadow.
 
-Camera, world and picture units are those of `rendering`. Points handed to `surface` and `shadow` are relative to the
+Camera, world and image units are those of `rendering`. Points handed to `surface` and `shadow` are relative to the
 foot of the solid's vertical axis.
 """
 
@@ -16,7 +16,7 @@ type Faces = NDArray[np.int16]
 type Vector = tuple[Floats, Floats, Floats]
 type Slide = tuple[float, float]
 
-FOCAL = 1.2  # focal length in sides of the picture
+FOCAL = 1.2  # focal length in sides of the image
 FAR = np.float32(1e9)  # stands for "missed": finite, so that no arithmetic on it warns
 
 

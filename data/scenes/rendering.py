@@ -1,7 +1,7 @@
-"""Pictures of lit scenes: one ray per pixel in closed form, and sixteen where two surfaces meet.
+"""Images of lit scenes: one ray per pixel in closed form, and sixteen where two surfaces meet.
 
 World units are camera heights: the camera stands at (0, 1, 0), looks along +z without pitch, and the ground is y = 0.
-Picture units are sides of the square picture, u to the right and v down; the ray through (u, v) has the direction
+Image units are sides of the square image, u to the right and v down; the ray through (u, v) has the direction
 ((u - 1/2) / FOCAL, (horizon - v) / FOCAL, 1), so a ray's parameter is its depth. Textures are averaged over each
 ray's footprint and shadows are soft, hence the same scene looks the same at every size.
 """
@@ -42,7 +42,7 @@ _FINE = 4  # rays per side of a pixel on an edge
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture is made from."""
+    """Everything an image is made from."""
 
     horizon: float  # v of the horizon
     sky: str  # key of SKIES
@@ -62,7 +62,7 @@ class Scene:
 
 
 def render(scene: Scene, size: int) -> NDArray[np.uint8]:
-    """Picture of a scene, (3, size, size)."""
+    """Image of a scene, (3, size, size)."""
     sun_x, sun_y, sun_z = scene.sun
     slide = -sun_x / sun_y, -sun_z / sun_y
     solids = [SOLIDS[o.kind](o, slide) for o in scene.objects]
@@ -92,7 +92,7 @@ def _edges(surface: NDArray[np.int16]) -> NDArray[np.intp]:
 def _shade_all(
     scene: Scene, solids: list[Solid], u: Floats, v: Floats, pixel: float
 ) -> tuple[Floats, NDArray[np.int16]]:
-    """Colours (3, n) in [0, 1] and surface numbers (n,) seen at picture points; `pixel` is the side of one sample."""
+    """Colours (3, n) in [0, 1] and surface numbers (n,) seen at image points; `pixel` is the side of one sample."""
     image, surface = np.empty((3, u.size), np.float32), np.empty(u.size, np.int16)
     for start in range(0, u.size, _CHUNK):
         part = slice(start, start + _CHUNK)

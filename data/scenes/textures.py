@@ -1,6 +1,6 @@
 """Two-tone textures for `rendering`: the share of the second tone in [0, 1], averaged over each ray's footprint.
 
-The average over a pixel, and not the value at its centre, keeps distant tiles from aliasing and makes a picture agree
+The average over a pixel, and not the value at its centre, keeps distant tiles from aliasing and makes an image agree
 with its own reduction.
 """
 

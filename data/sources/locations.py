@@ -1,8 +1,8 @@
-"""Where a text leads: a path of this machine, an object store (`s3://bucket/...`), or a file on an allowed web server.
+"""Locations of files: paths on this machine, object stores (`s3://bucket/...`), and files on allowed web servers.
 
 Object stores are reached through fsspec: the endpoint and the credentials come from the environment, as their drivers
 document (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...). A web server is read only if its host was allowed by name, and
-nothing is ever run: no `pipe:`, no chained address. Files elsewhere are read by ranges, never copied to disk.
+nothing is ever run: no `pipe:`, no chained address. Remote files are read by ranges and never copied to disk.
 """
 
 import io
@@ -26,7 +26,7 @@ type Location = Path | UPath
 
 _DRIVERS = {"s3": "", "gs": " gcsfs", "gcs": " gcsfs", "az": " adlfs", "abfs": " adlfs", "abfss": " adlfs"}
 _WEB = ("http", "https")
-_BLOCK = 1 << 20  # read ahead where many small parts lie close together, as the headers of a tar do
+_BLOCK = 1 << 20  # read ahead, since small parts often lie close together, as the headers of a tar do
 
 
 def scheme_of(text: str) -> str | None:
@@ -36,7 +36,7 @@ def scheme_of(text: str) -> str | None:
 
 
 def parse_location(text: "str | Location") -> Location:
-    """A local path or one in an object store, which shares the part of pathlib's interface that reads and writes.
+    """A local path, or one in an object store, which has the part of pathlib's interface that reads and writes.
 
     Raises `UsageError` for other addresses and missing drivers, `UnsafeError` for commands and passwords.
     """
@@ -81,22 +81,22 @@ else:  # as Any, since tyro would look up the members of `Location`, of which on
             str_from_instance=lambda value: [str(value)],
         ),
     ]
-"""A flag that takes a `Location`: through `Path`, `s3://bucket` would lose a slash."""
+"""The type of a flag that takes a `Location`; as a `Path`, `s3://bucket` would lose a slash."""
 
 
 def redacted(text: str) -> str:
-    """DATA as messages and reports may show it: a signed address keeps its signature to itself."""
+    """DATA as messages and reports may show it, without the secrets that an address may hold."""
     return text if scheme_of(text) in (None, "pipe") else without_secrets(text)
 
 
 def data_flags(data: Collection[str], allow_hosts: Collection[str]) -> list[str]:
-    """The flags by which a next command reads the same data."""
+    """The flags that let another command read the same data."""
     return ["--data", *map(redacted, data), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
 
 
 @contextmanager
 def network_errors(name: object) -> Iterator[None]:
-    """Turn whatever a driver raises into an `InputError` that names what cannot be reached."""
+    """Turn whatever a driver raises into an `InputError` that says what cannot be reached."""
     try:
         yield
     except (CodeganError, MemoryError):
@@ -109,7 +109,7 @@ def network_errors(name: object) -> Iterator[None]:
 
 
 def list_objects(folder: "UPath") -> list[tuple[str, int, Callable[[], bytes]]]:
-    """(name below the folder, size in bytes, read) of everything in an object store's folder."""
+    """(name below the folder, size in bytes, read) for every file in a folder of an object store."""
     with network_errors(folder):
         found = folder.fs.find(folder.path, detail=True)
     base = folder.path.rstrip("/") + "/"
@@ -127,13 +127,13 @@ def _fetch(filesystem: Any, path: str, start: int | None, end: int | None) -> by
 
 
 def read_range(file: Location | WebFile, offset: int, count: int) -> bytes:
-    """`count` bytes from `offset` on; raises `OSError` where the file ends before."""
+    """Read `count` bytes from `offset` on; raises `OSError` where the file ends before that."""
     if isinstance(file, Path):
-        # Opening each time costs microseconds, and needs neither a lock nor a limit on the number of files.
+        # Opening the file each time costs microseconds, and needs no lock and no limit on the number of open files.
         with file.open("rb") as opened:
             opened.seek(offset)
             content = opened.read(count)
-    elif count == 0:  # has no range
+    elif count == 0:  # there is no range of no bytes
         content = b""
     elif isinstance(file, WebFile):
         content = file.fetch(offset, count)
@@ -145,7 +145,7 @@ def read_range(file: Location | WebFile, offset: int, count: int) -> bytes:
 
 
 def file_size(file: Location | WebFile) -> int:
-    """Bytes; raises `InputError` when there is no such file elsewhere."""
+    """The size in bytes; raises `InputError` where there is no such remote file."""
     if isinstance(file, WebFile):
         return file.size()
     with network_errors(file):
@@ -153,7 +153,7 @@ def file_size(file: Location | WebFile) -> int:
 
 
 def open_file(file: Location | WebFile) -> BinaryIO:
-    """For reading here and there, a block of 1 MiB at a time from elsewhere."""
+    """Open a file for reading at random; a remote one is read 1 MiB at a time."""
     if isinstance(file, Path):
         return file.open("rb")
     return io.BufferedReader(_Ranges(partial(read_range, file), file_size(file)), _BLOCK)
@@ -181,13 +181,13 @@ class _Ranges(io.RawIOBase):
 
 
 def put(file: "UPath", content: bytes) -> None:
-    """Replace a file elsewhere by `content`, in one request: others see all of it or nothing."""
+    """Replace a remote file by `content` in one request, so that others see all of it or nothing."""
     with network_errors(file):
         file.fs.pipe_file(file.path, content)
 
 
 def file_sizes(folder: Location) -> dict[str, int]:
-    """Bytes of every file below `folder`, by its name from there; elsewhere a request tells of a thousand."""
+    """The size in bytes of every file below `folder`, by its name there; one request covers a thousand remote files."""
     if isinstance(folder, Path):
         files = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
@@ -195,7 +195,7 @@ def file_sizes(folder: Location) -> dict[str, int]:
 
 
 def remove_tree(folder: Location) -> None:
-    """Delete a folder with all it holds, if there is one."""
+    """Delete a folder and everything in it, if there is one."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
     else:

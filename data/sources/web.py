@@ -19,7 +19,7 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
 def split_address(url: str) -> SplitResult:
-    """Raises `UsageError` when there is no making sense of it."""
+    """The parts of an address; raises `UsageError` where it cannot be split."""
     try:
         return urlsplit(url)
     except ValueError as error:
@@ -27,14 +27,14 @@ def split_address(url: str) -> SplitResult:
 
 
 def without_secrets(url: str) -> str:
-    """Neither user and password nor the query, where signatures stand."""
+    """An address without user, password and query, which may hold a signature."""
     parts = split_address(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file at an http(s) address; raises `UnsafeError` unless its host, and that of every redirect, is allowed."""
+    """A file at an http(s) address. Raises `UnsafeError` unless its host, and that of every redirect, is allowed."""
 
     url: str
     allow_hosts: frozenset[str]
@@ -54,15 +54,15 @@ class WebFile:
         return PurePosixPath(self.name).suffix
 
     def fetch(self, offset: int, count: int) -> bytes:
-        """`count` bytes from `offset` on, fewer at the end; raises `InputError` when the server does not give them."""
+        """Read `count` bytes from `offset` on, fewer at the end; raises `InputError` where the server fails."""
         return self._get(offset, offset + count - 1)[0]
 
     def size(self) -> int:
-        """Bytes, asked for by a read of the first one: where addresses are signed, servers answer no HEAD."""
+        """The size in bytes, learnt by reading the first one, since signed addresses do not answer HEAD requests."""
         return self._get(0, 0)[1]
 
     def _get(self, first: int, last: int) -> tuple[bytes, int]:
-        """Bytes first ... last and the size of the whole file; what may pass is tried again."""
+        """Bytes first ... last and the size of the whole file. What may be a passing failure is tried again."""
         for wait in (*_WAITS_SEC, None):
             headers = {"Range": f"bytes={first}-{last}", "User-Agent": "codegan"}
             request = urllib.request.Request(urlsplit(self.url).geturl(), headers=headers)
@@ -72,7 +72,7 @@ class WebFile:
             except urllib.error.HTTPError as error:
                 error.close()
                 problem, transient = f"HTTP status {error.code}", error.code in _TRANSIENT
-            except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a redirect
+            except (OSError, http.client.HTTPException, ValueError) as error:  # a redirect may raise ValueError
                 problem, transient = one_line(error), True
             if wait is None or not transient:
                 break
@@ -92,12 +92,12 @@ class WebFile:
 
 
 def _check_host(url: str, allow_hosts: frozenset[str], problem: str) -> None:
-    """Raises `UnsafeError` saying `problem` and how to allow the host."""
+    """Raise `UnsafeError`, which says `problem` and how to allow the host, unless it is allowed."""
     parts = split_address(url)
     if not parts.hostname:
         raise UsageError(f"{without_secrets(url)}: names no host", "write https://HOST/FILE.tar")
     if "@" in parts.netloc:
-        raise UnsafeError(f"{without_secrets(url)}: holds a user name", "leave out what stands before the @")
+        raise UnsafeError(f"{without_secrets(url)}: holds a user name", "leave out everything before the @")
     if parts.scheme not in ("http", "https") or parts.hostname not in {host.lower() for host in allow_hosts}:
         raise UnsafeError(problem, f"add --allow-host {parts.hostname}, if you trust it")
 
@@ -117,5 +117,5 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @lru_cache
 def _opener(allow_hosts: frozenset[str]) -> urllib.request.OpenerDirector:
-    """One for all files: it loads the machine's certificates."""
+    """The opener of all files; making one loads the certificates of the machine."""
     return urllib.request.build_opener(_Redirects(allow_hosts))

@@ -1,1 +1,1 @@
-"""What a latent store is made of: shards, a seal over all of them, a writer, and a reader for training."""
+"""The parts of a latent store: shards, a seal over all of them, a writer, and a reader for training."""

@@ -1,8 +1,8 @@
-"""The order in which samples are shown: a pure function of (seed, epoch) and of how a store is cut into shards.
+"""The order in which samples are shown: a pure function of (seed, epoch) and of how a store is divided into shards.
 
-Neither the number of processes nor the way a store is read changes it, so that training resumes anywhere and gives the
-same on one rank as on many. A store of many shards is shuffled in windows: the shards of an epoch are shuffled, taken a
-few at a time, and the rows of those few are shuffled together; only they need to be at hand.
+It does not depend on the number of processes or the way a store is read, so training resumes anywhere and gives the
+same on one rank as on many. A store of many shards is shuffled in windows: the shards are shuffled in every epoch and
+taken a few at a time, and the rows of those few are shuffled together, so that only they need to be in memory.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.seeds import ROW_ORDER, SHARD_ORDER
 
 
 class Window(NamedTuple):
-    """A part of an epoch that needs few shards."""
+    """A part of an epoch whose rows lie in a few shards."""
 
     start: int  # position of its first row in the endless sequence
     rows: NDArray[np.int64]  # in the order they are shown
@@ -58,7 +58,7 @@ class SampleOrder:
 
 @lru_cache(maxsize=4)
 def _shards(order: SampleOrder, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The shards of an epoch in their order, and where in it each window starts."""
+    """The shards of an epoch in order, and the positions within it at which windows start."""
     shards = np.arange(-(-order.num_items // order.shard_rows))
     if len(shards) > order.window_shards:
         shards = np.random.default_rng([order.seed, epoch, SHARD_ORDER]).permutation(shards)

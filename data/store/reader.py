@@ -1,4 +1,4 @@
-"""Batches of latents for training, in the shuffled order, from wherever the store fits."""
+"""Reading batches of latents for training in shuffled order, from whichever memory the store fits into."""
 
 import math
 import os
@@ -19,18 +19,18 @@ from data.seeds import coins
 from data.store.order import SampleOrder
 
 ReadMode = Literal["auto", "device", "memory", "stream"]
-_SHARE_OF_DEVICE = 0.4  # of its free memory; the rest is for networks and what they keep for the backward pass
+_SHARE_OF_DEVICE = 0.4  # of its free memory; networks need the rest, with what they keep for the backward pass
 _SHARE_OF_MEMORY = 0.5
 
 type _Batch = tuple[Tensor, Tensor | None]  # numbers as stored, (n, C, H, W), and the scales of int8, (n, C)
 
 
 class LatentReader:
-    """Latents at positions of the endless shuffled sequence; positions should grow, but any are served.
+    """Latents at positions of the endless shuffled sequence. Any may be read, and ascending ones are read fastest.
 
-    `device` holds the whole store there as one tensor, `memory` maps every shard once and keeps it, `stream` maps the
-    shards of the current window and, ahead of their use, of the next one. Mapped shards are shared by the processes of
-    a machine. `auto` takes the first that fits. All give the same batches.
+    The mode `device` holds the whole store there as one tensor, `memory` maps every shard once and keeps it, and
+    `stream` maps the shards of the current window and, ahead of their use, those of the next one. Mapped shards are
+    shared by the processes of a machine. `auto` takes the first mode that fits. All give the same batches.
 
     `mirror` turns latents into those of the mirrored images. Where it is given, a coin decides at each position whether
     the latent is mirrored.
@@ -55,17 +55,20 @@ class LatentReader:
         return self._order.rows(start, count)
 
     def labels(self, start: int, count: int) -> Tensor:
-        """Their labels, (count,) int64 on the device, -1 where the data has none."""
+        """Labels at these positions, (count,) int64 on the device, -1 where the data has none."""
         return torch.from_numpy(self._labels[self.rows(start, count)]).to(self._device)
 
     def batch(self, start: int, count: int) -> Tensor:
-        """Their raw latents, (count, C, H, W) float32 on the device; raises `CorruptError` naming a damaged shard."""
+        """Raw latents at these positions, (count, C, H, W) float32 on the device.
+
+        Raises `CorruptError` naming a damaged shard.
+        """
         rows = self.rows(start, count)
         if self.mode == "device":
             chosen = torch.from_numpy(rows).to(self._device, non_blocking=True)
             values, scales = self._resident
             values, scales = values[chosen], None if scales is None else scales[chosen]
-        else:  # numbers travel to the device as they are stored, which is half of the bytes or less
+        else:  # numbers are moved to the device as they are stored, which is half of the bytes or less
             values, scales = self._gather(self._at_hand(start, count), rows)
             values = values.to(self._device, non_blocking=True)
         latents = values.float()
@@ -78,13 +81,13 @@ class LatentReader:
         return latents
 
     def _at_hand(self, start: int, count: int) -> dict[int, Future[StoredLatents]]:
-        """The shards behind these positions; those of the next window are asked for while this one is consumed."""
+        """The shards of these positions; those of the next window are requested while this one is consumed."""
         windows = [self._order.window(start)]
         while windows[-1].stop < start + count:
             windows.append(self._order.window(windows[-1].stop))
         done = (start + count - windows[-1].start) / len(windows[-1].rows)
         following = self._order.window(windows[-1].stop).shards
-        due = following[: math.ceil(2 * done * len(following))]  # all of them halfway through, and never in one burst
+        due = following[: math.ceil(2 * done * len(following))]  # all of them by half of this window, spread evenly
         shards = np.concatenate([*(window.shards for window in windows), due]).tolist()
         kept = self._shards if self.mode == "memory" else {s: self._shards[s] for s in shards if s in self._shards}
         for shard in shards:
@@ -129,7 +132,9 @@ class LatentReader:
 
 def _fitting_mode(store: LatentStore, device: torch.device) -> ReadMode:
     needed = sum(entry["bytes"] for entry in store.seal["files"].values())
-    copies = 1 if isinstance(store.path, Path) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # none share the rest
+    copies = (
+        1 if isinstance(store.path, Path) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    )  # remote shards are not shared
     if device.type == "cuda" and needed <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
         return "device"
     return "memory" if copies * needed <= _SHARE_OF_MEMORY * psutil.virtual_memory().available else "stream"

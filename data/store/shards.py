@@ -1,10 +1,10 @@
-"""The bytes of a shard file: written by zarr's own codecs, read in place as one strided array.
+"""Shard files: written by zarr's own codecs, and read in place as one strided array.
 
     row 0 | crc32c | row 1 | crc32c | ... | (offset, bytes) of every row | crc32c of that index
 
-A row is one chunk, raw and little-endian; the index is what zarr's `sharding_indexed` codec puts at the end. Rows lie
-at one distance, so a mapped file is an array without copying a byte. zarr writes all of this but reads none of it here:
-its reads of single chunks are slow, and it cannot tell a shard from another one that took its place.
+A row is one chunk, raw and little-endian; zarr's `sharding_indexed` codec puts the index at the end. Rows are evenly
+spaced, so a mapped file is an array without copying a byte. zarr writes all of this but does not read it here: its
+reads of single chunks are slow, and it cannot tell a shard from another one in its place.
 """
 
 import math
@@ -23,7 +23,7 @@ from data.files.checksums import Entry, content_damage, crc32c, size_damage
 from data.sources.locations import Location, read_range
 
 _CHECKSUM_BYTES = 4
-_ENTRY_BYTES = 16  # of a row in the index
+_ENTRY_BYTES = 16  # for each row in the index
 _ABSENT = 2**64 - 1  # offset and size, in the index, of the rows that the last shard lacks
 
 
@@ -48,17 +48,17 @@ def array_files(
 
 
 def shard_name(array: str, shard: int, ndim: int) -> str:
-    """Where a shard of an array with `ndim` axes lies below the store; only the first axis is divided."""
+    """The file of a shard below the store, for an array with `ndim` axes of which only the first is divided."""
     return "/".join([array, "c", str(shard), *["0"] * (ndim - 1)])
 
 
 def shard_bytes(stored: NDArray[Any], rows: int) -> bytes:
-    """The file of one shard that has room for `rows` rows; committing it is the caller's."""
+    """The content of the file of one shard that has room for `rows` rows."""
     return array_files(stored.shape, stored.dtype, rows, values=stored)[shard_name("", 0, stored.ndim)[1:]]
 
 
 class Loaded(NamedTuple):
-    """The bytes of a file that were compared with its checksum, where they are and how to mend them."""
+    """The bytes of a file, which match its checksum, with its path and how to repair it."""
 
     content: NDArray[np.uint8]
     path: Location
@@ -68,10 +68,10 @@ class Loaded(NamedTuple):
 def load(path: Location, entry: Entry, fix: str) -> Loaded:
     """Map a file into memory, shared by all processes of the machine, and compare it with its `entry` in the seal.
 
-    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. From an
-    object store the file is fetched.
+    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. A remote
+    file is fetched.
     """
-    import torch  # late: it takes seconds, and only reading needs it
+    import torch  # late: it takes seconds to load, and only reading needs it
 
     if problem := size_damage(path, entry):
         raise CorruptError(f"{path}: {problem}", fix)
@@ -87,7 +87,7 @@ def load(path: Location, entry: Entry, fix: str) -> Loaded:
 
 
 def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """The rows inside a shard file, `shape`, without a copy.
+    """The rows inside a shard file as an array of this shape, without a copy.
 
     Raises `CorruptError` unless they are laid out exactly as `shard_bytes` does it.
     """
@@ -97,11 +97,11 @@ def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     expected = np.full((max(count, len(index) // _ENTRY_BYTES), 2), _ABSENT, "<u8")
     expected[:count] = np.stack([np.arange(count) * stride, np.full(count, stride)], axis=1)
     if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c(index):
-        raise CorruptError(f"{file.path}: its rows are not where its index should have them", file.fix)
+        raise CorruptError(f"{file.path}: its rows are not laid out as they should be", file.fix)
     return np.ndarray(tuple(shape), dtype, content, strides=(stride, *np.empty(shape[1:], dtype).strides))
 
 
 def vector(file: Loaded, dtype: DTypeLike) -> NDArray[Any]:
-    """The whole of an array with one axis, which is one chunk."""
+    """All of an array with one axis, which is one chunk."""
     size = (len(file.content) - _ENTRY_BYTES - 2 * _CHECKSUM_BYTES) // np.dtype(dtype).itemsize
     return np.asarray(view(file, (1, size), dtype)[0])

@@ -136,7 +136,7 @@ def test_one_that_cannot_be_read_is_named_and_passed_over(
     broken.append(tmp_path / f"{10:012d}")
     with pytest.raises(CorruptError, match="Input/output error") as refused:
         load_newest(tmp_path)
-    assert refused.value.fix.startswith("mend that")
+    assert refused.value.fix.startswith("correct that")
 
 
 def test_a_damaged_newest_is_named_and_passed_over(
