@@ -1,7 +1,8 @@
 """The house plan holds: imports go one way, and each concern stays in its one home."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("data", "stage1_autoencoder", "stage2_codegen", "pipelines")  # each may import those before it
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+MODULES = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in TREES.items()}
 MAX_LINES = 350
 
 # dotted name -> files that may use it
@@ -23,6 +25,29 @@ HOMES = {
     "Image.open": ("data/sources/decoding.py",),
     "argparse": (),
 }
+
+# rooms and modules -> what they import of their own package besides themselves
+BENEATH = {
+    "data.scenes": ("data.errors", "data.seeds"),
+    "data.sources": ("data.errors", "data.prefetch", "data.files.runs"),
+    "data.files": ("data.errors", "data.sources.locations"),
+    "stage1_autoencoder.training": (),
+    "stage2_codegen.configs": (),
+    "stage2_codegen.modules": ("stage2_codegen.configs", "stage2_codegen.precision", "stage2_codegen.ranks"),
+    "stage2_codegen.frozen": ("stage2_codegen.configs", "stage2_codegen.codes"),
+}
+# rooms and modules -> what they never import
+APART = {
+    "data.images": ("data.store", "data.latents"),
+    "data.store": ("data.scenes",),
+    "stage2_codegen.losses": ("stage2_codegen.variants",),
+    "stage2_codegen.variants": tuple(
+        f"stage2_codegen.{name}" for name in ("train", "setup", "step", "image_generator")
+    ),
+    "pipelines.scoring": ("pipelines.report",),
+}
+WITHOUT_TORCH = ("stage1_autoencoder.configs", "stage2_codegen.configs", "pipelines.configs", "pipelines.cli")
+LOAD_TORCH = {"torch", "torchvision", "accelerate", "cleanfid", "webdataset"}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -58,6 +83,59 @@ def test_imports_go_one_way_and_are_absolute(name: str) -> None:
     for module, level in imported(TREES[name]):
         assert level == 0, f"relative import of {module}"
         assert module.split(".")[0] not in above, f"imports {module} from above"
+
+
+def is_in(module: str, rooms: Collection[str]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
+def loaded_with(tree: ast.AST) -> Iterator[str]:
+    """What a module imports when it is loaded: not inside functions, nor for the type checker alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (module for module, _ in imported(node))
+        elif not isinstance(node, ast.FunctionDef) and not (isinstance(node, ast.If) and "TYPE_CHECKING" in used(node)):
+            yield from loaded_with(node)
+
+
+def module_of(name: str) -> str:
+    """The module of ours that an imported name is or lies in, or an empty string."""
+    while name not in MODULES and name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {name: set(map(module_of, loaded_with(tree))) for name, tree in MODULES.items()}
+    for name, needed in graph.items():
+        needed -= {"", *(module for module in needed if is_in(name, [module]))}  # and the packages it lies in
+    TopologicalSorter(graph).prepare()  # raises `CycleError`
+
+
+@pytest.mark.parametrize("room", BENEATH)
+def test_a_room_imports_of_its_package_only_what_lies_beneath(room: str) -> None:
+    package = room.split(".")[0]
+    for name in (name for name in MODULES if is_in(name, [room])):
+        own = {module for module, _ in imported(MODULES[name]) if is_in(module, [package])} & MODULES.keys()
+        assert not [module for module in own - {package} if not is_in(module, (room, *BENEATH[room]))], name
+
+
+@pytest.mark.parametrize("room", APART)
+def test_rooms_that_lie_apart_do_not_import_each_other(room: str) -> None:
+    for name in (name for name in MODULES if is_in(name, [room])):
+        assert not [module for module, _ in imported(MODULES[name]) if is_in(module, APART[room])], name
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_flags_are_read_without_loading_torch(room: str) -> None:
+    loaded, waiting = {""}, {name for name in MODULES if is_in(name, [room])}
+    assert waiting
+    while waiting:
+        loaded |= waiting
+        names = {name for module in waiting for name in loaded_with(MODULES[module])}
+        assert not {name.split(".")[0] for name in names} & LOAD_TORCH, waiting
+        packages = {name.rpartition(".")[0] for name in names}
+        waiting = set(map(module_of, names | packages)) - loaded
 
 
 @pytest.mark.parametrize("package", PACKAGES)
