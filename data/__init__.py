@@ -1,1 +1,1 @@
-"""Every byte on disk: images in, latents, checkpoints, run folders. No network lives here."""
+"""Every byte on disk: images in, latents, checkpoints, run folders. No neural network is defined here."""

@@ -4,9 +4,9 @@ Nothing in training draws from a generator that carries state from step to step:
 and all noise are functions of (seed, position). A resumed run, and a run on another number of processes, therefore
 sees exactly what an uninterrupted one would have seen.
 
-A stream is named by a tuple that begins with a seed and ends in one of the numbers below; those under one heading must
-differ. A number that is in use never changes, for with it runs would no longer resume as they began. A zero at the end
-counts as nothing, so the streams that end in 0 are one stream where the rest of their tuples is equal or zero, too.
+A stream is named by a tuple that starts with a seed and ends in one of the numbers below, which must differ under each
+heading. A number in use never changes, since runs could then not resume as they were started. A zero at the end of a
+tuple does not count: streams that end in 0 are the same one where the rest of their tuples is equal.
 """
 
 import numpy as np

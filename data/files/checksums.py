@@ -1,8 +1,8 @@
-"""Sizes and checksums: entries for files, which `manifest.json` and the seals of stores hold, and signed JSON objects.
+"""Sizes and checksums of files, as `manifest.json` and the seals of stores list them, and JSON with a checksum inside.
 
-A file's entry is {"bytes": SIZE, "crc32c": CHECKSUM}. The files of a store have zlib's "crc32" in its place: the shards
-are made of parts that end in their own crc32c, and the crc32c of data followed by its crc32c is always the same number,
-so it could not tell one shard from another.
+The entry of a file is {"bytes": SIZE, "crc32c": CHECKSUM}. For the files of a store it has zlib's "crc32" instead.
+Shards consist of parts that end in their own crc32c, and the crc32c of data followed by its crc32c is always the same
+number, so it could not tell one shard from another.
 """
 
 import json
@@ -25,7 +25,7 @@ _EXTEND: dict[str, Callable[[int, Any], int]] = {  # the checksum of what came b
 
 
 def crc32c(content: bytes) -> int:
-    """Castagnoli's checksum."""
+    """Castagnoli's checksum of some bytes."""
     return int(google_crc32c.value(content))
 
 

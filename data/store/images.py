@@ -16,10 +16,11 @@ def store_images(
     allow_hosts: Collection[str] = (),
     share: Share = SINGLE_PROCESS,
 ) -> ImageSet:
-    """The very images of `store`, in its order, from where it says they lie or, if they have moved, from `data`.
+    """Open exactly the images that `store` was made of, in the order of its rows.
 
-    `fix` is what to do where they are not found there or are others; the rest is that of `open_images`, and so are the
-    errors. Raises `MismatchError` for images that have another fingerprint than the store's.
+    They are read from the location in its seal or, if they have moved, from `data`. `fix` says what to do where they
+    are missing or have changed. Other arguments and errors are those of `open_images`, and `MismatchError` is raised
+    where the fingerprint of the images is not that in the seal.
     """
     try:
         images = open_images(
