@@ -23,7 +23,8 @@ from stage1_autoencoder.training.precision import fast_precision
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.setup import Setup, codes_between, prepare
-from stage2_codegen.train import GRID_SEEDS, start_anew
+from stage2_codegen.snapshots import GRID_SEEDS
+from stage2_codegen.train import start_anew
 
 WARM_UP, STEPS = 3, 20
 _FASTER = 1.05  # less is within the noise of so few steps

@@ -11,6 +11,7 @@ from stage1_autoencoder.training.processes import scan_share
 from stage2_codegen import train as stage2
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.snapshots import Scorer
 
 
 def train(name: str, config: TrainConfig[VariantConfig]) -> Done:
@@ -20,7 +21,7 @@ def train(name: str, config: TrainConfig[VariantConfig]) -> Done:
 
 def snapshot_scores(
     config: TrainConfig[VariantConfig], store: LatentStore, accelerator: Accelerator, frozen: Mapping[str, str]
-) -> stage2.Scorer:
+) -> Scorer:
     """A measure of generators against the images the store was made of, on the same seeds and images every time.
 
     The kernel distance comes first. Its settings are those that may change when a run is resumed. All processes call
@@ -43,7 +44,7 @@ def snapshot_scores(
     )
     check_count(images.name, choose(images, config.score_num, seed=0))
     real = real_features(images, config.score_num, features, accelerator, cache=FeatureCache(cache_folder()))
-    return stage2.Scorer(
+    return Scorer(
         lambda pipe: score_generator(pipe, features, real, config.score_num, accelerator),
         {"num": config.score_num, "features": features.name, "weights_sha256": features.weights_sha256},
     )

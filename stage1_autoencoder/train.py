@@ -4,7 +4,6 @@ The discriminator joins after a reconstruction-only warm-up. The weights used fo
 """
 
 import copy
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.advice import Action, Advice, Done
-from data.console import ProgressReport, scan_progress
+from data.console import scan_progress
 from data.errors import DivergedError, InputError, MismatchError, UsageError
-from data.files.atomic import lock, remove_partials, write_json
-from data.files.checkpoints import Progress, load_state, save_state, save_weights
-from data.files.runs import MetricsLog, defaults, open_run, to_json
+from data.files.atomic import write_json
+from data.files.checkpoints import load_state, save_state, save_weights
+from data.files.runs import defaults
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
 from data.seeds import HELD_OUT, INITIAL_WEIGHTS, derive_seed
@@ -28,10 +27,9 @@ from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
 from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
-from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
 from stage1_autoencoder.training.precision import autocast
-from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, on_main, scan_share, tracked
-from stage1_autoencoder.training.stopping import StopSignal
+from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, scan_share
+from stage1_autoencoder.training.run import Run
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
 
 # Of the autoencoder's gradient, which is 0.5 most of the time. Without it a few steps in a row with several times that
@@ -83,8 +81,8 @@ def train(config: TrainAEConfig) -> Done:
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
     main, device = accelerator.is_main_process, accelerator.device
-    with ExitStack() as stack:
-        on_main(accelerator, lambda: stack.enter_context(lock(config.out)))  # first: looking at the data takes long
+    with Run(config, accelerator, "train-ae") as run:
+        run.lock()  # first: reading through the data takes long
         images = open_images(
             config.data,
             max_skip=config.max_skip,
@@ -94,13 +92,9 @@ def train(config: TrainAEConfig) -> Done:
         )
         train_indices, held_out = split(len(images), config.seed)
 
-        def begin() -> None:
-            remove_partials(config.out)
-            open_run(config.out, _described(config, images), MAY_CHANGE, defaults(TrainAEConfig))
+        run.open(_identity(config, images), MAY_CHANGE, defaults(TrainAEConfig))
+        if main:
             write_skipped(config.out / "skipped.jsonl", images.skipped)
-            stack.enter_context(tracked(accelerator))
-
-        on_main(accelerator, begin)
 
         # --- networks, the same on every rank, and their state ---
         torch.manual_seed(derive_seed(config.seed, INITIAL_WEIGHTS))
@@ -120,7 +114,7 @@ def train(config: TrainAEConfig) -> Done:
             "opt_discriminator": torch.optim.Adam(discriminator.parameters(), config.lr / 2, (0.5, 0.999), fused=True),
         }
         guard = FiniteGuard(optimizers.values(), device)
-        nimg, step, _ = load_state(config.out / "checkpoints", networks, optimizers)
+        start = load_state(config.out / "checkpoints", networks, optimizers)
         ae, critic = accelerator.prepare(autoencoder, discriminator)
 
         shown_indices = held_out[:: max(1, len(held_out) // 8)][:8]
@@ -131,9 +125,10 @@ def train(config: TrainAEConfig) -> Done:
         )
 
         def save() -> None:
+            nimg = run.progress.nimg
             guard.refuse(nimg, at_divergence)
             if main:
-                save_state(config.out / "checkpoints", networks, optimizers, Progress(nimg, step))
+                save_state(config.out / "checkpoints", networks, optimizers, run.progress)
                 described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
                 save_weights(config.out / "weights", {"autoencoder": ema.state_dict()}, described)
                 save_png(config.out / "samples" / f"{nimg:09d}.png", comparison(ema, preview))
@@ -144,13 +139,11 @@ def train(config: TrainAEConfig) -> Done:
         total, warmup_nimg = config.total_nimg, config.warmup_kimg * 1000
         side = config.size // config.factor
         noises = CodeNoise((config.code_channels, side, side), config.code_noise, config.seed)
-        starts = range(nimg + share.start, total, batch)
+        starts = range(start.nimg + share.start, total, batch)
         batches = prefetch(lambda start: crops.batch(start, rows), starts, 2 * config.threads, config.threads)
-        log = MetricsLog(config.out, nimg) if main else None
-        stop = stack.enter_context(StopSignal())
-        report = stack.enter_context(ProgressReport("train-ae", total, "img", main))
-        clock = StepClock()
-        for images_u8 in clock.waiting(batches):
+        run.start(start)
+        for images_u8 in run.clock.waiting(batches):
+            nimg = run.progress.nimg
             real = to_float(torch.from_numpy(images_u8).to(device)).contiguous(memory_format=torch.channels_last)
             adversarial = config.adversarial_weight > 0 and nimg >= warmup_nimg
             logs: dict[str, Tensor] = {}
@@ -180,30 +173,26 @@ def train(config: TrainAEConfig) -> Done:
                 accelerator.backward(logs["loss/discriminator"])
                 guard.update(optimizers["opt_discriminator"])
 
-            nimg, step = nimg + batch, step + 1
+            run.advance()
+            nimg = run.progress.nimg
             update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
-            if step % LOG_EVERY_STEPS == 0 or nimg >= total:
+            if run.at_log:
                 guard.refuse(nimg, at_divergence)
                 values = {name: value.item() for name, value in logs.items()}
                 lost = rise == 1 and values["loss/l1"] > max(LOST, real.abs().mean().item())
                 if any_rank(accelerator, lost):
                     what = f"{config.out}: its reconstructions became worse than plain grey before image {nimg}"
                     raise DivergedError(what, at_divergence)
-                values["memory/peak_mb"] = peak_memory_mb(device)
-                report.update(nimg, values)
-                values |= clock.read(nimg)
-                accelerator.log(values, step=nimg)
-                if log:
-                    log.append(step, nimg, values)
-            if any_rank(accelerator, stop.received is not None):
+                run.log(values, shown=tuple(logs))
+            if run.stopping():
                 break
-            if nimg < total and crossed(nimg, batch, config.snapshot_nimg):
+            if run.at_snapshot and not run.finished:
                 save()
         save()
-        stop.raise_if_early(config.out, nimg, total)
+        run.raise_if_early()
 
         if main:
-            with stop.at_once():
+            with run.stop.at_once():
                 _measure(config, images, held_out, initial, ema)
     encode = Advice(Action.ENCODE, {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out})
     return Done([config.out / "weights", config.out / "reconstructions.json"], encode)
@@ -215,10 +204,10 @@ def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, floa
     return min(1.0, (nimg + config.batch_size) / ramp), min(1.0, (total - nimg) / decay)
 
 
-def _described(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
-    """What a resumed run must agree with; other pictures would be trained on that were held out before."""
-    fields = to_json(config) | {"data": list(map(redacted, config.data))}  # a signature in an address may be renewed
-    return {"kind": "autoencoder", **fields, "data_fingerprint": images.fingerprint}
+def _identity(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
+    """What a resumed run must agree with: with other pictures it would train on some that were held out before."""
+    data = list(map(redacted, config.data))  # without signatures, which may be renewed
+    return {"kind": "autoencoder", "data": data, "data_fingerprint": images.fingerprint}
 
 
 def _measure(

@@ -24,7 +24,8 @@ from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d, RepresentativeBatchNorm2d
 from stage2_codegen.moments import DRAWS, SettledAverage, measure_moments
-from stage2_codegen.train import Scorer, train
+from stage2_codegen.snapshots import Scorer
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeGenerator
 from tests.tiny_variants import TINY

@@ -19,7 +19,8 @@ from data.errors import DivergedError, Preempted, SpaceError, Terminated
 from data.files.checkpoints import load_newest
 from data.files.runs import read_metrics
 from stage2_codegen.configs.train import TrainConfig
-from stage2_codegen.train import Scorer, train
+from stage2_codegen.snapshots import Scorer
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
 
@@ -140,7 +141,8 @@ from stage2_codegen.variants import VARIANTS
 
 store, disk = map(Path, sys.argv[1:])
 run, filler = disk / "run", disk / "filler"
-config = TrainConfig(store, run, VARIANTS["accel"].Config(width=16, z_dim=8), kimg=0.016, batch_size=8)
+model = VARIANTS["accel"].Config(width=16, z_dim=8)
+config = TrainConfig(store=store, out=run, model=model, kimg=0.016, batch_size=8)
 train("accel", config)
 longer = dataclasses.replace(config, kimg=0.032)
 for room in (0, 20_000, 400_000):  # for nothing, for a line of the log, for a part of a checkpoint

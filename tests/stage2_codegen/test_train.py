@@ -74,7 +74,7 @@ def test_resume_in_fresh_processes_after_sigterm(configure: Configure) -> None:
 
 
 _BOTH_RANKS = """
-import itertools, json, math, os, sys
+import dataclasses, itertools, json, math, os, sys
 from pathlib import Path
 import torch
 from stage2_codegen import setup
@@ -85,9 +85,10 @@ from stage2_codegen.variants import VARIANTS
 store, folder = map(Path, sys.argv[1:3])
 models = {name: VARIANTS[name].Config(**fields) for name, fields in json.loads(sys.argv[3]).items()}
 for name, model in models.items():
-    train(name, TrainConfig(store, folder / name, model, 0.008, 8))
+    train(name, TrainConfig(store=store, out=folder / name, model=model, kimg=0.008, batch_size=8))
 for name in ("accel", "r3"):
-    train(name, TrainConfig(store, folder / f"{name}-in-parts", models[name], 0.008, 8, accumulate=2))
+    whole = TrainConfig(store=store, out=folder / f"{name}-in-parts", model=models[name], kimg=0.008, batch_size=8)
+    train(name, dataclasses.replace(whole, accumulate=2))
 
 accel, updates = VARIANTS["accel"], itertools.count()
 
@@ -101,7 +102,8 @@ def poisonous(config):  # NaN on one rank, at the sixth update
     return loss
 
 VARIANTS["accel"] = accel._replace(loss=poisonous)
-train("accel", TrainConfig(store, folder / "rolled-back", models["accel"], 0.08, 8, on_nan="rollback"))
+long = TrainConfig(store=store, out=folder / "rolled-back", model=models["accel"], kimg=0.08, batch_size=8)
+train("accel", dataclasses.replace(long, on_nan="rollback"))
 torch.distributed.destroy_process_group()
 """
 

@@ -1,0 +1,117 @@
+"""A training run around its steps, the same for both stages: folder, lock, log, tracker, clock and requests to stop."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from accelerate import Accelerator
+
+from data.console import ProgressReport
+from data.files.atomic import lock, remove_partials
+from data.files.checkpoints import Progress
+from data.files.runs import MetricsLog, open_run, to_json
+from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
+from stage1_autoencoder.training.config import RunConfig
+from stage1_autoencoder.training.processes import any_rank, on_main, tracked
+from stage1_autoencoder.training.stopping import StopSignal
+
+
+class Run:
+    """A context in which `lock`, `open` and `start` come once, in this order, then `advance` after every step.
+
+    All processes call every method; folder, log and tracker belong to the main one.
+    """
+
+    def __init__(self, config: RunConfig, accelerator: Accelerator, label: str) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.main = accelerator.is_main_process
+        self.progress = Progress()
+        self.clock = StepClock()
+        self.stop = StopSignal()
+        self._report = ProgressReport(label, config.total_nimg, "img", self.main)
+        self._log: MetricsLog | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def lock(self) -> None:
+        """Keep other commands out of the folder; raises `LockedError`."""
+        on_main(self.accelerator, lambda: self._stack.enter_context(lock(self.config.out)))
+
+    def open(self, identity: dict[str, Any], may_change: tuple[str, ...], earlier: Mapping[str, Any]) -> None:
+        """Begin the run, or go on with it; raises what `open_run` does.
+
+        `identity` is what must agree besides the configuration, whose fields it may replace.
+        """
+
+        def begin() -> None:
+            remove_partials(self.config.out)
+            described = {**identity, **to_json(self.config)} | identity  # what it is stands first in config.json
+            open_run(self.config.out, described, may_change, earlier)
+            self._stack.enter_context(tracked(self.accelerator))
+
+        on_main(self.accelerator, begin)
+
+    def start(self, progress: Progress) -> None:
+        """Log and count from `progress` on; from here on a first signal to stop waits for `stopping`."""
+        self.progress = progress
+        if self.main:
+            self._log = MetricsLog(self.config.out, progress.nimg)
+        self._stack.enter_context(self.stop)
+        self._stack.enter_context(self._report)
+        self.clock = StepClock()
+
+    def go_back(self, progress: Progress) -> None:
+        """Forget what was logged after `progress`; the time that it took still counts."""
+        self.progress = progress
+        if self._log:
+            self._log = MetricsLog(self.config.out, progress.nimg, self._log.wall_sec())
+        self.clock = StepClock()
+
+    def advance(self) -> None:
+        """A batch has been shown."""
+        nimg, number, rollbacks = self.progress
+        self.progress = Progress(nimg + self.config.batch_size, number + 1, rollbacks)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.nimg >= self.config.total_nimg
+
+    @property
+    def at_log(self) -> bool:
+        return self.progress.step % LOG_EVERY_STEPS == 0 or self.finished
+
+    @property
+    def at_snapshot(self) -> bool:
+        return crossed(self.progress.nimg, self.config.batch_size, self.config.snapshot_nimg)
+
+    def stopping(self) -> bool:
+        """Whether a signal has reached any process."""
+        return any_rank(self.accelerator, self.stop.received is not None)
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Write a row of metrics.jsonl, and the values to the tracker."""
+        if self._log:
+            row = {**values, "ranks": self.accelerator.num_processes}
+            self._log.append(self.progress.step, self.progress.nimg, row)
+            self.accelerator.log(dict(values), step=self.progress.nimg)
+
+    def log(self, values: dict[str, float], shown: tuple[str, ...]) -> None:
+        """Record the values of a step with its time and memory, and show some of them."""
+        if self.main:
+            values["memory/peak_mb"] = peak_memory_mb(self.accelerator.device)
+            self._report.update(self.progress.nimg, {name: values[name] for name in (*shown, "memory/peak_mb")})
+            self.record(values | self.clock.read(self.progress.nimg))
+
+    def raise_if_early(self) -> None:
+        """After the last save: raise what tells the caller that the run was stopped, if it was."""
+        self.stop.raise_if_early(self.config.out, self.progress.nimg, self.config.total_nimg)

@@ -1,0 +1,139 @@
+"""What a training keeps at a snapshot: its state, the averaged generator as sampling needs it, a grid, and scores."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from data.files.atomic import read_json
+from data.files.checkpoints import BEST, save_state, save_weights
+from data.files.runs import read_metrics, to_json
+from data.images import image_grid, save_png
+from data.latents import LatentStore
+from stage1_autoencoder.training.clock import crossed
+from stage1_autoencoder.training.run import Run
+from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
+from stage2_codegen.health import HealthCheck
+from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.moments import SettledAverage
+from stage2_codegen.setup import Setup
+
+GRID_SEEDS = range(16)
+
+
+class Scorer(NamedTuple):
+    measure: Callable[[ImageGenerator], dict[str, float]]  # collective; of several distances the first decides
+    settings: dict[str, Any]  # all that a score depends on besides the generator; others' are not compared
+
+
+type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator, Mapping[str, str]], Scorer]
+
+
+class Snapshots:
+    """Saves a run when asked to; all processes ask together, and the main one writes."""
+
+    def __init__(self, name: str, setup: Setup, run: Run, scorer: Scorer | None, saved_nimg: int) -> None:
+        """`saved_nimg` is how far the checkpoint has come that the run goes on from."""
+        self._name, self._setup, self._run, self._scorer = name, setup, run, scorer
+        config, step, store = setup.config, setup.step, setup.store
+        self._settled = SettledAverage(step.G_ema, config.batch_size // config.accumulate)
+        context = setup.context
+        self._previews = ImageGenerator(self._settled.generator, context.scale, context.autoencoder, store.image_size)
+        self._health = self._health_check() if run.main else None
+        self.saved_nimg = saved_nimg
+        self._scored_nimg = _last_scored(config.out, saved_nimg)
+
+    def remember(self) -> None:
+        """Judge the health of the run by what its log still holds."""
+        if self._health:
+            self._health.remember(read_metrics(self._setup.config.out))
+
+    def go_back(self) -> None:
+        """The run has gone back to a checkpoint."""
+        self.saved_nimg = self._run.progress.nimg
+        self._scored_nimg = min(self._scored_nimg, self.saved_nimg)
+        self.remember()
+
+    def save(self, may_score: bool = True) -> None:
+        """Save the state, unless this was saved before, then weights and a grid, with a score where one is due."""
+        setup, run, nimg = self._setup, self._run, self._run.progress.nimg
+        config, step = setup.config, setup.step
+        self._settled.refresh()
+        if run.main and nimg > self.saved_nimg:
+            if self._health:  # before the state, so that a resumed run has the row or makes it
+                run.record(self._health().to_metrics())
+            save_state(config.out / "checkpoints", step.networks, step.optimizers, run.progress)
+        values: dict[str, float] = {}
+        if self._scorer and may_score and self._is_due(nimg):  # after the state: it takes long
+            with run.stop.at_once():
+                values = self._scorer.measure(self._previews)
+            self._scored_nimg = nimg
+        if run.main:
+            self._write(nimg, values)
+        self.saved_nimg = nimg
+        run.accelerator.wait_for_everyone()
+
+    def _write(self, nimg: int, scores: dict[str, float]) -> None:
+        out, pictures = self._setup.config.out, self._previews
+        settings = self._scorer.settings if self._scorer and scores else None
+        described = self._describe(nimg) | {"scores": scores, "score_settings": settings}
+        autoencoder = self._setup.context.autoencoder
+        weights = {"generator": pictures.generator.state_dict(), "autoencoder": autoencoder.state_dict()}
+        save_weights(out / "weights", weights, described, _is_best(out, described))
+        save_png(out / "samples" / f"{nimg:09d}.png", image_grid(pictures(GRID_SEEDS)))
+        if scores:
+            self._run.record({f"eval/{key}": value for key, value in scores.items()})
+
+    def _is_due(self, nimg: int) -> bool:
+        """Whether a score should be made at `nimg`: a multiple of its interval was passed, or training ends."""
+        config = self._setup.config
+        passed = crossed(nimg, nimg - self._scored_nimg, config.score_nimg)
+        return passed or nimg >= config.total_nimg > self._scored_nimg
+
+    def _health_check(self) -> HealthCheck:
+        step, store, scale = self._setup.step, self._setup.store, self._setup.context.scale
+        latents = torch.from_numpy(store.read_spaced(HEALTH_SAMPLES)).to(step.accelerator.device)
+        real = scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
+        return HealthCheck(self._previews, step.critic, self._previews.noise(range(HEALTH_SAMPLES)), real)
+
+    def _describe(self, nimg: int) -> dict[str, Any]:
+        """Everything besides the weights that sampling needs, and what the store was made of and how."""
+        config, store, context = self._setup.config, self._setup.store, self._setup.context
+        return {
+            "kind": "generator",
+            "variant": self._name,
+            "model": to_json(config.model),
+            "code_shape": list(store.code_shape),
+            "scale": context.scale.to_json(),
+            "frozen": context.identities,
+            "image_size": store.image_size,
+            "autoencoder": store.seal["autoencoder"],
+            "autoencoder_fingerprint": store.fingerprint,
+            "autoencoder_run": store.seal["autoencoder_run"],
+            "store": str(config.store.resolve()),
+            "data": store.seal["data"],
+            "dtype": store.seal["dtype"],
+            "flip": bool(store.seal.get("flip")),
+            "mirror": config.mirror,
+            "nimg": nimg,
+        }
+
+
+def _last_scored(out: Path, nimg: int) -> int:
+    """Where the last score was made of those that a run at `nimg` still has; 0 without any."""
+    rows = read_metrics(out, tolerate_cut=True)
+    return max((row["nimg"] for row in rows if row["nimg"] <= nimg and any("eval/" in key for key in row)), default=0)
+
+
+def _is_best(out: Path, described: Mapping[str, Any]) -> bool:
+    """Whether the first of these scores is less than that of the best weights so far, or those cannot be compared."""
+    if not described["scores"]:
+        return False
+    file = out / "weights" / BEST / "config.json"
+    best = read_json(file) if file.is_file() else {}
+    name, value = next(iter(described["scores"].items()))
+    return best.get("score_settings") != described["score_settings"] or value < best["scores"][name]
