@@ -19,7 +19,6 @@ from data.images import open_images
 from data.scenes.factors import scene
 from data.seeds import coins
 from data.store.order import SampleOrder
-from pipelines.report.latents import generate_latents
 from pipelines.scoring.entries import make_entries
 from pipelines.scoring.extraction import Extracted
 from pipelines.scoring.metrics import halves
@@ -101,7 +100,7 @@ def test_those_of_generated_images() -> None:
     np.testing.assert_allclose(pipe.noise([5, 6])[:, :2].cpu(), expected, rtol=1e-5)
     with recorded_seeds() as seeds:
         pipe([5, 6])
-        generate_latents(pipe, torch.zeros(1, G.z_dim))
+        pipe.codes(torch.zeros(1, G.z_dim), seed=0)
         invert(G, torch.zeros(1, *SHAPE), torch.zeros(1, G.z_dim), torch.ones(3), steps=0, seed=7)
     assert seeds == [2080082186671054586, 8712014179388824241, 8597659618385908031, 9139555415570476218]
 
