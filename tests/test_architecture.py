@@ -1,6 +1,7 @@
 """The house plan holds: imports go one way, and each concern stays in its one home."""
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,6 +13,7 @@ PACKAGES = ("data", "stage1_autoencoder", "stage2_codegen", "pipelines")  # each
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
 MODULES = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in TREES.items()}
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
 MAX_LINES = 350
 
 # dotted name -> files that may use it
@@ -189,6 +191,37 @@ def test_no_variant_is_named_where_all_are_served(name: str) -> None:
     constants = {node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Constant)}
     assert variants
     assert not variants & constants
+
+
+def definitions(tree: ast.AST, prefix: str = "") -> Iterator[str]:
+    """Names that a module or a class defines, `Class.method` included."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield prefix + node.name
+            yield from definitions(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (prefix + dotted(target) for target in targets)
+
+
+def test_the_page_about_the_architecture_names_what_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", PAGE)
+    assert len(named) > 40
+    for path, name in named:
+        if "NAME" not in path:
+            assert (ROOT / path).is_file(), path
+            assert not name or name in set(definitions(TREES[path])), f"{path}:{name}"
+    for folder in re.findall(r"`([\w/]+/)`", PAGE):
+        assert (ROOT / folder.replace("NAME", "")).is_dir(), folder
+
+
+def test_the_page_about_the_architecture_draws_every_room() -> None:
+    drawn, package = set[str](), ""
+    for indent, name in re.findall(r"^(  )?(\w+)/ ", PAGE, re.MULTILINE):
+        package = package if indent else name
+        drawn.add(f"{package}/{name}" if indent else name)
+    assert {path.parent.relative_to(ROOT).as_posix() for path in FILES} <= drawn
+    assert all((ROOT / room).is_dir() for room in drawn)
 
 
 def test_git_ignores_no_folder_called_data_below_the_root() -> None:
