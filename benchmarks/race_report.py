@@ -5,7 +5,6 @@ network. They are not FID, and of 512 samples: they compare with each other alon
 """
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,25 +77,23 @@ def save_curves(races: Races, out: Path, pictures: Pictures, weights: Path) -> P
             Line(entrant, [(minutes, scores[metric]["value"]) for minutes, scores in series], number)
             for number, (entrant, series) in enumerate(points.items())
         ]
-        panels.append(line_chart(title, title, lines, "minutes"))
+        panels.append(line_chart(title, title, lines, "minutes").svg)
     path = out / "curves.svg"
     path.write_text(standalone(panels, list(races)))
     return path
 
 
-def standalone(figures: Sequence[str], names: Sequence[str]) -> str:
-    """Charts of `pipelines.report.charts` side by side, with their colours and a legend below."""
+def standalone(charts: Sequence[str], names: Sequence[str]) -> str:
+    """The SVG of charts of `pipelines.report.charts` side by side, with their colours and a legend below."""
     parts = []
-    for number, figure in enumerate(figures):
-        svg = re.search(r"<svg .*</svg>", figure, re.DOTALL)
-        assert svg, "a chart without lines"
+    for number, svg in enumerate(charts):
         place = f'<svg x="{number * WIDTH}" width="{WIDTH}" height="{HEIGHT}" '
-        parts.append(place + svg[0].removeprefix("<svg "))
+        parts.append(f"{place}{svg.removeprefix('<svg ')}")
     for number, name in enumerate(names):
         y = HEIGHT + (number + 1) * _LEGEND_LINE
         parts.append(f'<line class="line-{number}" stroke="currentColor" stroke-width="2" x1="46" x2="66" ')
         parts.append(f'y1="{y - 4}" y2="{y - 4}"/><text x="74" y="{y}">{name}</text>')
-    width, height = WIDTH * len(figures), HEIGHT + (len(names) + 1) * _LEGEND_LINE
+    width, height = WIDTH * len(charts), HEIGHT + (len(names) + 1) * _LEGEND_LINE
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     ground = '<rect width="100%" height="100%" fill="#fff"/>'
     return f"{head}<style>{_STYLE}</style>{ground}{''.join(parts)}</svg>\n"

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.advice import Action, Advice
 from data.errors import CodeganError, InputError, UsageError, one_line
 from data.files.atomic import write_bytes
 from data.files.checksums import crc32c
@@ -45,6 +45,11 @@ def to_array(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(np.asarray(image).transpose(2, 0, 1), order="C")
 
 
+def to_image(image_u8: NDArray[np.uint8]) -> Image.Image:
+    """(3, H, W) -> RGB, the inverse of `to_array`."""
+    return Image.fromarray(np.ascontiguousarray(image_u8.transpose(1, 2, 0)))
+
+
 def to_float(images_u8: "Tensor") -> "Tensor":
     """uint8 -> float32 in [-1, 1]."""
     return images_u8.float() / 127.5 - 1
@@ -72,17 +77,13 @@ def image_grid(
 def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
     """Write (3, H, W) atomically."""
     content = io.BytesIO()
-    _from_array(image_u8).save(content, "PNG")
+    to_image(image_u8).save(content, "PNG")
     write_bytes(path, content.getvalue())
 
 
 def write_skipped(path: Path, skipped: Iterable[Skip]) -> None:
     """Write one JSON object {"key", "reason"} on each line."""
     write_bytes(path, "".join(json.dumps(skip._asdict()) + "\n" for skip in skipped).encode())
-
-
-def _from_array(image_u8: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(image_u8.transpose(1, 2, 0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +170,8 @@ def open_images(
     listing = list_entries(names, allow_hosts)
     scans = _scan_all(listing.entries, share, on_progress or (lambda done, total: None))
     images = _gather_set(", ".join(map(redacted, names)), listing, scans, size)
-    inspect = ["codegan", "inspect", *map(redacted, names), *(["--allow-host", *allow_hosts] if allow_hosts else [])]
-    _check_skipped(images, listing.closed, max_skip, shlex.join(inspect))
+    inspect = Advice(Action.INSPECT_DATA, {"data": names, "hosts": list(allow_hosts)})
+    _check_skipped(images, listing.closed, max_skip, inspect)
     return images
 
 
@@ -218,7 +219,7 @@ def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
         skipped=[],
         notes={},
         size=size,
-        pil=lambda index: _from_array(scenes.image(range(count)[index])),
+        pil=lambda index: to_image(scenes.image(range(count)[index])),
         draw=None if sized else lambda index, size: Scenes(count, size, seed).image(range(count)[index]),
     )
 
@@ -262,7 +263,7 @@ def _reload(entry: Entry, checksum: int) -> Image.Image:
         raise InputError(f"{entry.key}: could be read before and cannot be read now: {reason}", fix) from reason
 
 
-def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect: str) -> None:
+def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect: Advice) -> None:
     name, kept, skipped = images.name, len(images), images.skipped
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
@@ -274,7 +275,8 @@ def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect
     if len(skipped) > max_skip * (kept + len(skipped)):
         raise InputError(
             f"{name}: {len(skipped)} of {kept + len(skipped)} images cannot be used ({reasons})",
-            f"see them all with `{inspect}`; repair them, or allow a larger fraction than {max_skip:g} with --max-skip",
+            f"repair them, or allow a larger fraction than {max_skip:g} with --max-skip; to see them all",
+            inspect,
         )
     if closed and max_skip < 1:  # it may hold any number of images
         raise InputError(

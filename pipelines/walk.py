@@ -14,11 +14,10 @@ from torch import Tensor
 from data.console import ProgressReport, finish
 from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
-from data.images import save_png
+from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.project import NOISE_SEED, load_projected
-from pipelines.report.pictures import to_image
 from pipelines.sample import load_generator
 from pipelines.seeds import parse_seeds
 from stage2_codegen.image_generator import ImageGenerator

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-_SHIPPED = (".py", ".css", ".js", ".json", ".safetensors")
+_SHIPPED = (".py", ".html", ".css", ".js", ".json", ".safetensors")
 PACKAGES = ("data", "stage1_autoencoder", "stage2_codegen", "pipelines")
 
 

@@ -1,4 +1,7 @@
-"""Line charts as inline SVG. Colours are classes of the page that holds them, so they follow its dark mode."""
+"""Charts as inline SVG, whose text is escaped here: lines over time, pairs of histograms, points in a plane.
+
+Colours are classes of the page that holds them, so they follow its dark mode.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +9,7 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 type Points = NDArray[np.float64]  # (n, 2): x, y
@@ -14,6 +18,8 @@ WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 22, 34  # margins around the plot
 MAX_POINTS = 800  # drawn a line; a screen shows no more
 SMOOTHED_FROM = 100  # values below which a line is legible as it is
+HISTOGRAM_WIDTH, HISTOGRAM_BASE, HISTOGRAM_BARS = 120, 56, 52  # the base line's y, and the longest bar
+PLANE, PLANE_MARGIN = 320, 10  # the longer side of the part that holds points
 
 
 class Line(NamedTuple):
@@ -35,14 +41,29 @@ class Mark(NamedTuple):
     text: str
 
 
-def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str, marks: Sequence[Mark] = ()) -> str:
-    """A <figure>: the lines over x from 0 on, with their last values and notes on what was left out of them."""
+class Key(NamedTuple):
+    """A line in the legend."""
+
+    name: str
+    kind: str  # classes of the line
+    last: str  # value
+
+
+class LineChart(NamedTuple):
+    title: str
+    legend: list[Key]
+    svg: Markup  # empty when there is nothing to draw
+    notes: str  # on what was left out
+
+
+def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str, marks: Sequence[Mark] = ()) -> LineChart:
+    """The lines over x from 0 on, with their last values and notes on what was left out of them."""
     series = [(line, _finite(line.points)) for line in lines]
     dropped = sum(len(line.points) for line in lines) - sum(len(points) for _, points in series)
     series = [(line, points) for line, points in series if len(points)]
     notes = [f"{dropped} values are not finite."] if dropped else []
     if not series:
-        return _figure(title, "", "", notes)
+        return LineChart(title, [], Markup(), " ".join(notes))
     everything = np.concatenate([points for _, points in series])
     x_range = _padded(0.0, float(everything[:, 0].max()), 0.0)
     y_range, outside = _focus(everything[:, 1])
@@ -53,17 +74,54 @@ def line_chart(title: str, unit: str, lines: Sequence[Line], x_label: str, marks
         notes.append(f"Faint: logged values. Strong: mean of {window} neighbours.")
     drawn = "".join(_mark(mark, x_range) for mark in marks)
     drawn += "".join(_draw(points, line.kind, x_range, y_range, window) for line, points in series)
+    plot = f'<svg x="{LEFT}" y="{TOP}" width="{_plot_width()}" height="{_plot_height()}">{drawn}</svg>'
     spoken = ", ".join(f"{line.name} {len(points)} values, last {points[-1, 1]:.4g}".strip() for line, points in series)
-    svg = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {spoken}")}">'
-        f"{_axes(x_range, y_range, x_label, unit)}"
-        f'<svg x="{LEFT}" y="{TOP}" width="{_plot_width()}" height="{_plot_height()}">{drawn}</svg></svg>'
+    svg = _svg(WIDTH, HEIGHT, f"{title}: {spoken}", _axes(x_range, y_range, x_label, unit) + plot)
+    legend = [Key(line.name, line.kind, f"{points[-1, 1]:.4g}") for line, points in series]
+    return LineChart(title, legend, svg, " ".join(notes))
+
+
+def histograms(title: str, stored: Sequence[float], generated: Sequence[float]) -> Markup:
+    """Two histograms on the same axes, each as the shares of equal bins."""
+    top = max(*stored, *generated)
+    outlines = [
+        " ".join(f"{x:.1f},{HISTOGRAM_BASE - HISTOGRAM_BARS * y / top:.1f}" for x, y in _steps(shares))
+        for shares in (stored, generated)
+    ]
+    width, base = HISTOGRAM_WIDTH, HISTOGRAM_BASE
+    content = (
+        f'<polygon class="stored" points="0,{base} {outlines[0]} {width},{base}"/>'
+        f'<polyline class="generated" points="{outlines[1]}"/>'
+        f'<line class="axis" x1="0" x2="{width}" y1="{base + 0.5}" y2="{base + 0.5}"/>'
     )
-    legend = " ".join(
-        f'<span class="{"key " * bool(line.name)}{line.kind}">{escape(line.name)} <b>{points[-1, 1]:.4g}</b></span>'
-        for line, points in series
-    )
-    return _figure(title, legend, svg, notes)
+    return _svg(width, base + 4, title, content)
+
+
+def plane_chart(title: str, stored: Points, generated: Points) -> Markup:
+    """Two sets of points on the same axes, with one scale for both axes."""
+    both = np.concatenate([stored, generated])
+    low, high = both.min(0), both.max(0)
+    scale = PLANE / max(float((high - low).max()), 1e-9)
+    width, height = ((high - low) * scale + 2 * PLANE_MARGIN).round()
+
+    def dots(points: Points, kind: str) -> str:
+        xs = (points[:, 0] - low[0]) * scale + PLANE_MARGIN
+        ys = (high[1] - points[:, 1]) * scale + PLANE_MARGIN
+        return "".join(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in zip(xs, ys, strict=True))
+
+    return _svg(width, height, title, dots(stored, "stored") + dots(generated, "generated"))
+
+
+def _svg(width: float, height: float, spoken: str, content: str) -> Markup:
+    """The only text of a page that is not escaped again; `content` is escaped already."""
+    size = f"0 0 {width:.0f} {height:.0f}"
+    return Markup(f'<svg viewBox="{size}" role="img" aria-label="{escape(spoken)}">{content}</svg>')
+
+
+def _steps(shares: Sequence[float]) -> list[tuple[float, float]]:
+    """The outline of bars that fill the width."""
+    wide = HISTOGRAM_WIDTH / len(shares)
+    return [((bar + end) * wide, share) for bar, share in enumerate(shares) for end in (0, 1)]
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -167,9 +225,3 @@ def _axes(x_range: tuple[float, float], y_range: tuple[float, float], x_label: s
     parts.append(f'<text x="0" y="12">{escape(unit)}</text>')
     parts.append(f'<text class="end" x="{right}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
     return "".join(parts)
-
-
-def _figure(title: str, legend: str, svg: str, notes: Sequence[str]) -> str:
-    note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
-    caption = f"<figcaption><strong>{escape(title)}</strong><span>{legend}</span></figcaption>"
-    return f'<figure class="chart">{caption}{svg}{note}</figure>'

@@ -1,12 +1,11 @@
 """The curves of one run, or of several over each other, and what happened on the way."""
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 from pipelines.report.charts import Line, Mark, line_chart
-from pipelines.report.page import note
-from pipelines.report.run_view import Missing, RunView, reproducing_command
+from pipelines.report.missing import Missing
+from pipelines.report.run_folder import RunFolder
 from stage2_codegen.health import Advisor, Health
 
 type Row = dict[str, Any]
@@ -39,10 +38,10 @@ _LAST_CHARTS = [
 ]
 
 
-def curves(runs: Sequence[RunView]) -> str:
+def curves(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """All that was logged; raises `Missing` before the first row."""
     if not any(run.metrics for run in runs):
-        raise Missing("Nothing has been logged yet. This command trains:", reproducing_command(runs[0].config))
+        raise Missing("Nothing has been logged yet. This command trains:", runs[0].train_command)
     logged = [list(map(_with_derived, run.metrics)) for run in runs]
     keys = dict.fromkeys(key for rows in logged for row in rows for key in row if "/" in key)
     named = {key for chart in (*_CHARTS, *_LAST_CHARTS) for key in chart.keys}
@@ -54,7 +53,7 @@ def curves(runs: Sequence[RunView]) -> str:
         for chart in (*scores, *_CHARTS, *others, *_LAST_CHARTS)
         if not keys.keys().isdisjoint(chart.keys)
     ]
-    return f'<div class="charts">{"".join(charts)}</div>{_list(marks)}'
+    return {"charts": charts, "marks": marks}
 
 
 def _with_derived(row: Row) -> Row:
@@ -68,7 +67,7 @@ def _with_derived(row: Row) -> Row:
     return values
 
 
-def _lines(chart: _Chart, runs: Sequence[RunView], logged: Sequence[list[Row]]) -> list[Line]:
+def _lines(chart: _Chart, runs: Sequence[RunFolder], logged: Sequence[list[Row]]) -> list[Line]:
     """A run has its own colour; the two lines of a single run have two."""
     lines = []
     for number, (run, rows) in enumerate(zip(runs, logged, strict=True)):
@@ -79,15 +78,7 @@ def _lines(chart: _Chart, runs: Sequence[RunView], logged: Sequence[list[Row]]) 
     return lines
 
 
-def _list(marks: Sequence[Mark]) -> str:
-    """The marks of the charts in words."""
-    if not marks:
-        return ""
-    lines = "".join(f'<li class="{mark.kind}">{escape(mark.text)}</li>' for mark in marks)
-    return f'{note("Vertical lines mark what happened on the way:")}<ul class="marks">{lines}</ul>'
-
-
-def _events(run: RunView, prefix: str) -> list[Mark]:
+def _events(run: RunFolder, prefix: str) -> list[Mark]:
     """Resumes, returns to a checkpoint, and the warnings that training gave, in order."""
     found = sorted((*_restarts(run.metrics), *_warnings(run.metrics)), key=lambda mark: mark.x)
     return [mark._replace(text=prefix + mark.text) for mark in found]

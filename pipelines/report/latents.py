@@ -1,81 +1,66 @@
 """Stored latents against generated ones: a histogram for each channel, and both in the plane of their main axes."""
 
-from html import escape
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.images import fit, image_grid, to_array
-from data.seeds import IMAGE_NOISE, derive_seed
-from pipelines.report.page import image, note
-from pipelines.report.pictures import embed_array, to_image
-from pipelines.report.run_view import RunView, spread
+from data.images import fit, image_grid, to_array, to_image
+from pipelines.report.charts import histograms, plane_chart
+from pipelines.report.pictures import embed_array
+from pipelines.report.run_folder import RunFolder
 from stage2_codegen.image_generator import ImageGenerator
 
 type Array = NDArray[np.float64]
 
 SAMPLES = 128
-_BATCH, _BINS, _POOLED = 16, 32, 4
-_NOISE_SEED = 0  # of what generators draw besides z
+_BINS, _POOLED = 32, 4
 _ROWS, _STEPS, _SIDE, _STRIP_BYTES = 4, 8, 160, 800_000
 
 
-def latents(run: RunView) -> str:
+def latents(run: RunFolder) -> dict[str, Any]:
     """Raises `Missing` without weights or the store."""
-    pipe, store = run.generator, run.store
-    stored = torch.from_numpy(store.read(spread(len(store), SAMPLES)))
-    generated = generate_latents(pipe, pipe.noise(range(SAMPLES)))
-    channels = "".join(
-        _histogram(f"Channel {number}", stored[:, number].numpy(), generated[:, number].numpy())
+    generator, store = run.generator, run.store
+    stored = torch.from_numpy(store.read_spaced(SAMPLES))
+    generated = generate_latents(generator, range(SAMPLES))
+    channels = [
+        _channel(f"Channel {number}", stored[:, number].numpy(), generated[:, number].numpy())
         for number in range(stored.shape[1])
-    )
-    legend = (
-        '<p class="note"><span class="swatch stored"><b>stored</b></span> &ensp; '
-        f'<span class="swatch generated"><b>generated</b></span> &ensp; {len(stored)} latents each; the share of the '
-        "area that the two histograms have in common stands beside each channel</p>"
-    )
+    ]
     plane = project(_pooled(stored), _pooled(generated))
-    return f'{legend}<div class="channels">{channels}</div>{_scatter(plane)}'
+    spoken = f"Principal axes of {len(stored)} stored and {len(generated)} generated latents"
+    return {
+        "stored": len(stored),
+        "generated": len(generated),
+        "channels": channels,
+        "plane": plane_chart(spoken, plane.stored, plane.generated),
+        "explained": [f"{share:.0%}" for share in plane.explained],
+    }
 
 
-def generate_latents(pipe: ImageGenerator, z: Tensor) -> Tensor:
-    """z (n, z_dim) -> raw latents (n, C, H, W) on the CPU, the same for the same z."""
-    with torch.inference_mode(), torch.random.fork_rng([z.device] if z.device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(_NOISE_SEED, IMAGE_NOISE))
-        return torch.cat([pipe.scale.to_latents(pipe.generator(part)).float().cpu() for part in z.split(_BATCH)])
+def generate_latents(generator: ImageGenerator, seeds: Sequence[int]) -> Tensor:
+    """Raw latents (n, C, H, W) of the images of the seeds, on the CPU."""
+    codes = torch.cat([generator.codes(generator.noise([seed]), seed) for seed in seeds])
+    return generator.scale.to_latents(codes).float().cpu()
 
 
-def _histogram(title: str, stored: NDArray[np.float32], generated: NDArray[np.float32]) -> str:
-    """Of all values of a channel; the few beyond the outer 0.1 % of the stored ones count in the last bins."""
+def _channel(title: str, stored: NDArray[np.float32], generated: NDArray[np.float32]) -> dict[str, Any]:
+    shares = shares_of_bins(stored, generated)
+    common = f"{np.minimum(*shares).sum():.0%}"
+    svg = histograms(f"{title}: stored and generated share {common}", *(part.tolist() for part in shares))
+    return {"title": title, "svg": svg, "common": common}
+
+
+def shares_of_bins(stored: NDArray[np.float32], generated: NDArray[np.float32]) -> tuple[Array, Array]:
+    """The share of the values in each bin; the few beyond the outer 0.1 % of the stored ones count in the last bins."""
     low, high = (float(value) for value in np.quantile(stored, (0.001, 0.999)))
     margin = 0.15 * (high - low) or 0.1
     edges = np.linspace(low - margin, high + margin, _BINS + 1)
-    shares = [_shares(values, edges) for values in (stored, generated)]
-    top = max(share.max() for share in shares)
-    outlines = [
-        " ".join(f"{x * 120 / _BINS:.1f},{56 - 52 * y / top:.1f}" for x, y in _steps(share)) for share in shares
-    ]
-    common = f"{np.minimum(*shares).sum():.0%}"
-    return (
-        f'<figure><svg viewBox="0 0 120 60" role="img" aria-label="{title}: stored and generated share {common}">'
-        f'<polygon class="stored" points="0,56 {outlines[0]} 120,56"/>'
-        f'<polyline class="generated" points="{outlines[1]}"/><line class="axis" x1="0" x2="120" y1="56.5" y2="56.5"/>'
-        f"</svg><figcaption><span>{title}</span><b>{common}</b></figcaption></figure>"
-    )
-
-
-def _shares(values: NDArray[np.float32], edges: Array) -> Array:
-    counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-    shares: Array = counts / values.size
-    return shares
-
-
-def _steps(shares: Array) -> list[tuple[float, float]]:
-    """The outline of bars one wide."""
-    return [(bar + end, float(share)) for bar, share in enumerate(shares) for end in (0, 1)]
+    counted, drawn = (np.histogram(values.clip(edges[0], edges[-1]), edges)[0] for values in (stored, generated))
+    return counted / stored.size, drawn / generated.size
 
 
 def _pooled(values: Tensor) -> Array:
@@ -102,42 +87,17 @@ def project(stored: Array, generated: Array) -> Plane:
     return Plane((stored - centre) @ plane, (generated - centre) @ plane, (float(shares[0]), float(shares[1])))
 
 
-def _scatter(plane: Plane) -> str:
-    both = np.concatenate([plane.stored, plane.generated])
-    low, high = both.min(0), both.max(0)
-    scale = 320 / max(float((high - low).max()), 1e-9)  # the same along both axes
-    width, height = ((high - low) * scale + 20).round()
-
-    def dots(points: Array, kind: str) -> str:
-        places = np.column_stack([(points[:, 0] - low[0]) * scale + 10, (high[1] - points[:, 1]) * scale + 10])
-        return "".join(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in places)
-
-    spoken = escape(f"Principal axes of {len(plane.stored)} stored and {len(plane.generated)} generated latents")
-    svg = (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{spoken}">'
-        f"{dots(plane.stored, 'stored')}{dots(plane.generated, 'generated')}</svg>"
-    )
-    told = (
-        f"The first two principal axes of the stored latents ({plane.explained[0]:.0%} and {plane.explained[1]:.0%} of "
-        "their variance). Where generated ones leave gaps, something of the data is not drawn."
-    )
-    return f'<figure class="scatter">{svg}</figure>{note(told)}'
-
-
-def interpolation(run: RunView) -> str:
+def interpolation(run: RunFolder) -> dict[str, Any]:
     """Pictures on the way from one seed to the next; raises `Missing` without weights."""
-    pipe = run.generator
-    z = pipe.noise(range(2 * _ROWS))
+    z = run.generator.noise(range(2 * _ROWS))
     pairs = [(z[[row]], z[[row + 1]]) for row in range(0, len(z), 2)]
     pictures = [
         _fitted(picture)
         for start, stop in pairs
-        for picture in pipe.between([(start, stop, share) for share in np.linspace(0, 1, _STEPS)], seed=0)
+        for picture in run.generator.between([(start, stop, share) for share in np.linspace(0, 1, _STEPS)], seed=0)
     ]
-    strip = embed_array(image_grid(pictures, columns=_STEPS), _STRIP_BYTES)
     ends = ", ".join(f"{seed} to {seed + 1}" for seed in range(0, 2 * _ROWS, 2))
-    told = f"Each row goes from one seed to another on the sphere of the noise: {ends}. A good generator has no jumps."
-    return image(strip, f"Interpolations between seeds {ends}", ' class="wide"') + note(told)
+    return {"picture": embed_array(image_grid(pictures, columns=_STEPS), _STRIP_BYTES), "ends": ends}
 
 
 def _fitted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.images import to_image
 from data.sources.decoding import decode
 
 _JPEG_STEPS = ((4096, 95), (2048, 90), (1024, 90), (768, 90), (512, 88), (384, 85), (256, 80))  # longer side, quality
@@ -39,11 +40,6 @@ def embed(image: Image.Image, budget: int) -> Embedded:
 def embed_array(image_u8: NDArray[np.uint8], budget: int) -> Embedded:
     """(3, H, W)."""
     return embed(to_image(image_u8), budget)
-
-
-def to_image(image_u8: NDArray[np.uint8]) -> Image.Image:
-    """(3, H, W) -> RGB, the inverse of `data.images.to_array`."""
-    return Image.fromarray(np.ascontiguousarray(image_u8.transpose(1, 2, 0)))
 
 
 def _shrunk(image: Image.Image, budget: int) -> Embedded:

@@ -86,7 +86,7 @@ def test_the_table_tells_the_last_look_of_each(tmp_path: Path) -> None:
 
 def test_curves_are_a_whole_file_with_every_entrant_in_its_colour() -> None:
     lines = [Line(name, [(1, 3 + number), (2, number)], number) for number, name in enumerate(("sle", "accel"))]
-    root = ElementTree.fromstring(standalone([line_chart("a & b", "", lines, "minutes")] * 2, ["sle", "accel"]))
+    root = ElementTree.fromstring(standalone([line_chart("a & b", "", lines, "minutes").svg] * 2, ["sle", "accel"]))
     svg = "{http://www.w3.org/2000/svg}"
     kinds = [line.get("class") for line in root.iter(f"{svg}polyline")]
     assert kinds == ["line-0", "line-1"] * 2

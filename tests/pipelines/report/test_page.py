@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.report import page
-from pipelines.report.page import Triple, triples
+from pipelines.report.missing import Missing
 from pipelines.report.pictures import Embedded
 
 LIGHT, DARK = (
@@ -41,7 +41,26 @@ def test_text_and_lines_stand_out_from_the_page(colours: dict[str, str]) -> None
 
 
 def test_an_exact_reconstruction_is_the_best_one_to_a_script_too() -> None:
-    pictures = (Embedded("data:", 1, 1),) * 3
-    html = triples([Triple(*pictures, psnr, "name") for psnr in (math.inf, 20.0)])
+    picture = Embedded("data:", 1, 1)
+    pictures = dict.fromkeys(("original", "decoded", "difference"), picture)
+    triples = [{"name": "name", "psnr": psnr, **pictures} for psnr in (20.0, math.inf)]
+    content = {"reconstructions": {"triples": triples, "factor": 1, "data": "photos"}}
+    html = page.render(
+        names=["run"],
+        of_generators=True,
+        summaries=[],
+        of_all=dict.fromkeys(
+            ("scores", "samples", "curves", "configuration", "latents", "interpolation", "neighbours", "data"),
+            Missing("None.", "codegan"),
+        ),
+        of_first=content,
+    ).decode()
     assert re.findall('data-psnr="([^"]*)"', html) == ["20.0000", "Infinity"]  # a script's spelling; "inf" is none
     assert "PSNR ∞ dB" in html
+
+
+def test_only_charts_are_kept_from_escaping() -> None:
+    folder = Path(page.__file__).parent
+    assert re.findall(r"\|\s*safe|autoescape", (folder / "template.html").read_text()) == []
+    marked = {path.name for path in folder.glob("*.py") if "Markup(" in path.read_text()}
+    assert marked == {"charts.py"}

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_scores_of_earlier_weights_say_so_and_give_the_command_that_measures_the
         assert parts[name].count(f"measured at {nimg} images; its weights are now of 1,500") == 1, name
     for name in ("header", "scores"):
         (command,) = re.findall(r"<code>(codegan score[^<]*)</code>", parts[name])
-        program, verb, *flags = shlex.split(command.replace("&#x27;", "'"))
+        program, verb, *flags = shlex.split(unescape(command))
         again = tyro.cli(ScoreConfig, args=flags, config=(tyro.conf.FlagCreatePairsOff,))
         assert (program, verb, again.run, again.data) == ("codegan", "score", run, ("photos.zip",))
         assert (again.features, again.num, again.seed, again.protocol) == ("offline", 300, 7, None)

@@ -1,0 +1,63 @@
+"""The commands that a report names: the one that made a run, and the one that scores it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.files.runs import defaults, to_json
+from data.sources.locations import data_flags
+from pipelines.scoring.config import UNBIASED_FROM
+from stage1_autoencoder.configs import TrainAEConfig
+from stage2_codegen.configs.train import TrainConfig
+from stage2_codegen.variants import VARIANTS
+
+KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
+_NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "versions")
+_SCORE_DEFAULTS = {"protocol": None, "features": "inception", "resize": "clean", "num": None, "seed": 0}
+
+
+def reproducing_command(config: Mapping[str, Any]) -> str:
+    """The command line whose resolved configuration is this config.json."""
+    words = ["codegan", KINDS[config["kind"]], *([config["variant"]] if "variant" in config else [])]
+    given = {name: value for name, value in config.items() if name not in _NOT_FLAGS}
+    return shlex.join([*words, *_flags(given, _defaults(config))])
+
+
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run has without flags; a variant that this version does not know has no defaults."""
+    if config["kind"] == "autoencoder":
+        return defaults(TrainAEConfig)
+    known = VARIANTS.get(config.get("variant", ""))
+    model = {"model": to_json(defaults(known.Config))} if known else {}
+    return defaults(TrainConfig) | model
+
+
+def _flags(config: Mapping[str, Any], assumed: Mapping[str, Any], prefix: str = "--") -> list[str]:
+    words: list[str] = []
+    for name, value in config.items():
+        flag, default = name.replace("_", "-"), assumed.get(name)
+        if isinstance(value, dict):
+            words += _flags(value, default if isinstance(default, dict) else {}, f"{prefix}{flag}.")
+        elif isinstance(value, bool):  # a switch, which there is only for what is not the default
+            words += [] if value == default else [f"{prefix}{'' if value else 'no-'}{flag}"]
+        elif value not in (None, []):
+            words += [prefix + flag, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def score_command(run: Path, data: Sequence[str], measured: Mapping[str, Any]) -> str:
+    """The command that scores a run in the way that a file says it was `measured` before, {} for the usual one."""
+    words = ["codegan", "score", "--run", str(run), *data_flags(data, ())]
+    for name, default in _SCORE_DEFAULTS.items():
+        if (value := measured.get(name)) not in (None, default):
+            words += [f"--{name}", str(value)]
+    if isinstance(metrics := measured.get("metrics"), list):
+        words += ["--metrics", *map(str, metrics)]
+        if "lpips-diversity" in metrics:
+            words += ["--vgg-weights", "FILE"]
+        if "fid" in metrics and measured.get("features") == "inception" and measured.get("num", 0) < UNBIASED_FROM:
+            words += ["--force-fid"]
+    if measured.get("features") == "squeezenet":
+        words += ["--feature-weights", "FILE"]
+    return shlex.join([*words, "--best"] if measured.get("best") else words)
