@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.advice import Action, Advice
 from data.errors import CodeganError, CorruptError, InputError, MismatchError, UsageError
 from data.files.atomic import lock, write_bytes
 from data.files.checkpoints import save_weights
@@ -154,7 +155,7 @@ def flip(path: Path) -> None:
 def all_damaged(store: Path, names: list[str]) -> list[str]:
     with pytest.raises(CorruptError) as found:
         check(CheckConfig(path=store))
-    assert found.value.fix == f"codegan encode --repair --out {store}"
+    assert found.value.advice == Advice(Action.REPAIR_STORE, {"store": store})
     return [name for name in names if name in found.value.what]
 
 
@@ -264,7 +265,7 @@ def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pict
     (out / "32" / "keys/c/0").unlink()
     with pytest.raises(CorruptError, match="16/latents/c/2") as found:
         check(CheckConfig(path=out))
-    assert found.value.fix == f"codegan encode --repair --out {out / '16'}"
+    assert found.value.advice == Advice(Action.REPAIR_STORE, {"store": out / "16"})
     mend(out)
     check(CheckConfig(path=out))
     assert contents(out) == before
@@ -369,7 +370,7 @@ def test_a_picture_that_changes_before_it_is_encoded_is_not_sealed_as_what_it_wa
         patch.setattr("stage1_autoencoder.encode.fill", change_and_fill)
         with pytest.raises(InputError, match=r"a/8\.png: has changed") as refused:
             encode(configure(run, data, out, size=(16,), shard_rows=4))
-    assert refused.value.fix.startswith("put it back as it was and run the same command again, or begin anew")
+    assert refused.value.fix.startswith("put it back as it was and run the same command again, or start again")
     with pytest.raises(CorruptError, match="not sealed"):
         LatentStore.open(out)
     with pytest.raises(MismatchError, match="other images"):
@@ -402,7 +403,7 @@ def test_without_a_seal_or_with_one_being_written_there_is_no_repair(store: Path
         flip(store / name)
     with pytest.raises(CorruptError, match="both copies") as refused:
         mend(store)
-    assert "--repair" not in refused.value.fix
+    assert refused.value.advice is None
     (store / "zarr.json").unlink()
     (store / "latents/seal.json").unlink()
     with pytest.raises(InputError):
