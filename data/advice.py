@@ -21,6 +21,9 @@ class Advice(NamedTuple):
     facts: dict[str, Any] | None = None  # what a command needs, by the names above
 
 
+Remedy = tuple[str, Advice]  # the last two arguments of an error
+
+
 class Done(NamedTuple):
     """What a long task wrote, and what comes after it."""
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from data.errors import CorruptError
 from data.files.checksums import wrong_size
 from data.sources.locations import Location, file_sizes, parse_location
-from data.store.seal import damage_error, find_damage, read_seal, repair_command
+from data.store.seal import damage_error, find_damage, read_seal, repair
 from data.store.shards import Loaded, load, shard_name, vector, view
 
 DType = Literal["float16", "float32", "int8"]
@@ -65,7 +65,7 @@ class LatentStore:
         sizes = file_sizes(path)
         for name, entry in seal["files"].items():
             if problem := wrong_size(sizes.get(name), entry):
-                raise CorruptError(f"{path / name}: {problem}", repair_command(path))
+                raise CorruptError(f"{path / name}: {problem}", *repair(path))
         return cls(path, seal)
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class LatentStore:
         return vector(self._load("labels/c/0"), np.int64).copy()
 
     def _load(self, name: str) -> Loaded:
-        return load(self.path / name, self.seal["files"][name], repair_command(self.path))
+        return load(self.path / name, self.seal["files"][name], repair(self.path))
 
     def load_shard(self, shard: int) -> StoredLatents:
         """The rows of one shard, mapped from its file; raises `CorruptError` naming a file that is damaged."""

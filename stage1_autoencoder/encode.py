@@ -9,7 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from data.console import finish, scan_progress
+from data.advice import Action, Advice, Done
+from data.console import scan_progress
 from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import ImageSet, open_images
@@ -28,12 +29,11 @@ from stage1_autoencoder.training.processes import make_accelerator, on_main, sca
 PATIENCE = timedelta(days=2)
 
 
-def encode(config: EncodeConfig) -> None:
+def encode(config: EncodeConfig) -> Done:
     """Make, finish or repair the stores; sealed ones made by the same command are left as they are."""
     _check(config)
     if config.repair:
-        repair(config, make_accelerator(patience=PATIENCE))
-        return
+        return repair(config, make_accelerator(patience=PATIENCE))
     if not config.data:
         raise UsageError("--data: is needed", "name a data set; only --repair finds it in the store")
     origin = config.autoencoder or Path(DEFAULT)
@@ -62,7 +62,9 @@ def encode(config: EncodeConfig) -> None:
         if accelerator.is_main_process:
             _seal(writers, images, config, origin)
     if accelerator.is_main_process:
-        _show(config, stores)
+        _describe(stores)
+    first = stores[config.size[0]]
+    return Done(list(stores.values()), Advice(Action.TRAIN_GENERATOR, {"store": first, "out": f"runs/{first.name}"}))
 
 
 def _check(config: EncodeConfig) -> None:
@@ -109,12 +111,10 @@ def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeC
         writer.seal(keys, labels, data=data, autoencoder_run=run, batch_size=config.batch_size)
 
 
-def _show(config: EncodeConfig, stores: Mapping[int, Location]) -> None:
+def _describe(stores: Mapping[int, Location]) -> None:
     for path in stores.values():
         store = LatentStore.open(path)
-        print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {config.dtype}")
-    first = stores[config.size[0]]
-    finish(list(stores.values()), ["codegan", "train", "--store", str(first), "--out", f"runs/{first.name}"])
+        print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {store.seal['dtype']}")
 
 
 def _already_sealed(path: Location, settings: dict[str, Any]) -> bool:

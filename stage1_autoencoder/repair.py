@@ -5,7 +5,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from data.console import finish, scan_progress
+from data.advice import Action, Advice, Done
+from data.console import scan_progress
 from data.errors import CodeganError, InputError, MismatchError
 from data.files.atomic import lock
 from data.latents import LatentStore
@@ -19,7 +20,7 @@ from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.training.processes import on_main, scan_share
 
 
-def repair(config: EncodeConfig, accelerator: Accelerator) -> None:
+def repair(config: EncodeConfig, accelerator: Accelerator) -> Done:
     """Repair the store at `config.out`, or the stores inside it.
 
     Everything that `config` leaves out is taken from the seal of each store. Raises `InputError` without a store,
@@ -28,11 +29,10 @@ def repair(config: EncodeConfig, accelerator: Accelerator) -> None:
     """
     stores = find_stores(config.out)
     if not stores:
-        raise InputError(f"{config.out}: there is no latent store here", "make one with `codegan encode`")
+        raise InputError(f"{config.out}: there is no latent store here", "make one", Advice(Action.ENCODE))
     failures = [_repair_store(path, config, accelerator) for path in stores]
     raise_all([failure for failure in failures if failure], show=accelerator.is_main_process)
-    if accelerator.is_main_process:
-        finish(stores, ["codegan", "check", str(config.out)])
+    return Done(stores, Advice(Action.CHECK, {"path": config.out}))
 
 
 def _repair_store(path: Location, config: EncodeConfig, accelerator: Accelerator) -> CodeganError | None:

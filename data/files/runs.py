@@ -25,7 +25,7 @@ from data.sources.locations import Location
 logger = logging.getLogger(__name__)
 
 CONFIG, CONFIG_COPY = "config.json", ".config.json"
-DRAWN = ".samples.json"  # in a folder of `codegan sample`: how many images it left there
+DRAWN = ".samples.json"  # in a folder of drawn images: how many were left there
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
 # what a run writes before it has a checkpoint
 _BEFORE_CHECKPOINTS = {CONFIG, "metrics.jsonl", "skipped.jsonl", "tracker"}

@@ -6,10 +6,10 @@ to either is repaired from the other.
 """
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.advice import Action, Advice, Remedy
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
 from data.files.atomic import read_json, write_bytes
 from data.files.checksums import checksum_holds, damaged_files
@@ -32,8 +32,8 @@ def is_unfinished(store: Location) -> bool:
     return (store / SETTINGS).is_file() or bool(journal_entries(store))
 
 
-def repair_command(store: Location) -> str:
-    return f"codegan encode --repair --out {shlex.quote(str(store))}"
+def repair(store: Location) -> Remedy:
+    return "encode again what is damaged", Advice(Action.REPAIR_STORE, {"store": store})
 
 
 def write_seal(store: Location, seal: Mapping[str, Any]) -> None:
@@ -58,8 +58,8 @@ def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
         if is_unfinished(store):
             raise CorruptError(f"{store}: is not sealed; its encoding was interrupted", "run the same encode again")
         if (store / SEAL_COPY).is_file():
-            raise CorruptError(f"{path}: is missing", repair_command(store))
-        raise InputError(f"{store}: there is no latent store here", "make one with `codegan encode`")
+            raise CorruptError(f"{path}: is missing", *repair(store))
+        raise InputError(f"{store}: there is no latent store here", "make one", Advice(Action.ENCODE))
     try:
         document = read_json(path)
         seal = document["attributes"]["codegan"]
@@ -68,10 +68,10 @@ def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
         intact = False
     except (AttributeError, KeyError, TypeError) as error:
         if not (store / SEAL_COPY).is_file():
-            raise MismatchError(f"{store}: is not a store of codegan", "make one with `codegan encode`") from error
+            raise MismatchError(f"{store}: is not a store of codegan", "make one", Advice(Action.ENCODE)) from error
         intact = False
     if not intact:
-        raise CorruptError(f"{path}: checksum mismatch", repair_command(store))
+        raise CorruptError(f"{path}: checksum mismatch", *repair(store))
     if seal["format"] != FORMAT:
         raise MismatchError(
             f"{store}: has format {seal['format']}, and this version reads {FORMAT}", "encode again into another folder"
@@ -107,7 +107,7 @@ def damage_error(store: Location, damaged: Mapping[str, str]) -> CorruptError:
     """An error that names the first file that `find_damage` found, and says how many there are."""
     name, problem = next(iter(damaged.items()))
     others = f"; {len(damaged)} files of {store} are damaged" if len(damaged) > 1 else ""
-    return CorruptError(f"{store / name}: {problem}{others}", repair_command(store))
+    return CorruptError(f"{store / name}: {problem}{others}", *repair(store))
 
 
 def raise_all(errors: Sequence[CodeganError], show: bool = True) -> None:

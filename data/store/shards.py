@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
+from data.advice import Remedy
 from data.errors import CorruptError
 from data.files.checksums import Entry, content_damage, crc32c, size_damage
 from data.sources.locations import Location, read_range
@@ -62,19 +63,19 @@ class Loaded(NamedTuple):
 
     content: NDArray[np.uint8]
     path: Location
-    fix: str
+    remedy: Remedy
 
 
-def load(path: Location, entry: Entry, fix: str) -> Loaded:
+def load(path: Location, entry: Entry, remedy: Remedy) -> Loaded:
     """Map a file into memory, shared by all processes of the machine, and compare it with its `entry` in the seal.
 
-    Raises `CorruptError` with the remedy `fix` when it differs. No file stays open, so there may be thousands. A remote
+    Raises `CorruptError` with that remedy when it differs. No file stays open, so there may be thousands. A remote
     file is fetched.
     """
     import torch  # late: it takes seconds to load, and only reading needs it
 
     if problem := size_damage(path, entry):
-        raise CorruptError(f"{path}: {problem}", fix)
+        raise CorruptError(f"{path}: {problem}", *remedy)
     size: int = entry["bytes"]
     content: NDArray[np.uint8]
     if isinstance(path, Path):
@@ -82,8 +83,8 @@ def load(path: Location, entry: Entry, fix: str) -> Loaded:
     else:
         content = np.frombuffer(read_range(path, 0, size), np.uint8)
     if problem := content_damage([content], entry):
-        raise CorruptError(f"{path}: {problem}", fix)
-    return Loaded(content, path, fix)
+        raise CorruptError(f"{path}: {problem}", *remedy)
+    return Loaded(content, path, remedy)
 
 
 def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
@@ -97,7 +98,7 @@ def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     expected = np.full((max(count, len(index) // _ENTRY_BYTES), 2), _ABSENT, "<u8")
     expected[:count] = np.stack([np.arange(count) * stride, np.full(count, stride)], axis=1)
     if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c(index):
-        raise CorruptError(f"{file.path}: its rows are not laid out as they should be", file.fix)
+        raise CorruptError(f"{file.path}: its rows are not laid out as they should be", *file.remedy)
     return np.ndarray(tuple(shape), dtype, content, strides=(stride, *np.empty(shape[1:], dtype).strides))
 
 

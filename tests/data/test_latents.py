@@ -1,7 +1,6 @@
 """What went into a store comes out of it, for us and for any zarr reader, or an error names the damaged file."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from data.advice import Action, Advice
 from data.errors import CorruptError, InputError, MismatchError, UsageError
 from data.files.checksums import with_checksum
 from data.latents import DType, LatentStore
@@ -199,7 +199,7 @@ def test_damage_to_any_file_is_found_and_the_file_named(tmp_path: Path, damage: 
         with pytest.raises(CorruptError) as found:
             read_all(store)
         assert found.value.what.startswith(f"{path}: ")
-        assert shlex.split(found.value.fix) == ["codegan", "encode", "--repair", "--out", str(store)]
+        assert found.value.advice == Advice(Action.REPAIR_STORE, {"store": store})
         assert find_damage(store)[1].keys() == {name}
         path.write_bytes(content)
     read_all(store)

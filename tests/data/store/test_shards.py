@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
+from data.advice import Action, Advice
 from data.errors import CorruptError
 from data.files.checksums import crc32c, make_entry
 from data.store.shards import Loaded, array_files, load, shard_bytes, shard_name, vector, view
 
 DTYPES = ("float16", "float32", "int8", "int64")
-FIX = "mend it"
+REMEDY = ("repair it", Advice(Action.CHECK, {"path": "x"}))
 
 
 def numbers(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -26,7 +27,7 @@ def numbers(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 
 def loaded(content: bytes) -> Loaded:
-    return Loaded(np.frombuffer(content, np.uint8), Path("shard"), FIX)
+    return Loaded(np.frombuffer(content, np.uint8), Path("shard"), REMEDY)
 
 
 def read_by_zarr(path: Path) -> NDArray[Any]:
@@ -67,7 +68,7 @@ def test_shards_committed_one_by_one_are_one_array(tmp_path: Path, dtype: str) -
 
 def test_a_view_copies_nothing() -> None:
     content = np.frombuffer(shard_bytes(numbers((4, 2, 3), "float16"), 4), np.uint8)
-    assert np.shares_memory(view(Loaded(content, Path("shard"), FIX), (4, 2, 3), "float16"), content)
+    assert np.shares_memory(view(Loaded(content, Path("shard"), REMEDY), (4, 2, 3), "float16"), content)
 
 
 def test_a_vector_is_read_whole_without_being_told_its_length() -> None:
@@ -99,16 +100,16 @@ def test_only_a_whole_file_with_the_right_checksum_is_loaded(tmp_path: Path, cut
     content, path = bytes(range(100)), tmp_path / "file"
     entry = {"bytes": 100, "crc32": zlib.crc32(content)}
     path.write_bytes(content)
-    np.testing.assert_array_equal(load(path, entry, FIX).content, np.arange(100))
+    np.testing.assert_array_equal(load(path, entry, REMEDY).content, np.arange(100))
     with pytest.raises(CorruptError, match=f"{path}: checksum mismatch") as found:
-        load(path, {**entry, "crc32": entry["crc32"] ^ 1}, FIX)
-    assert found.value.fix == FIX
+        load(path, {**entry, "crc32": entry["crc32"] ^ 1}, REMEDY)
+    assert (found.value.fix, found.value.advice) == REMEDY
     if cut is None:
         path.unlink()
     else:
         path.write_bytes(content[:cut])
     with pytest.raises(CorruptError, match=r"is missing|has \d bytes instead of 100"):
-        load(path, entry, FIX)
+        load(path, entry, REMEDY)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
@@ -117,6 +118,6 @@ def test_loaded_files_stay_readable_and_keep_no_file_open(tmp_path: Path) -> Non
     for n, body in enumerate(bodies):
         (tmp_path / str(n)).write_bytes(body)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    files = [load(tmp_path / str(n), make_entry([body]), FIX) for n, body in enumerate(bodies)]
+    files = [load(tmp_path / str(n), make_entry([body]), REMEDY) for n, body in enumerate(bodies)]
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert [file.content.tobytes() for file in files] == bodies
