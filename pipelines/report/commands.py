@@ -13,7 +13,7 @@ from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
-_NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "versions")
+_NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "frozen", "versions")
 _SCORE_DEFAULTS = {"protocol": None, "features": "inception", "resize": "clean", "num": None, "seed": 0}
 
 

@@ -1,6 +1,5 @@
 """Stored latents against generated ones: a histogram for each channel, and both in the plane of their main axes."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from data.images import fit, image_grid, to_array, to_image
 from pipelines.report.charts import histograms, plane_chart
 from pipelines.report.pictures import embed_array
 from pipelines.report.run_folder import RunFolder
-from stage2_codegen.image_generator import ImageGenerator
 
 type Array = NDArray[np.float64]
 
@@ -25,7 +23,8 @@ def latents(run: RunFolder) -> dict[str, Any]:
     """Raises `Missing` without weights or the store."""
     generator, store = run.generator, run.store
     stored = torch.from_numpy(store.read_spaced(SAMPLES))
-    generated = generate_latents(generator, range(SAMPLES))
+    codes = torch.cat([generator.codes(generator.noise([seed]), seed) for seed in range(SAMPLES)])
+    generated = generator.scale.to_latents(codes).float().cpu()
     channels = [
         _channel(f"Channel {number}", stored[:, number].numpy(), generated[:, number].numpy())
         for number in range(stored.shape[1])
@@ -39,12 +38,6 @@ def latents(run: RunFolder) -> dict[str, Any]:
         "plane": plane_chart(spoken, plane.stored, plane.generated),
         "explained": [f"{share:.0%}" for share in plane.explained],
     }
-
-
-def generate_latents(generator: ImageGenerator, seeds: Sequence[int]) -> Tensor:
-    """Raw latents (n, C, H, W) of the images of the seeds, on the CPU."""
-    codes = torch.cat([generator.codes(generator.noise([seed]), seed) for seed in seeds])
-    return generator.scale.to_latents(codes).float().cpu()
 
 
 def _channel(title: str, stored: NDArray[np.float32], generated: NDArray[np.float32]) -> dict[str, Any]:

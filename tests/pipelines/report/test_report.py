@@ -348,7 +348,8 @@ def test_the_command_on_the_page_gives_the_same_configuration(model: VariantConf
         store=Path("a b"), out=tmp_path / "c d", model=model, compile=True, seed=7, autoencoder=Path("runs/ae")
     )
     (name,) = (name for name, variant in VARIANTS.items() if variant.Config is type(model))
-    stored = {"kind": "generator", "variant": name, "store_checksum": 0, **to_json(config), "versions": VERSIONS}
+    made = {"store_checksum": 0, "frozen": {"backbone": "0f"}, "versions": VERSIONS}
+    stored = {"kind": "generator", "variant": name, **to_json(config), **made}
     program, verb, variant, *flags = shlex.split(reproducing_command(stored))
     assert (program, verb, variant) == ("codegan", "train", name)
     assert parse(TrainConfig[type(model)], flags) == config  # type: ignore[misc]
