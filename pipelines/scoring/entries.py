@@ -75,24 +75,20 @@ def make_entries(metric: MetricName, sets: Sets[Extracted], seed: int) -> dict[s
     one, other = real.part(order[:half]), real.part(order[half : 2 * half])
     of_decoded = estimate(sets.decoded, real, None) if sets.decoded else {}
     of_halves = estimate(one, other, None) if half >= least else {}
+    counts = {"num_generated": len(sets.generated.features), "num_real": len(real.features), "num_half": half}
     entries: dict[str, Entry] = {}
     for name, found in estimate(sets.generated, real, seed).items():
         decoded, halved = of_decoded.get(name), of_halves.get(name)
-        entries[name] = make_entry(
-            found,
-            decoded.value if decoded else None,
-            halved.value if halved else None,
-            num_generated=len(sets.generated.features),
-            num_real=len(real.features),
-            num_half=half,
-        )
+        floors = (floor.value if floor else None for floor in (decoded, halved))
+        entries[name] = make_entry(found, *floors, **counts)
         for factor, numbers in found.details.get("factors", {}).items():
-            for floor, at_best in (("autoencoder_floor", decoded), ("real_floor", halved)):
-                numbers[floor] = at_best and at_best.details["factors"][factor]["total_variation"]
+            for label, floor in (("autoencoder_floor", decoded), ("real_floor", halved)):
+                numbers[label] = floor and floor.details["factors"][factor]["total_variation"]
     return entries
 
 
-# Each takes generated and real images, and the seed of its interval, without which it gives none.
+# A function for each metric, or for two that share their work: it takes what was extracted from generated and from real
+# images, and the seed of the intervals, without which there are none.
 
 
 def _frechet(fake: Extracted, real: Extracted, seed: int | None) -> dict[str, Estimate]:
@@ -188,8 +184,8 @@ def scores_file(config: ScoreConfig) -> Path | None:
     None with --images alone. Raises `UsageError` where nothing can be written, and `CorruptError` where the file holds
     something else than scores.
     """
-    kinds = [kind for kind in (config.protocol, "best" if config.best else None) if kind]
-    path = config.out or (config.run and config.run / f"{'-'.join(['scores', *kinds])}.json")
+    name = "-".join(filter(None, ("scores", config.protocol, "best" if config.best else None)))
+    path = config.out or (config.run and config.run / f"{name}.json")
     if path is None:
         return None
     if path.is_dir():
@@ -210,13 +206,13 @@ def _read(path: Path) -> Scores:
     """What the file holds; nothing when there is none."""
     if not path.is_file():
         return {}
+    fix = "delete this file, or name another one with --out"
     try:
         stored = read_json(path)
-        problem = f"{path}: holds no scores"
     except CorruptError as error:
-        stored, problem = None, error.what
+        raise CorruptError(error.what, fix) from error
     if not isinstance(stored, dict):
-        raise CorruptError(problem, "delete this file, or name another one with --out")
+        raise CorruptError(f"{path}: holds no scores", fix)
     return stored
 
 

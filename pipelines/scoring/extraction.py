@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,7 +50,7 @@ def extract(
 ) -> list[Rows]:
     """The rows of each extractor, (rows, columns), in the order of the images and the same on every process.
 
-    Each process takes consecutive batches, which are those of one process alone, and so the numbers are the same, too.
+    The batches do not depend on the number of processes, each of which takes some consecutive ones: nor do the numbers.
     Raises `CorruptError` for NaN or infinity.
     """
     batches = list(batched(range(images.count), batch_size))
@@ -85,19 +85,19 @@ def _extract_share(
 
 
 class FeatureCache:
-    """Arrays by key in a folder; without a folder nothing is kept.
+    """Arrays by key in a folder.
 
     FOLDER/features/DIGEST.safetensors holds one array; its header repeats the whole key and a crc32c of the array. A
     file that is damaged, of another version or of another key is never used: it is made again.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "features"
 
     def read(self, key: Key) -> Rows | None:
         """The array that was written for this key, or None; says so when a file cannot be used."""
         path = self._path(key)
-        if path is None or not path.is_file():
+        if not path.is_file():
             return None
         try:
             with safe_open(path, framework="np") as file:
@@ -116,19 +116,15 @@ class FeatureCache:
     def write(self, key: Key, rows: Rows) -> None:
         """Keep an array; warns where the folder cannot be written to, which costs nothing but time."""
         path = self._path(key)
-        if path is None:
-            return
         header = {"key": _canonical(key), "crc32c": _checksum(rows)}
         try:
             write_bytes(path, save({"rows": rows}, header))
         except OSError as error:
             warn(f"{path}: {error.strerror}; features are not kept", "give another folder with --cache")
 
-    def _path(self, key: Key) -> Path | None:
-        if self._folder is None:
-            return None
+    def _path(self, key: Key) -> Path:
         digest = hashlib.sha256(_canonical(key).encode()).hexdigest()
-        return self._folder / "features" / f"{digest[:32]}.safetensors"
+        return self._folder / f"{digest[:32]}.safetensors"
 
 
 def _canonical(key: Key) -> str:
@@ -158,10 +154,10 @@ class FeaturePass:
     accelerator: Accelerator
     batch_size: int = 16
     classifier: FactorClassifier | None = None
-    cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
+    cache: FeatureCache | None = None
 
     def __call__(self, images: LazyImages) -> Extracted:
-        """Of a set with an identity, features are cached, and those from the cache only the main process has."""
+        """Features of images with an identity are cached; those from the cache only the main process has."""
         key = self._key(images)
         cached = self._read_cached(images, key) if key else None
         extractors: dict[str, Extractor] = {}
@@ -169,11 +165,9 @@ class FeaturePass:
             extractors["features"] = self.network
         if self.classifier:
             extractors["factors"] = self.classifier
-        rows: dict[str, Rows] = {}
-        if extractors:
-            found = extract(images, list(extractors.values()), self.batch_size, self.accelerator)
-            rows = dict(zip(extractors, found, strict=True))
-        if key and "features" in rows and self.accelerator.is_main_process:
+        found = extract(images, list(extractors.values()), self.batch_size, self.accelerator) if extractors else []
+        rows = dict(zip(extractors, found, strict=True))
+        if self.cache and key and "features" in rows and self.accelerator.is_main_process:
             self.cache.write(key, rows["features"])
         nothing = np.zeros((images.count, 0), np.float32)
         features = rows.get("features", nothing) if cached is None else cached
@@ -189,7 +183,7 @@ class FeaturePass:
 
     def _read_cached(self, images: LazyImages, key: Key) -> Rows | None:
         """The array of the cache on the main process and an empty one on others, None on all when there is none."""
-        rows = self.cache.read(key) if self.accelerator.is_main_process else None
+        rows = self.cache.read(key) if self.cache and self.accelerator.is_main_process else None
         if not any_rank(self.accelerator, rows is not None):
             return None
         if self.accelerator.is_main_process:

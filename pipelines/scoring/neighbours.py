@@ -66,21 +66,18 @@ def _nearest_images(points: Rows, shown: Sequence[Rows]) -> tuple[Exact, Indices
 def summary(found: Neighbours) -> dict[str, Any]:
     """Quantiles of the distances to the nearest, and how many generated images are suspiciously near.
 
-    For images that are as far from the training images as those are from each other,
-    `closer_than_5_percent_of_real` is 0.05 and `probability_nearer`, of a generated image against a real one, is 0.5;
-    `nearer_than_real` says that it is more by a rank test (Mann and Whitney 1947). A copy of a training image is as far
-    as the autoencoder alone takes it, where `reconstructed_to_real` is.
+    For images that are as far from the training images as those are from each other, `closer_than_5_percent_of_real` is
+    0.05 and `probability_nearer`, of a generated image against a real one, is 0.5; `nearer_than_real` says that the
+    latter is more by a rank test (Mann and Whitney 1947). A copy of a training image is as far from it as the
+    autoencoder alone takes it: `reconstructed_to_real`.
     """
     to_real = found.distances[:, 0]
-    kinds = {
-        "generated_to_real": to_real,
-        "real_to_real": found.among_real,
-        "reconstructed_to_real": found.reconstructed,
-    }
     nearer = float(np.searchsorted(np.sort(to_real), found.among_real).mean() / len(to_real))
     chance = np.sqrt((len(to_real) + len(found.among_real) + 1) / (12 * len(to_real) * len(found.among_real)))
     return {
-        **{name: None if values is None else _quantiles(values) for name, values in kinds.items()},
+        "generated_to_real": _quantiles(to_real),
+        "real_to_real": _quantiles(found.among_real),
+        "reconstructed_to_real": None if found.reconstructed is None else _quantiles(found.reconstructed),
         "closer_than_5_percent_of_real": float((to_real < np.quantile(found.among_real, 0.05)).mean()),
         "probability_nearer": nearer,
         "nearer_than_real": bool(nearer > 0.5 + _DEVIATIONS * chance),

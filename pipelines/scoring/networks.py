@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -37,9 +38,8 @@ from data.files.atomic import write_bytes
 from data.files.published import read_state_dict
 from data.prefetch import prefetch
 from data.seeds import OFFLINE_FEATURES
+from pipelines.scoring.config import Resize
 from stage2_codegen.configs.choices import FeatureName
-
-Resize = Literal["clean", "legacy_pytorch"]
 
 _OTHER_NAMES = {"fid": "fd", "kid": "kd"}
 _THREADS = min(8, torch.get_num_threads())
@@ -70,7 +70,8 @@ class FeatureNetwork:
 
     def prepare(self, images_u8: NDArray[np.uint8]) -> Tensor:
         """Images as the network takes them, on the CPU."""
-        resize = _clean_resizer(self.side) if self.resize == "clean" else _legacy_resizer(self.side)
+        clean = make_resizer("PIL", False, "bicubic", (self.side, self.side))
+        resize = clean if self.resize == "clean" else partial(_resize_legacy, side=self.side)
         resized = np.stack(list(prefetch(resize, images_u8.transpose(0, 2, 3, 1), threads=_THREADS)))
         return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
@@ -82,24 +83,12 @@ class FeatureNetwork:
         return features
 
 
-type _Resizer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-def _clean_resizer(side: int) -> _Resizer:
-    resize: _Resizer = make_resizer("PIL", False, "bicubic", (side, side))
-    return resize
-
-
-def _legacy_resizer(side: int) -> _Resizer:
-    """clean-fid's own, written out because that switches off all warnings of the process."""
-
-    def resize(image_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
-        image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
-        resized = functional.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
-        pixels: NDArray[np.float32] = resized[0].permute(1, 2, 0).clamp(0, 255).numpy()
-        return pixels
-
-    return resize
+def _resize_legacy(image_u8: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    """As clean-fid does, whose own function switches off all warnings of the process; (H, W, 3) -> (side, side, 3)."""
+    image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
+    pixels: NDArray[np.float32] = resized[0].permute(1, 2, 0).clamp(0, 255).numpy()
+    return pixels
 
 
 def repeatable() -> AbstractContextManager[None]:
@@ -146,7 +135,7 @@ INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 _MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
-_POOLINGS = {64: 1, 192: 2}  # which max-pooling takes maps of so many channels
+_POOLINGS = {64: 0, 192: 1}  # which of the max-poolings takes maps of so many channels
 
 
 def cache_folder() -> Path:
@@ -183,12 +172,9 @@ class Inception:
 
         The poolings are the first layers without weights. Raises `MismatchError` for maps of other channels.
         """
-        maps, ahead = images, _POOLINGS[channels]
-        for layer in self.layers.children():
-            ahead -= not layer.state_dict()
-            if not ahead:
-                break
-            maps = layer(maps)
+        layers = list(self.layers.children())
+        poolings = [position for position, layer in enumerate(layers) if not layer.state_dict()]
+        maps: Tensor = nn.Sequential(*layers[: poolings[_POOLINGS[channels]]])(images)
         if maps.shape[1] != channels:
             raise MismatchError(
                 f"Inception: has maps of {maps.shape[1]} channels where {channels} were expected",
@@ -199,21 +185,18 @@ class Inception:
 
 def _verified_bytes(weights: Path | None) -> bytes:
     """The verified file: a TorchScript file is code, so no other is ever loaded."""
-    if weights is not None:
-        content = weights.read_bytes()
-        if _sha256(content) != INCEPTION_SHA256:
-            raise UnsafeError(
-                f"{weights}: is not NVIDIA's {INCEPTION_FILE}, and a TorchScript file can run code",
-                f"download {INCEPTION_URL}, SHA-256 {INCEPTION_SHA256}",
-            )
+    path = weights or cache_folder() / INCEPTION_FILE
+    if weights is None and not path.is_file():
+        _download(path)
+    content = path.read_bytes()
+    if _sha256(content) == INCEPTION_SHA256:
         return content
-    cached = cache_folder() / INCEPTION_FILE
-    if not cached.is_file():
-        _download(cached)
-    content = cached.read_bytes()
-    if _sha256(content) != INCEPTION_SHA256:
-        raise CorruptError(f"{cached}: its SHA-256 is wrong", "delete the file, and it will be downloaded again")
-    return content
+    if weights is None:
+        raise CorruptError(f"{path}: its SHA-256 is wrong", "delete the file, and it will be downloaded again")
+    raise UnsafeError(
+        f"{path}: is not NVIDIA's {INCEPTION_FILE}, and a TorchScript file can run code",
+        f"download {INCEPTION_URL}, SHA-256 {INCEPTION_SHA256}",
+    )
 
 
 def _sha256(content: bytes) -> str:
@@ -248,7 +231,7 @@ def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize)
             "give a file of torchvision's squeezenet1_0 with --feature-weights, or use --features offline",
         )
     layers = load_convolutions("squeezenet1_0", weights, device)
-    classifier = _load_part("squeezenet1_0", "classifier", weights, device)
+    classifier = load_convolutions("squeezenet1_0", weights, device, "classifier")
 
     def forward(images: Tensor) -> Tensor:
         maps: Tensor = layers(imagenet_units(images))
@@ -257,18 +240,17 @@ def _load_squeezenet(weights: Path | None, device: torch.device, resize: Resize)
     return FeatureNetwork("squeezenet", 512, 224, forward, device, _sha256(weights.read_bytes()), resize)
 
 
-def load_convolutions(name: Literal["squeezenet1_0", "vgg16"], weights: Path, device: torch.device) -> nn.Sequential:
-    """The convolutions of a network of torchvision, with weights from a file of its whole state.
+def load_convolutions(
+    name: Literal["squeezenet1_0", "vgg16"],
+    weights: Path,
+    device: torch.device,
+    part: Literal["features", "classifier"] = "features",
+) -> nn.Sequential:
+    """One part of a network of torchvision, with weights from a file of its whole state.
 
     Raises `UnsafeError` for a file that may hold code, `CorruptError` or `MismatchError` for one that is damaged or
     another network's.
     """
-    return _load_part(name, "features", weights, device)
-
-
-def _load_part(
-    name: str, part: Literal["features", "classifier"], weights: Path, device: torch.device
-) -> nn.Sequential:
     prefix = f"{part}."
     tensors = {k.removeprefix(prefix): v for k, v in read_state_dict(weights).items() if k.startswith(prefix)}
     with torch.device("meta"):  # no random initialisation, which would draw from the global generator

@@ -37,11 +37,13 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
-def departures(settings: Mapping[str, Any], metrics: Sequence[str], snapshot: str) -> list[str]:
-    """How a scoring with a protocol, with `settings` as in scores.json, departs from the paper: a phrase each.
+def departures(settings: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """How a scoring, with `settings` as in scores.json, departs from the paper of its protocol: a phrase each.
 
-    `snapshot` says which one was scored. Empty where all is as in the paper.
+    Empty where all is as in the paper, and without a protocol.
     """
+    if settings["protocol"] is None:
+        return []
     protocol, num, size = PROTOCOLS[settings["protocol"]], settings["num"], settings["size"]
     found = []
     if num != protocol.num:
@@ -56,5 +58,8 @@ def departures(settings: Mapping[str, Any], metrics: Sequence[str], snapshot: st
         found.append("resized as clean-fid does")
     if protocol.best_of:
         kind, count = protocol.best_of
+        snapshot = "the best by kid snapshot" if settings["best"] else "the newest snapshot"
+        if settings["nimg"] is None:  # no run was scored
+            snapshot = "the given images"
         found.append(f"{snapshot if kind == 'snapshot' else f'one {kind}'} instead of the best of {count}")
     return found

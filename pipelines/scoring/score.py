@@ -15,7 +15,7 @@ from data.files.atomic import write_json
 from data.files.runs import versions
 from data.images import ImageSet
 from pipelines.scoring.config import ALONE, UNBIASED_FROM, ScoreConfig, asked_metrics, check_flags, compares_sets
-from pipelines.scoring.coverage import FactorClassifier, train_classifier
+from pipelines.scoring.coverage import train_classifier
 from pipelines.scoring.entries import Entry, comparable_scores, entries_of, make_entries, scores_file, table
 from pipelines.scoring.extraction import Extracted, FeatureCache, FeaturePass, extract
 from pipelines.scoring.metrics import Rows, frechet_distance, kernel_distance
@@ -47,7 +47,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     extracted = None
     if compares_sets(metrics):
         needed = network if set(metrics) - ALONE != {"modes"} else None
-        extracted = _extract_features(config, comparison, needed, classifier, accelerator)
+        if needed and accelerator.is_main_process:
+            warn_of_flattery(needed, comparison.frozen, "--features")
+        cache = None if config.no_cache else FeatureCache(config.cache or cache_folder())
+        features_of = FeaturePass(needed, accelerator, config.batch_size, classifier, cache)
+        extracted = _extract_all(features_of, comparison.sets)
 
     def conclude() -> dict[str, Any]:
         entries: dict[str, Entry] = {}
@@ -56,18 +60,30 @@ def score(config: ScoreConfig) -> dict[str, Any]:
                 entries |= sifid(network, *comparison.one_by_one, comparison.sets.decoded, config.seed)
             elif pairs and metric == "lpips-diversity":
                 entries[metric] = diversity(pairs, config.seed)
-            elif extracted and metric == "modes":
-                entries |= make_entries(metric, extracted, config.seed)
             elif extracted:
                 found = make_entries(metric, extracted, config.seed)
-                entries |= {network.score_name(name): entry for name, entry in found.items()}
+                if metric != "modes":  # which no features enter
+                    found = {network.score_name(name): entry for name, entry in found.items()}
+                entries |= found
         for factor, accuracy in (classifier.accuracy if classifier else {}).items():
             entries["modes"]["factors"][factor]["accuracy"] = accuracy
-        scores = _with_earlier(entries, metrics, target, config, comparison, network)
-        scores["wall_sec"] = round(time.monotonic() - started, 1)
+        settings = _settings(config, comparison, network)
+        scores = _with_earlier(entries, metrics, settings, None if config.out else target)
+        scores |= {
+            "reference": comparison.reference.name,
+            "versions": versions() | {"clean-fid": version("clean-fid")},
+            "wall_sec": round(time.monotonic() - started, 1),
+        }
         print("\n".join(table(entries_of(scores))))
-        _print_remarks(config, metrics, network, comparison.sets, scores)
-        _write(config, target, scores, comparison.sets, extracted)
+        _print_remarks(entries, scores, network)
+        wrote = []
+        if target:
+            write_json(target, scores)
+            wrote.append(target)
+        if target and extracted and extracted.generated.features.shape[1]:
+            path = target.with_name("neighbours-best" if config.best else "neighbours")
+            wrote += _write_neighbours(path, scores, comparison.sets, extracted, config.seed)
+        finish(wrote, ["codegan", "report", "--run", str(config.run)] if config.run else None)
         return scores
 
     return on_main(accelerator, conclude)
@@ -101,35 +117,19 @@ def _extract_pairs(config: ScoreConfig, sets: Sets[LazyImages], accelerator: Acc
     return Sets(generated, real, distances(sets.decoded) if sets.decoded else None)
 
 
-def _extract_features(
-    config: ScoreConfig,
-    comparison: Comparison,
-    network: FeatureNetwork | None,
-    classifier: FactorClassifier | None,
-    accelerator: Accelerator,
-) -> Sets[Extracted]:
-    """Complete on the main process."""
-    if network and accelerator.is_main_process:
-        warn_of_flattery(network, comparison.frozen, "--features")
-    cache = FeatureCache(None if config.no_cache else config.cache or cache_folder())
-    features_of = FeaturePass(network, accelerator, config.batch_size, classifier, cache)
-    _, real, decoded, mirrored = comparison.sets
-    of_real = features_of(real)
-    of_decoded = features_of(decoded) if decoded else None
-    of_mirrored = replace(features_of, classifier=None)(mirrored) if mirrored and network else None
-    return Sets(features_of(comparison.sets.generated), of_real, of_decoded, of_mirrored)
+def _extract_all(features_of: FeaturePass, sets: Sets[LazyImages]) -> Sets[Extracted]:
+    """What is extracted from each set; complete on the main process."""
+    real = features_of(sets.real)
+    decoded = features_of(sets.decoded) if sets.decoded else None
+    mirrored = None
+    if sets.mirrored and features_of.network:
+        mirrored = replace(features_of, classifier=None)(sets.mirrored)
+    return Sets(features_of(sets.generated), real, decoded, mirrored)
 
 
-def _with_earlier(
-    entries: dict[str, Entry],
-    metrics: Sequence[MetricName],
-    target: Path | None,
-    config: ScoreConfig,
-    comparison: Comparison,
-    network: FeatureNetwork,
-) -> dict[str, Any]:
-    """All that is known of the scores, with earlier ones of the same settings in the run's own file."""
-    settings = {  # scores that differ in any of these cannot stand in one file
+def _settings(config: ScoreConfig, comparison: Comparison, network: FeatureNetwork) -> dict[str, Any]:
+    """Scores that differ in any of these cannot stand in one file."""
+    return {
         "nimg": comparison.nimg,
         "best": config.best,
         "num": comparison.sets.generated.count,
@@ -141,71 +141,54 @@ def _with_earlier(
         "size": comparison.reference.size,
         "seed": config.seed,
     }
-    earlier = comparable_scores(target, settings) if target and not config.out else {}
+
+
+def _with_earlier(
+    entries: dict[str, Entry], metrics: Sequence[str], settings: dict[str, Any], file: Path | None
+) -> dict[str, Any]:
+    """The entries, others that `file` holds of the same settings, and how all were made."""
+    earlier = comparable_scores(file, settings) if file else {}
     if kept := {name: entry for name, entry in entries_of(earlier).items() if name not in entries}:
         print(f"{', '.join(kept)}: scored before, with the same settings")
     computed = list(dict.fromkeys([*metrics, *earlier.get("metrics", [])]))
-    snapshot = "the given images" if config.images else f"the {'best by kid' if config.best else 'newest'} snapshot"
-    return {
-        **entries,
-        **kept,
-        **settings,
-        "metrics": computed,
-        "protocol_departures": departures(settings, computed, snapshot) if config.protocol else [],
-        "reference": comparison.reference.name,
-        "versions": versions() | {"clean-fid": version("clean-fid")},
-    }
+    made = {"metrics": computed, "protocol_departures": departures(settings, computed)}
+    return {**entries, **kept, **settings, **made}
 
 
-def _print_remarks(
-    config: ScoreConfig,
-    metrics: Sequence[MetricName],
-    network: FeatureNetwork,
-    sets: Sets[LazyImages],
-    scores: Mapping[str, Any],
-) -> None:
-    """Where the numbers are not what they may seem. A Frechet distance falls as the count grows, most steeply below the
-    number of features."""
-    count = min(sets.generated.count, sets.real.count)
-    frechet, kernel = network.score_name("fid"), network.score_name("kid")
-    if config.protocol and scores["protocol_departures"]:
-        print(f"protocol {config.protocol}, but {', '.join(scores['protocol_departures'])}")
-    elif config.protocol:
-        print(f"protocol {config.protocol}, as in {PROTOCOLS[config.protocol].source}")
-    if "modes" in metrics:
-        factors = scores["modes"]["factors"].items()
+def _print_remarks(entries: Mapping[str, Entry], scores: Mapping[str, Any], network: FeatureNetwork) -> None:
+    """Where the numbers are not what they may seem."""
+    if scores["protocol_departures"]:
+        print(f"protocol {scores['protocol']}, but {', '.join(scores['protocol_departures'])}")
+    elif scores["protocol"]:
+        print(f"protocol {scores['protocol']}, as in {PROTOCOLS[scores['protocol']].source}")
+    if "modes" in entries:
+        factors = entries["modes"]["factors"].items()
         accuracies = ", ".join(f"{factor} {numbers['accuracy']:.0%}" for factor, numbers in factors)
         print(f"modes: accuracy of its classifier on held-out scenes: {accuracies}")
-    if "fid" in metrics and count <= network.dim:
+    frechet, kernel = network.score_name("fid"), network.score_name("kid")
+    if frechet not in entries:
+        return
+    # It falls as the count grows, most steeply below the number of features.
+    count = min(entries[frechet]["num_generated"], entries[frechet]["num_real"])
+    if count <= network.dim:
         print(f"warning: {count} images for {network.dim} features: the covariances behind {frechet} are singular")
-    if "fid" in metrics and count < UNBIASED_FROM:
+    if count < UNBIASED_FROM:
         print(
             f"warning: below {UNBIASED_FROM:,} images {frechet} is biased upward, and so are its floors; "
             f"{kernel} is the one to trust"
         )
 
 
-def _write(
-    config: ScoreConfig,
-    target: Path | None,
-    scores: Mapping[str, Any],
-    sets: Sets[LazyImages],
-    extracted: Sets[Extracted] | None,
-) -> None:
-    wrote = []
-    if target:
-        write_json(target, scores)
-        wrote.append(target)
-    if target and extracted and extracted.generated.features.shape[1]:
-        decoded, mirrored = (of and of.features for of in (extracted.decoded, extracted.mirrored))
-        found = find_neighbours(extracted.generated.features, extracted.real.features, decoded, config.seed, mirrored)
-        path = target.with_name("neighbours-best" if config.best else "neighbours")
-        described = {name: scores[name] for name in ("nimg", "best", "features")}
-        described["mirrored_too"] = mirrored is not None
-        wrote += write_neighbours(path, found, sets.generated, sets.real, described)
-        if summary(found)["nearer_than_real"]:
-            print("warning: generated images are nearer to training images than those are to each other: memorisation?")
-    finish(wrote, ["codegan", "report", "--run", str(config.run)] if config.run else None)
+def _write_neighbours(
+    path: Path, scores: Mapping[str, Any], sets: Sets[LazyImages], extracted: Sets[Extracted], seed: int
+) -> list[Path]:
+    decoded, mirrored = (rows and rows.features for rows in (extracted.decoded, extracted.mirrored))
+    found = find_neighbours(extracted.generated.features, extracted.real.features, decoded, seed, mirrored)
+    if summary(found)["nearer_than_real"]:
+        print("warning: generated images are nearer to training images than those are to each other: memorisation?")
+    described = {name: scores[name] for name in ("nimg", "best", "features")}
+    described["mirrored_too"] = mirrored is not None
+    return write_neighbours(path, found, sets.generated, sets.real, described)
 
 
 def warn_of_flattery(network: FeatureNetwork, frozen: Mapping[str, str], flag: str) -> None:
@@ -218,7 +201,7 @@ def warn_of_flattery(network: FeatureNetwork, frozen: Mapping[str, str], flag: s
 
 
 def real_features(
-    images: ImageSet, num: int, network: FeatureNetwork, accelerator: Accelerator, cache: FeatureCache
+    images: ImageSet, num: int, network: FeatureNetwork, accelerator: Accelerator, cache: FeatureCache | None = None
 ) -> Rows:
     """Features of at most `num` real images, (n, dim), for `score_generator`; complete on the main process."""
     chosen = choose(images, num, seed=0)

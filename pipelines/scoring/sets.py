@@ -18,13 +18,13 @@ from data.prefetch import prefetch
 from data.seeds import DRAWN_ORDER, SCORED_IMAGES
 from pipelines.sample import load_generator
 from pipelines.scoring.config import MIN_IMAGES, UNBIASED_FROM, ScoreConfig, asked_metrics, compares_sets
+from pipelines.scoring.metrics import Indices
 from pipelines.scoring.protocols import PROTOCOLS
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.training.processes import scan_share
 from stage2_codegen.image_generator import ImageGenerator
 
 type Images = NDArray[np.uint8]
-type Indices = NDArray[np.int64]
 
 _MIN_DEFAULT, _MAX_DEFAULT = UNBIASED_FROM, 50_000
 _DECODING_THREADS = min(8, torch.get_num_threads())

@@ -12,8 +12,9 @@ import torch
 
 from data.errors import CorruptError
 from pipelines.scoring import extraction
-from pipelines.scoring.extraction import FeatureCache, extract
+from pipelines.scoring.extraction import FeatureCache, FeaturePass, extract
 from pipelines.scoring.metrics import Rows
+from pipelines.scoring.networks import load_features
 from pipelines.scoring.sets import Images, LazyImages
 from stage1_autoencoder.training.processes import make_accelerator
 
@@ -179,12 +180,23 @@ def test_a_file_of_another_version_or_key_under_this_name_is_not_used(
     assert "is of another version" in capsys.readouterr().out
 
 
-def test_without_a_folder_nothing_is_kept_and_a_folder_that_cannot_be_written_is_only_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    nowhere = FeatureCache(None)
-    nowhere.write(KEY, ROWS)
-    assert nowhere.read(KEY) is None
+def test_a_folder_that_cannot_be_written_is_only_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_bytes(b"")
     FeatureCache(tmp_path / "file").write(KEY, ROWS)
     assert "--cache" in capsys.readouterr().err
+
+
+def test_only_features_of_images_with_an_identity_are_cached(tmp_path: Path) -> None:
+    accelerator = make_accelerator()
+    network = load_features("offline", None, accelerator.device)
+    anonymous = LazyImages("images", 5, numbered)
+    known = LazyImages("images", 5, numbered, {"reference": "abc"})
+    first = FeaturePass(network, accelerator)(known)
+    cached_pass = FeaturePass(network, accelerator, cache=FeatureCache(tmp_path))
+    np.testing.assert_array_equal(cached_pass(anonymous).features, first.features)
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        np.testing.assert_array_equal(cached_pass(known).features, first.features)
+        assert only_file(tmp_path).suffix == ".safetensors"
+    gone = LazyImages("images", 5, lambda positions: pytest.fail("extracted again"), {"reference": "abc"})
+    np.testing.assert_array_equal(cached_pass(gone).features, first.features)

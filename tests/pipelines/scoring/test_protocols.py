@@ -28,18 +28,19 @@ def settings(name: ProtocolName, **changes: Any) -> dict[str, Any]:
     """What scores.json says of a scoring as in the paper, but for `changes`."""
     protocol = PROTOCOLS[name]
     size = protocol.sides[0] if protocol.sides else 100
-    own = {"protocol": name, "num": protocol.num, "size": size, "features": "inception", "resize": "legacy_pytorch"}
-    return own | changes
+    weights = {"nimg": 1000, "best": False}
+    networks = {"features": "inception", "resize": "legacy_pytorch"}
+    return {"protocol": name, "num": protocol.num, "size": size} | weights | networks | changes
 
 
 def test_the_paper_s_own_setting_departs_in_nothing_but_its_choice_of_the_best() -> None:
     for name, protocol in PROTOCOLS.items():
-        assert departures(settings(name), protocol.metrics, "the newest snapshot") == CHOICES.get(name, [])
+        assert departures(settings(name), protocol.metrics) == CHOICES.get(name, [])
 
 
 def test_every_departure_is_named() -> None:
-    changed = settings("giu", num=300, size=128, features="squeezenet", resize="clean")
-    assert departures(changed, ("is", "kid"), "the given images") == [
+    changed = settings("giu", num=300, size=128, features="squeezenet", resize="clean", nimg=None)
+    assert departures(changed, ("is", "kid")) == [
         "at 300 instead of 50,000",
         "at 128 px instead of 32 or 64",
         "without fid",
@@ -47,4 +48,11 @@ def test_every_departure_is_named() -> None:
         "resized as clean-fid does",
         "the given images instead of the best of ten",
     ]
-    assert departures(settings("single-image", resize="clean"), ("sifid",), "") == []  # it resizes nothing
+    assert departures(settings("single-image", resize="clean"), ("sifid",)) == []  # it resizes nothing
+    assert departures(settings("giu", best=True), ("is", "fid")) == [
+        "the best by kid snapshot instead of the best of ten"
+    ]
+
+
+def test_without_a_protocol_nothing_departs() -> None:
+    assert departures(settings("giu", protocol=None), ()) == []

@@ -22,10 +22,9 @@ from data.files.atomic import write_json
 from data.images import open_images, save_png, to_uint8
 from pipelines.scoring import coverage, sets
 from pipelines.scoring import score as score_module
-from pipelines.scoring.config import ScoreConfig
-from pipelines.scoring.extraction import FeatureCache
+from pipelines.scoring.config import Resize, ScoreConfig
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
-from pipelines.scoring.networks import FeatureNetwork, Resize, load_features
+from pipelines.scoring.networks import FeatureNetwork, load_features
 from pipelines.scoring.score import real_features, score, score_generator
 from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.configs.choices import FeatureName
@@ -484,7 +483,7 @@ def test_features_of_real_images_are_computed_once_and_again_for_other_data(
 def test_a_trainer_gets_the_numbers_of_the_verb(generator: FakeGenerator, tmp_path: Path) -> None:
     accelerator = make_accelerator()
     offline = load_features("offline", None, accelerator.device)
-    real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator, FeatureCache(None))
+    real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator)
     live: Any = generator
     values = score_generator(live, offline, real, 16, accelerator)
     result = score(configuration(run=tmp_path, num=16, batch_size=16))
