@@ -94,4 +94,6 @@ def _rule(kind: Any) -> Rule:
     if found:
         return Rule(found[0], None)
     inner = [_rule(part) for part in get_args(kind) if part is not Ellipsis]
-    return next((rule for rule in inner if rule != Rule(None, None)), Rule(None, None))
+    choices = [choice for rule in inner for choice in rule.choices or ()]
+    limit = next((rule.limit for rule in inner if rule.limit), None)
+    return Rule(limit, tuple(choices) or None)

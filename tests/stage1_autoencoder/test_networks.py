@@ -181,7 +181,7 @@ def test_other_runs_and_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         Autoencoder.load(tmp_path)
     save_weights(tmp_path / "weights", {"G": {"w": torch.zeros(1)}}, {"kind": "generator"})
-    with pytest.raises(MismatchError, match="not a run of train-ae"):
+    with pytest.raises(MismatchError, match="not the run of an autoencoder"):
         Autoencoder.load(tmp_path)
 
 

@@ -95,7 +95,7 @@ def test_a_penalty_is_logged_at_its_last_value_and_by_losses_that_have_one() -> 
     before = step.logs["penalty/gp"]
     step(iter(torch.randn(1, 4, *SHAPE)), 4)
     assert step.logs["penalty/gp"] is before
-    other = make_step("dcgan", {"penalty_every": 2})
+    other = make_step("dcgan")
     other(iter(torch.randn(1, 4, *SHAPE)), 0)
     assert not [key for key in other.logs if key.startswith("penalty")]
 

@@ -218,7 +218,7 @@ def test_changed_configuration_is_refused_by_name(configure: Configure) -> None:
 
 def test_a_command_that_failed_before_it_trained_is_corrected_in_the_same_folder(configure: Configure) -> None:
     command = arguments(configure("lrm", "run", kimg=0.008), "lrm")
-    with pytest.raises(InputError, match="no metadata"):
+    with pytest.raises(InputError, match="no vectors"):
         cli.run([*command, "--model.metadata", "missing"])
     cli.run(command)
     train("lrm", configure("lrm", "whole", kimg=0.008))
