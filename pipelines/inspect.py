@@ -96,14 +96,18 @@ def summarise(images: ImageSet, sizes: Sequence[int]) -> dict[str, Any]:
         "fingerprint": images.fingerprint,
         "count": len(images),
         "skipped": len(images.skipped),
-        "sides": {"height": _spread(height), "width": _spread(width), "shorter": _spread(shorter)},
+        "sides": {
+            "height": _min_median_max(height),
+            "width": _min_median_max(width),
+            "shorter": _min_median_max(shorter),
+        },
         "shorter_side": dict(zip([*names, f"{sizes[-1]} or more"], counts.tolist(), strict=True)),
         "labels": None if images.labels is None else dict(sorted(Counter(images.labels.tolist()).items())),
         "notes": images.notes,
     }
 
 
-def _spread(values: NDArray[np.int64]) -> dict[str, int]:
+def _min_median_max(values: NDArray[np.int64]) -> dict[str, int]:
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
