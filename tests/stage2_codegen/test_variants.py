@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from data.errors import UsageError
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.losses import Loss
-from stage2_codegen.variants import VARIANTS, build_networks
+from stage2_codegen.variants import VARIANTS, build_networks, configured
 from stage2_codegen.variants.accel import Generator
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged
 from tests.tiny_variants import TINY
@@ -264,3 +264,18 @@ def test_accel_maps_are_those_of_table_2() -> None:
 
 def test_sides_are_powers_of_two() -> None:
     assert all(side & (side - 1) == 0 for side in SIDES)
+
+
+def test_a_field_that_did_nothing_is_forgotten_where_an_earlier_version_recorded_it() -> None:
+    recorded = {**TINY["dcgan"], "penalty_every": 1}
+    assert configured("dcgan", SHAPE, recorded)[1] == VARIANTS["dcgan"].Config(**TINY["dcgan"])
+    assert "penalty_every" not in VARIANTS["accel"].Config.retired()
+    with pytest.raises(UsageError, match="has no field penalty_often"):
+        configured("dcgan", SHAPE, {"penalty_often": 1})
+
+
+def test_lists_of_json_are_the_tuples_of_flags() -> None:
+    own = {**TINY["sle"], "soft_margin": [0.5, 1.0]}
+    assert configured("sle", (3, 32, 32), own)[1].soft_margin == (0.5, 1.0)
+    with pytest.raises(UsageError, match="soft-margin -1"):
+        configured("sle", (3, 32, 32), {**own, "soft_margin": [-1, 1]})
