@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage2_codegen.losses import Critic, Loss, LossAndLogs
-from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.fp32 import at_least_fp32, full_precision
+from stage2_codegen.losses import AnyCritic, Loss, LossAndLogs
 from stage2_codegen.ranks import count_ranks, rows_of_all_ranks, this_rank
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the kernels, in units of the mean distance; the paper's
@@ -96,12 +96,12 @@ class Drifting:
         self.adversarial, self.weight = adversarial, weight
 
     def critic_loss(
-        self, critic: Critic, real: Sequence[Tensor], fake: Sequence[Tensor], penalty_factor: float = 1.0
+        self, critic: AnyCritic, real: Sequence[Tensor], fake: Sequence[Tensor], penalty_factor: float = 1.0
     ) -> LossAndLogs:
         """The adversarial loss alone."""
         return self.adversarial.critic_loss(critic, real, fake, penalty_factor)
 
-    def generator_loss(self, critic: Critic, real: Sequence[Tensor], fake: Sequence[Tensor]) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Sequence[Tensor], fake: Sequence[Tensor]) -> LossAndLogs:
         """Adversarial loss + weight times the sum over descriptors of `drift_loss`."""
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         with full_precision(fake[0]):

@@ -18,24 +18,24 @@ from torch.nn import functional as F
 
 from stage2_codegen.augment import Judged
 from stage2_codegen.configs.choices import Penalty
-from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.rank_noise import normal_rows, uniform_rows
 
-Critic = Callable[..., Any]
+AnyCritic = Callable[..., Any]
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]
 ScoresAndPenalty = tuple[Tensor, Tensor]
 
 
 class Loss(Protocol):
-    def critic_loss(self, critic: Critic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs: ...
-    def generator_loss(self, critic: Critic, real: Any, fake: Any) -> LossAndLogs: ...
+    def critic_loss(self, critic: AnyCritic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs: ...
+    def generator_loss(self, critic: AnyCritic, real: Any, fake: Any) -> LossAndLogs: ...
 
 
 def score_logs(scores_real: Tensor, scores_fake: Tensor) -> dict[str, Tensor]:
     return {"score/real": scores_real.detach().mean(), "score/fake": scores_fake.detach().mean()}
 
 
-def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(critic: AnyCritic, real: Tensor, fake: Tensor) -> Tensor:
     """WGAN-GP, unweighted: mean over samples of (||d critic(y) / d y||_2 - 1)^2 (Gulrajani et al., eq. 3).
 
     y = e real + (1 - e) fake, with one e ~ U[0, 1) a sample and both ends detached; this is what the acceleration
@@ -48,7 +48,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         return (gradient.flatten(1).norm(2, dim=1) - 1).square().mean()
 
 
-def finite_difference_gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, step: float = 0.1) -> Tensor:
+def finite_difference_gradient_penalty(critic: AnyCritic, real: Tensor, fake: Tensor, step: float = 0.1) -> Tensor:
     """`gradient_penalty` without double backward, exact up to step^2 where the critic is smooth.
 
     With u the gradient's own direction, ||g|| = (critic(y + step u) - critic(y - step u)) / (2 step). `step` is the
@@ -71,14 +71,14 @@ def _between(real: Tensor, fake: Tensor) -> Tensor:
     return (mix * real + (1 - mix) * fake).requires_grad_(True)
 
 
-def _central_difference(critic: Critic, x: Tensor, direction: Tensor, step: float) -> Tensor:
+def _central_difference(critic: AnyCritic, x: Tensor, direction: Tensor, step: float) -> Tensor:
     """<direction, d critic(x) / d x> of each score, (N, k)."""
     scores = critic(torch.cat([x + step * direction, x - step * direction]))
     ahead, behind = scores.chunk(2)
     return (ahead - behind) / (2 * step)
 
 
-def zero_centred_penalty(critic: Critic, x: Judged) -> ScoresAndPenalty:
+def zero_centred_penalty(critic: AnyCritic, x: Judged) -> ScoresAndPenalty:
     """(scores (N, k), mean over samples of ||d critic(x) / d x||_2^2): R1 on real, R2 on fake samples, unweighted.
 
     Mescheder et al., "Which training methods for GANs do actually converge?", eq. 9. The critic's value of a sample is
@@ -95,7 +95,7 @@ def zero_centred_penalty(critic: Critic, x: Judged) -> ScoresAndPenalty:
         return scores, torch.stack(squares).sum(0).mean()
 
 
-def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> ScoresAndPenalty:
+def finite_difference_penalty(critic: AnyCritic, x: Tensor, step: float = 0.01) -> ScoresAndPenalty:
     """An estimate of `zero_centred_penalty` that needs no double backward, with the scores in ambient precision.
 
     For u ~ N(0, I), E[(u . g)^2] = ||g||^2; the directional derivative is (critic(x + step u) - critic(x - step u)) /
@@ -109,7 +109,7 @@ def finite_difference_penalty(critic: Critic, x: Tensor, step: float = 0.01) -> 
         return scores, _central_difference(critic, x, direction, step).mean(1).square().mean()
 
 
-def _scores(critic: Critic, x: Any) -> Tensor:
+def _scores(critic: AnyCritic, x: Any) -> Tensor:
     """(N, k), for sums over the batch in fp32 at least."""
     return at_least_fp32(critic(x))
 
@@ -122,7 +122,7 @@ class WGANGP:
         forms = {"exact": gradient_penalty, "finite-difference": finite_difference_gradient_penalty}
         self.penalty = forms[penalty]
 
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Tensor, penalty_factor: float = 1.0) -> LossAndLogs:
         """E[critic(fake)] - E[critic(real)] + gp_weight penalty + drift E[critic(real)^2]."""
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         loss, logs = scores_fake.mean() - scores_real.mean(), score_logs(scores_real, scores_fake)
@@ -132,7 +132,7 @@ class WGANGP:
             logs["penalty/gp"] = penalty.detach()
         return loss + self.drift * scores_real.square().mean(), logs
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Tensor) -> LossAndLogs:
         """-E[critic(fake)]."""
         return -_scores(critic, fake).mean(), {}
 
@@ -143,13 +143,13 @@ class BCE:
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """weight (E[-log sigmoid(critic(real))] + E[-log(1 - sigmoid(critic(fake)))])."""
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         loss = F.softplus(-scores_real).sum(1).mean() + F.softplus(scores_fake).sum(1).mean()
         return self.weight * loss, score_logs(scores_real, scores_fake)
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
         """weight E[-log sigmoid(critic(fake))]."""
         return self.weight * F.softplus(-_scores(critic, fake)).sum(1).mean(), {}
 
@@ -157,13 +157,13 @@ class BCE:
 class LeastSquares:
     """Least-squares GAN with targets 0 and 1 (Mao et al., eq. 9)."""
 
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """E[(critic(real) - 1)^2] / 2 + E[critic(fake)^2] / 2."""
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         loss = (scores_real - 1).square().mean() / 2 + scores_fake.square().mean() / 2
         return loss, score_logs(scores_real, scores_fake)
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
         """E[(critic(fake) - 1)^2] / 2."""
         return (_scores(critic, fake) - 1).square().mean() / 2, {}
 
@@ -177,7 +177,7 @@ class Hinge:
     def __init__(self, soft_margin: tuple[float, float] = (1.0, 1.0)) -> None:
         self.soft_margin = soft_margin
 
-    def critic_loss(self, critic: Critic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """E[max(0, margin - critic(real))] + E[max(0, margin + critic(fake))]."""
         return self.of_scores(_scores(critic, real), _scores(critic, fake))
 
@@ -187,7 +187,7 @@ class Hinge:
         loss = loss + F.relu(self._margin(scores_fake) + scores_fake).mean()
         return loss, score_logs(scores_real, scores_fake)
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Any) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
         """-E[critic(fake)]."""
         return -_scores(critic, fake).mean(), {}
 
@@ -203,13 +203,13 @@ class RelativisticPairing:
 
     def __init__(self, gamma: float, penalty: Penalty = "exact") -> None:
         self.gamma = gamma
-        forms: dict[Penalty, Callable[[Critic, Any], ScoresAndPenalty]] = {
+        forms: dict[Penalty, Callable[[AnyCritic, Any], ScoresAndPenalty]] = {
             "exact": zero_centred_penalty,
             "finite-difference": finite_difference_penalty,
         }
         self.judge = forms[penalty]
 
-    def critic_loss(self, critic: Critic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
+    def critic_loss(self, critic: AnyCritic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """E[softplus(critic(fake) - critic(real))] + gamma / 2 (R1 + R2)."""
         if not penalty_factor:
             scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
@@ -219,6 +219,6 @@ class RelativisticPairing:
         penalties = {"penalty/r1": r1.detach(), "penalty/r2": r2.detach()}
         return loss, {**score_logs(scores_real, scores_fake), **penalties}
 
-    def generator_loss(self, critic: Critic, real: Any, fake: Any) -> LossAndLogs:
+    def generator_loss(self, critic: AnyCritic, real: Any, fake: Any) -> LossAndLogs:
         """E[softplus(critic(real) - critic(fake))]."""
         return F.softplus(_scores(critic, real) - _scores(critic, fake)).mean(), {}

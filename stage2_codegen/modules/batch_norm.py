@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from data.errors import UsageError
-from stage2_codegen.precision import at_least_fp32
+from stage2_codegen.fp32 import at_least_fp32
 from stage2_codegen.ranks import count_ranks, this_rank
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from data.limits import check_choice
 from stage2_codegen.configs.choices import Adjacency, NodeFeatures
+from stage2_codegen.fp32 import full_precision
 from stage2_codegen.modules.self_attention import check_size, positions, relations
-from stage2_codegen.precision import full_precision
 
 
 def normalised(adjacency: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from data.limits import check_choice
 from stage2_codegen.configs.choices import Merge, Relation
+from stage2_codegen.fp32 import full_precision
 from stage2_codegen.modules.self_attention import attention, check_size, positions, recomputed, relations, row_blocks
-from stage2_codegen.precision import full_precision
 
 
 class PoolingWeights(torch.autograd.Function):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from stage2_codegen.fp32 import at_least_fp32
 from stage2_codegen.modules.batch_norm import BatchNorm2d, per_channel
-from stage2_codegen.precision import at_least_fp32
 
 
 class RepresentativeBatchNorm2d(BatchNorm2d):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import UsageError
-from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.fp32 import at_least_fp32, full_precision
 
 # Relations at a time, over the whole batch: 4 MB in fp32 stay in a CPU's cache, a GPU wants few and large launches.
 BLOCK = 2**20

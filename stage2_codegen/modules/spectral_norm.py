@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import register_parametrization
 
-from stage2_codegen.precision import full_precision
+from stage2_codegen.fp32 import full_precision
 
 
 class SpectralNorm(_SpectralNorm):

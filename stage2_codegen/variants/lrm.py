@@ -28,13 +28,12 @@ from torch import Tensor, nn
 from data.errors import UsageError
 from data.latents import LatentStore
 from stage2_codegen.configs.lrm import LRMConfig
+from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.interpolation import slerp
-from stage2_codegen.losses import BCE, LossAndLogs
-from stage2_codegen.losses import Critic as AnyCritic
+from stage2_codegen.losses import BCE, AnyCritic, LossAndLogs
 from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
 from stage2_codegen.modules.instance_norm import InstanceNorm2d
 from stage2_codegen.picture_vectors import bank_rows
-from stage2_codegen.precision import at_least_fp32, full_precision
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 

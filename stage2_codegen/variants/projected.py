@@ -33,12 +33,12 @@ from stage2_codegen.colouring import KERNEL, colouring_kernel
 from stage2_codegen.configs.choices import BackboneName
 from stage2_codegen.configs.projected import ProjectedConfig
 from stage2_codegen.drifting import Drifting
+from stage2_codegen.fp32 import full_precision
 from stage2_codegen.frozen.backbones import open_backbone
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d
-from stage2_codegen.precision import full_precision
 from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 

@@ -27,11 +27,10 @@ from torch.nn import functional as F
 
 from data.errors import UsageError
 from stage2_codegen.configs.sle import SLEConfig
+from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.perceptual import load_lpips
-from stage2_codegen.losses import Critic as AnyCritic
-from stage2_codegen.losses import Hinge, Loss, LossAndLogs
-from stage2_codegen.precision import at_least_fp32, full_precision
+from stage2_codegen.losses import AnyCritic, Hinge, Loss, LossAndLogs
 from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import (
     SLOPE,

@@ -16,8 +16,7 @@ from data.limits import Count, Weight
 from pipelines import cli
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.registry import CONFIGS
-from stage2_codegen.losses import Critic as AnyCritic
-from stage2_codegen.losses import LossAndLogs, score_logs
+from stage2_codegen.losses import AnyCritic, LossAndLogs, score_logs
 from stage2_codegen.variants import VARIANTS
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
@@ -113,3 +112,7 @@ def test_the_help_lists_a_new_variant_and_its_flags(capsys: pytest.CaptureFixtur
 def test_a_limit_on_a_field_of_a_new_variant_holds(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--model\.width 0"):
         cli.run(["train", "toy", "--store", str(store), "--out", str(tmp_path / "run"), "--model.width", "0"])
+
+
+def test_both_tables_name_the_same_variants() -> None:
+    assert {name: variant.Config for name, variant in VARIANTS.items()} == CONFIGS
