@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING
 from typing import Any
 
 from data.advice import Action, Advice
@@ -43,14 +42,28 @@ def followed_by(fix: str, advice: Advice | None) -> str:
 
 
 def flags(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    """The flags of fields whose values are not the defaults; a field without a default is always given."""
+    """The words that set fields of a configuration, both as JSON has them.
+
+    Switches and empty lists are given only where they are not the default, and None never, since it cannot be typed.
+    """
     words: list[str] = []
     for name, value in values.items():
-        if value == defaults.get(name, MISSING):
-            continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"{prefix}{flag}" if value else f"{prefix}no-{flag}")
-        else:
-            words += [f"{prefix}{flag}", *map(str, value if isinstance(value, tuple | list) else [value])]
+        flag, default = f"{prefix}{name.replace('_', '-')}", defaults.get(name)
+        if isinstance(value, dict):
+            words += flags(value, default if isinstance(default, dict) else {}, f"{flag}.")
+        elif isinstance(value, bool):
+            words += [] if value == default else [flag if value else f"{prefix}no-{flag.removeprefix(prefix)}"]
+        elif value is not None and (value != [] or defaults.get(name, []) != []):
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
     return words
+
+
+def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not the defaults, of inner objects as well."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            kept[name] = changed(value, defaults.get(name) or {})
+        elif name not in defaults or value != defaults[name]:
+            kept[name] = value
+    return kept

@@ -15,6 +15,7 @@ from data.errors import UsageError
 from data.files.atomic import write_json
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.sources.locations import data_flags
+from pipelines.commands import flags
 from pipelines.configs import InspectConfig
 
 if TYPE_CHECKING:
@@ -190,7 +191,6 @@ def _advice(
 
 def _fine_tuning(autoencoder: "Autoencoder", run: Path) -> list[str]:
     """Flags of `train-ae`, with a run folder that is not there yet."""
-    form = [word for key, value in autoencoder.config.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     folders = (Path("runs/ae-tuned" if again == 1 else f"runs/ae-tuned-{again}") for again in count(1))
     out = next(folder for folder in folders if not folder.exists())
-    return ["--init", str(run), *form, *FINE_TUNING.split(), "--out", str(out)]
+    return ["--init", str(run), *flags(autoencoder.config, {}), *FINE_TUNING.split(), "--out", str(out)]

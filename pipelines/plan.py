@@ -13,9 +13,9 @@ from torch import Tensor
 from data.console import ProgressReport, finish, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
-from data.files.runs import defaults
+from data.files.runs import defaults, to_json
 from data.images import image_grid
-from pipelines.commands import flags
+from pipelines.commands import changed, flags
 from pipelines.configs import PlanConfig
 from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
 from stage1_autoencoder.training.config import Precision
@@ -191,6 +191,5 @@ def _row(label: str, cells: Iterable[str]) -> str:
 
 def train_command(name: str, config: TrainConfig[VariantConfig]) -> list[str]:
     """`codegan train` with the flags whose values are not the defaults."""
-    own = {key: value for key, value in vars(config).items() if key != "model"}
-    model = flags(vars(config.model), vars(type(config.model)()), "--model.")
-    return ["codegan", "train", name, *flags(own, defaults(TrainConfig)), *model]
+    usual = to_json(defaults(TrainConfig) | {"model": type(config.model)()})
+    return ["codegan", "train", name, *flags(changed(to_json(config), usual), usual)]

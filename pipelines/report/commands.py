@@ -7,10 +7,11 @@ from typing import Any
 
 from data.files.runs import defaults, to_json
 from data.sources.locations import data_flags
+from pipelines.commands import flags
 from pipelines.scoring.config import UNBIASED_FROM
 from stage1_autoencoder.configs import TrainAEConfig
+from stage2_codegen.configs.registry import CONFIGS
 from stage2_codegen.configs.train import TrainConfig
-from stage2_codegen.variants import VARIANTS
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
 _NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "frozen", "versions")
@@ -21,29 +22,17 @@ def reproducing_command(config: Mapping[str, Any]) -> str:
     """The command line whose resolved configuration is this config.json."""
     words = ["codegan", KINDS[config["kind"]], *([config["variant"]] if "variant" in config else [])]
     given = {name: value for name, value in config.items() if name not in _NOT_FLAGS}
-    return shlex.join([*words, *_flags(given, _defaults(config))])
+    return shlex.join([*words, *flags(given, _defaults(config))])
 
 
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run has without flags; a variant that this version does not know has no defaults."""
+    """What a run has without flags, as JSON has it; a variant that this version does not know has no defaults."""
     if config["kind"] == "autoencoder":
-        return defaults(TrainAEConfig)
-    known = VARIANTS.get(config.get("variant", ""))
-    model = {"model": to_json(defaults(known.Config))} if known else {}
-    return defaults(TrainConfig) | model
-
-
-def _flags(config: Mapping[str, Any], assumed: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    words: list[str] = []
-    for name, value in config.items():
-        flag, default = name.replace("_", "-"), assumed.get(name)
-        if isinstance(value, dict):
-            words += _flags(value, default if isinstance(default, dict) else {}, f"{prefix}{flag}.")
-        elif isinstance(value, bool):  # a switch, which there is only for what is not the default
-            words += [] if value == default else [f"{prefix}{'' if value else 'no-'}{flag}"]
-        elif value not in (None, []):
-            words += [prefix + flag, *map(str, value if isinstance(value, list) else [value])]
-    return words
+        usual = defaults(TrainAEConfig)
+    else:
+        known = CONFIGS.get(config.get("variant", ""))
+        usual = defaults(TrainConfig) | ({"model": defaults(known)} if known else {})
+    return {name: to_json(value) for name, value in usual.items()}
 
 
 def score_command(run: Path, data: Sequence[str], measured: Mapping[str, Any]) -> str:
