@@ -27,11 +27,9 @@ def test_every_variant_has_a_cost_at_every_size(name: str) -> None:
         assert flops[0] > 0
 
 
-def test_the_table_has_a_row_for_every_variant_and_size(capsys: pytest.CaptureFixture[str]) -> None:
-    models(ModelsConfig(sizes=(16, 32)))
+def test_the_table_has_a_row_for_every_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    models(ModelsConfig(sizes=(16,)))
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[:2] for row in rows[1:]] == [
-        [f"| {name}", str(side)] for name in VARIANTS for side in (16, 32)
-    ]
+    assert [row.split(" | ")[:2] for row in rows[1:]] == [[f"| {name}", "16"] for name in VARIANTS]
     with pytest.raises(UsageError):
         models(ModelsConfig(sizes=(48,)))

@@ -20,9 +20,9 @@ from pipelines.launch import launch
 from tests.tiny_variants import TINY
 
 WORKER = str(Path(__file__).with_name("rank_worker.py"))
-STEPS, BATCH = 20, 4
+STEPS, BATCH = 8, 4
 FIELDS = {"batch_size": BATCH, "kimg": STEPS * BATCH / 1000}
-FAST = {"lr": 2e-3, "critic_lr": 2e-3, "ema_halflife_kimg": 0.05}  # 20 steps then move weights far beyond the bound
+FAST = {"lr": 2e-3, "critic_lr": 2e-3, "ema_halflife_kimg": 0.05}  # these steps then move weights far beyond the bound
 # A gradient penalty and its double backward, three critics with BCE behind batch normalisation, pairs of scores.
 ALONE = {name: (name, TINY[name] | FAST, FIELDS) for name in ("accel", "lrm", "r3")}
 # Batch normalisation looks at each part, so that lrm has no such counterpart.
@@ -53,7 +53,7 @@ def _state(run: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(("ranks", "run"), [(2, run) for run in (*ALONE, *IN_PARTS)] + [(4, run) for run in ON_FOUR])
-def test_ranks_are_one_process_after_20_steps(ranks: int, run: str, runs: Path) -> None:
+def test_ranks_are_one_process_after_some_steps(ranks: int, run: str, runs: Path) -> None:
     assert read_metrics(runs / str(ranks) / run)[-1]["ranks"] == ranks
     one, several = _state(runs / "1" / run.removesuffix("-in-parts")), _state(runs / str(ranks) / run)
     assert max((one["G"][key] - one["G_ema"][key]).abs().max().item() for key in one["G"]) > 1e-4  # it has moved

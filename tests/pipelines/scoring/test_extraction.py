@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from data.errors import CorruptError
+from data.images import open_images
 from pipelines.scoring import extraction
 from pipelines.scoring.extraction import FeatureCache, FeaturePass, extract
 from pipelines.scoring.metrics import Rows
@@ -81,20 +83,21 @@ def test_nan_is_an_error_that_names_extractor_and_images() -> None:
         extract(LazyImages("given images", 4, numbered), [Broken()], 2, make_accelerator())
 
 
+def features_of_scenes(accelerator: Accelerator) -> Rows:
+    images = open_images("scenes:19@32", size=32)
+    lazy = LazyImages("scenes", 19, lambda positions: np.stack([images.image(i) for i in positions]))
+    (rows,) = extract(lazy, [load_features("offline", None, accelerator.device)], 4, accelerator)
+    return rows
+
+
 TWO_RANKS = """
 import sys
 import numpy as np
-from data.images import open_images
-from pipelines.scoring.extraction import extract
-from pipelines.scoring.networks import load_features
-from pipelines.scoring.sets import LazyImages
 from stage1_autoencoder.training.processes import make_accelerator
+from tests.pipelines.scoring.test_extraction import features_of_scenes
 
 accelerator = make_accelerator()
-images = open_images("scenes:19@32", size=32)
-lazy = LazyImages("scenes", 19, lambda positions: np.stack([images.image(i) for i in positions]))
-(rows,) = extract(lazy, [load_features("offline", None, accelerator.device)], 4, accelerator)
-np.save(f"{sys.argv[1]}-{accelerator.process_index}.npy", rows)
+np.save(f"{sys.argv[1]}-{accelerator.process_index}.npy", features_of_scenes(accelerator))
 accelerator.end_training()  # else the process group's threads abort the exit of one rank in ten
 """
 
@@ -105,11 +108,10 @@ def test_two_ranks_extract_what_one_process_extracts(tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     launcher += ["--rdzv_endpoint", "localhost:0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    for name, words in (("one", []), ("two", launcher)):
-        command = [sys.executable, *words, str(script), str(tmp_path / name)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one = np.load(tmp_path / "one-0.npy")
+    command = [sys.executable, *launcher, str(script), str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = features_of_scenes(make_accelerator())
     assert len(one) == 19
     for rank in range(2):
         np.testing.assert_array_equal(np.load(tmp_path / f"two-{rank}.npy"), one)
