@@ -9,7 +9,7 @@ A base class does the checking, so flags, Python callers and configurations read
 import dataclasses
 import math
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAliasType, get_args, get_origin, get_type_hints
 
 from data.errors import UsageError
 
@@ -62,7 +62,10 @@ class Limited:
 
 def check_choice(name: str, value: object, literal: Any) -> None:
     """`UsageError` unless `value` is one of those of a `Literal`."""
-    choices = get_args(literal)
+    _check_among(name, value, get_args(literal))
+
+
+def _check_among(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name} {value}: is not a choice", f"use {' or '.join(map(str, choices))}")
 
@@ -70,8 +73,8 @@ def check_choice(name: str, value: object, literal: Any) -> None:
 def _check(flag: str, value: Any, rule: Rule) -> None:
     if value is None:
         return
-    if rule.choices is not None and value not in rule.choices:
-        raise UsageError(f"{flag} {value}: is not a choice", f"use {' or '.join(map(str, rule.choices))}")
+    if rule.choices is not None:
+        _check_among(flag, value, rule.choices)
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number and (rule.limit is not None or isinstance(value, float)):
         raise UsageError(f"{flag} {value}: is not a number", f"give {rule.limit or 'a finite number'}")
@@ -87,7 +90,9 @@ def rules(config: type) -> dict[str, Rule]:
 
 
 def _rule(kind: Any) -> Rule:
-    """Of a type, or of those inside a union, a tuple or an alias."""
+    """The rule that a type holds, or those inside a union, a tuple or an alias."""
+    if isinstance(kind, TypeAliasType):
+        return _rule(kind.__value__)
     if get_origin(kind) is Literal:
         return Rule(None, get_args(kind))
     found = [item for item in getattr(kind, "__metadata__", ()) if isinstance(item, Limit)]

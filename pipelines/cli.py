@@ -51,6 +51,8 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     show_traceback = "--traceback" in arguments
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if threads := os.environ.get("CODEGAN_THREADS"):  # read by torch when it is loaded
+        os.environ.setdefault("OMP_NUM_THREADS", threads)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
 
@@ -249,7 +251,3 @@ def _plain(boxed: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯─│]|(?<!\S)-{3,}(?!\S)", " ", boxed)
     _, _, message = text.strip().partition("\n")
     return " ".join(message.split()).partition("For full helptext")[0].strip() or "wrong arguments"
-
-
-if os.environ.get("CODEGAN_THREADS"):  # before torch is loaded
-    os.environ.setdefault("OMP_NUM_THREADS", os.environ["CODEGAN_THREADS"])

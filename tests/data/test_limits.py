@@ -8,6 +8,8 @@ import pytest
 from data.errors import UsageError
 from data.limits import Count, Decay, Limit, Limited, Natural, Positive, Weight
 
+type Named = Literal["x", "y"] | None
+
 
 @dataclass(frozen=True)
 class Example(Limited):
@@ -21,6 +23,7 @@ class Example(Limited):
     scales: Annotated[int, Limit(least=1, most=4)] = 4
     sides: tuple[Count, ...] | None = None
     kind: Literal["a", "b"] | Literal["none"] = "a"
+    named: Named = None
     free: float = 0.0
     name: str = ""
 
@@ -40,6 +43,7 @@ class Example(Limited):
         ("sides", (4, 0), "1 or more"),
         ("sides", [4, 0], "1 or more"),  # as JSON has it
         ("kind", "c", "a or b or none"),
+        ("named", "z", "x or y"),
         ("free", float("nan"), "a finite number"),
     ],
 )

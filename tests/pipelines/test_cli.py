@@ -344,3 +344,15 @@ def test_train_takes_the_recommended_variant_where_none_is_named(
     monkeypatch.setattr("pipelines.train.train", lambda name, config: trained.append(name))
     cli.run(["train", *words])
     assert trained == [variant]
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "3"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_the_number_of_threads_is_set_before_torch_is_loaded(
+    given: dict[str, str], used: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in {"CODEGAN_THREADS": "3", **given}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "run", lambda arguments: print(os.environ["OMP_NUM_THREADS"]))
+    assert _exit_code(monkeypatch, "models") == 0
+    assert capsys.readouterr().out.split() == [used]
