@@ -350,7 +350,8 @@ def test_train_takes_the_recommended_variant_where_none_is_named(
 def test_the_number_of_threads_is_set_before_torch_is_loaded(
     given: dict[str, str], used: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is as before after the test
+    monkeypatch.delenv("OMP_NUM_THREADS")
     for name, value in {"CODEGAN_THREADS": "3", **given}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "run", lambda arguments: print(os.environ["OMP_NUM_THREADS"]))
