@@ -18,8 +18,6 @@ class TrainConfig[Model: VariantConfig](RunConfig):
 
     store: LocationArg
     """The latent store."""
-    model: Model
-    """The variant's own fields."""
     mirror: MirrorFlags = None
     precision: PrecisionFlag = None
     """In bf16, weights and gradient penalties stay fp32. Left out, a new run takes bf16 where the hardware has it."""
@@ -39,6 +37,8 @@ class TrainConfig[Model: VariantConfig](RunConfig):
     """File of that network's weights. Inception finds its own: cached, else downloaded once (96 MB)."""
     autoencoder: OptionalPath = None
     """Run folder of the autoencoder, when it has moved since encoding."""
+    model: Model
+    """The variant's own fields."""
 
     @property
     def score_nimg(self) -> int:
