@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from data.errors import CorruptError
 from data.files.checksums import wrong_size
 from data.sources.locations import Location, file_sizes, parse_location
+from data.spacing import spaced_rows
 from data.store.seal import damage_error, find_damage, read_seal, repair
 from data.store.shards import Loaded, load, shard_name, vector, view
 
@@ -102,8 +103,7 @@ class LatentStore:
 
     def read_spaced(self, count: int) -> NDArray[np.float32]:
         """At most `count` raw latents, evenly spaced over the store, (n, C, H, W)."""
-        count = min(count, len(self))
-        return self.read([row * len(self) // count for row in range(count)])
+        return self.read(spaced_rows(len(self), min(count, len(self))))
 
     def read_stored(self, indices: Sequence[int] | NDArray[np.integer]) -> StoredLatents:
         """Like `read`, in the number format of the store."""

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.advice import Action, Advice
 from data.console import ProgressReport, finish
 from data.errors import UsageError
 from data.files.atomic import write_json
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.sources.locations import data_flags
-from pipelines.commands import flags
+from data.spacing import evenly_spaced
+from pipelines.commands import command, flags
 from pipelines.configs import InspectConfig
 
 if TYPE_CHECKING:
@@ -44,20 +46,21 @@ def inspect(config: InspectConfig) -> None:
         save_png(config.out / "contact.png", contact_sheet(images))
         write_skipped(config.out / "skipped.jsonl", images.skipped)
         wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
-    data = data_flags(config.data, config.allow_host)
-    following = ["encode", *data, "--out", "stores/latents"]
+    source = {"data": config.data, "hosts": config.allow_host}
+    following = command(Advice(Action.ENCODE, source))
     if autoencoder and config.autoencoder:
         rows, written = _reconstruct(images, autoencoder, config.autoencoder, sizes, config.out)
         summary["reconstructions"], wrote = rows, wrote + written
         worth_it, why = _advice(rows, autoencoder, config.autoencoder, summary["sides"]["shorter"]["median"])
         print(f"{why}\n")
-        following += ["--autoencoder", str(config.autoencoder)]
+        following = command(Advice(Action.ENCODE, source | {"autoencoder": config.autoencoder}))
         if worth_it:
-            following = ["train-ae", *data, *_fine_tuning(autoencoder, config.autoencoder)]
+            data = data_flags(config.data, config.allow_host)
+            following = ["codegan", "train-ae", *data, *_fine_tuning(autoencoder, config.autoencoder)]
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
-    finish(wrote, ["codegan", *following])
+    finish(wrote, following)
 
 
 def _load_autoencoder(run: Path | None, sizes: Sequence[int]) -> "Autoencoder | None":
@@ -142,8 +145,8 @@ def _section(title: str, items: Sequence[tuple[str, str]]) -> list[str]:
 
 def contact_sheet(images: ImageSet) -> NDArray[np.uint8]:
     """Up to 64 images spread evenly over the set, as one (3, H, W)."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, CONTACT_IMAGES).round().astype(int))
-    return image_grid([to_array(fit(images.pil(int(index)), CONTACT_SIZE)) for index in chosen])
+    chosen = evenly_spaced(len(images), CONTACT_IMAGES)
+    return image_grid([to_array(fit(images.pil(index), CONTACT_SIZE)) for index in chosen])
 
 
 def _reconstruct(

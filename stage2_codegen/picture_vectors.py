@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from data.advice import Action, Advice
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import load_weights, save_weights
 from data.latents import LatentStore
+from data.spacing import spaced_rows
 
 KIND = "metadata"
 _ROWS_AT_A_TIME = 64
@@ -57,11 +57,6 @@ def bank_rows(store: LatentStore, folder: str, rows: int, dim: int) -> Tensor:
     return torch.nn.functional.pad(standardised, (0, dim - vectors.shape[1])).float()
 
 
-def _spread(count: int, rows: int) -> NDArray[np.int64]:
-    """`rows` indices below `count`, sorted and evenly spaced."""
-    return np.arange(rows) * count // rows
-
-
 def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
     vectors, origin = load_bank(folder)
     if origin["data_fingerprint"] != store.seal.get("data_fingerprint"):
@@ -70,12 +65,12 @@ def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
             "describe them",
             Advice(Action.DESCRIBE_IMAGES, {"store": store.path}),
         )
-    return vectors[_spread(len(vectors), rows)]
+    return vectors[spaced_rows(len(vectors), rows)]
 
 
 def _pooled_latents(store: LatentStore, rows: int) -> Tensor:
     """Mean and deviation of each channel over space, (rows, 2 C)."""
-    wanted, where = np.unique(_spread(len(store), rows), return_inverse=True)
+    wanted, where = np.unique(spaced_rows(len(store), rows), return_inverse=True)
     pooled = []
     for block in batched(wanted, _ROWS_AT_A_TIME):
         latents = store.read(block)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import to_array, to_float, to_uint8
+from data.spacing import evenly_spaced
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.pictures import embed, embed_array
-from pipelines.report.run_folder import RunFolder, evenly_spaced, read_object
+from pipelines.report.run_folder import RunFolder, read_object
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 

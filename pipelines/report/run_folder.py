@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image
 
 from data.errors import CorruptError, InputError
@@ -20,6 +19,7 @@ from data.latents import LatentStore
 from data.sources.decoding import Unreadable, decode
 from data.sources.listing import list_entries
 from data.sources.locations import data_flags, redacted
+from data.spacing import evenly_spaced
 from pipelines.report.commands import KINDS, reproducing_command, score_command
 from pipelines.report.missing import Missing, needing
 from pipelines.sample import load_generator
@@ -186,11 +186,6 @@ def _originals(names: list[str], size: int) -> list[tuple[str, Image.Image]]:
     if not pictures:
         raise InputError("it holds no pictures", "give it its pictures back")
     return pictures
-
-
-def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most `count` of the numbers below `total`, evenly spaced, the first and the last among them."""
-    return [int(index) for index in np.unique(np.linspace(0, max(0, total - 1), count).round())] if total else []
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from data.sources.decoding import Unreadable
+from data.spacing import evenly_spaced
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.pictures import embed_file
-from pipelines.report.run_folder import RunFolder, evenly_spaced, flat, read_object
+from pipelines.report.run_folder import RunFolder, flat, read_object
 from pipelines.report.scores import outdated
 
 # Bytes before base64, which adds a third: all pictures of a page together stay below 13 MB, a page below 20 MB.
