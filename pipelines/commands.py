@@ -48,13 +48,14 @@ def flags(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = 
     """
     words: list[str] = []
     for name, value in values.items():
-        flag, default = f"{prefix}{name.replace('_', '-')}", defaults.get(name)
+        word, default = name.replace("_", "-"), defaults.get(name)
         if isinstance(value, dict):
-            words += flags(value, default if isinstance(default, dict) else {}, f"{flag}.")
-        elif isinstance(value, bool):
-            words += [] if value == default else [flag if value else f"{prefix}no-{flag.removeprefix(prefix)}"]
-        elif value is not None and (value != [] or defaults.get(name, []) != []):
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+            words += flags(value, default or {}, f"{prefix}{word}.")
+        elif isinstance(value, bool) or value == []:
+            switch = f"{prefix}no-{word}" if value is False else f"{prefix}{word}"
+            words += [] if value == default else [switch]
+        elif value is not None:
+            words += [f"{prefix}{word}", *map(str, value if isinstance(value, list) else [value])]
     return words
 
 

@@ -1,4 +1,4 @@
-"""What training starts from: its configuration, the store, the networks, and the codes they are shown."""
+"""What training starts from: the store, the networks, and the codes they are shown."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from data.advice import Action, Advice
 from data.console import finish
 from data.errors import UsageError
 from data.files.atomic import write_bytes
-from data.sources.locations import data_flags
+from pipelines.commands import command
 from pipelines.configs import ReportConfig
 from pipelines.report.curves import curves
 from pipelines.report.data_set import data_set
@@ -78,8 +79,7 @@ def _next_command(run: RunFolder) -> list[str]:
     if not run.weights:
         return shlex.split(run.train_command)
     if not run.is_generator:
-        flags = data_flags(run.data or ["DATA"], ())
-        return ["codegan", "encode", *flags, "--autoencoder", str(run.folder), "--out", "stores/latents"]
+        return command(Advice(Action.ENCODE, {"data": run.data or ["DATA"], "autoencoder": run.folder}))
     if not (run.folder / "scores.json").is_file():
         return shlex.split(run.score_command())
-    return ["codegan", "sample", "--run", str(run.folder), "--out", "samples", "--num", "64"]
+    return command(Advice(Action.SAMPLE, {"run": run.folder}))
