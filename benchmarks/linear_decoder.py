@@ -1,8 +1,8 @@
-"""How near the linear likeness of a decoder comes to it, and how much of a grid of patches each leaves in pictures.
+"""How near the linear approximation of a decoder comes to the decoder, and how much of a grid of patches each leaves in pictures.
 
     uv run python -m benchmarks.linear_decoder --store FOLDER
 
-The likeness is fitted to some of the store's latents, as it is when a training starts; the table is of others.
+The approximation is fitted to some of the store's latents, as it is when a training starts; the table is of others.
 """
 
 import argparse
@@ -29,13 +29,13 @@ def main() -> None:
     store = LatentStore.open(options.store)
     autoencoder = Autoencoder.of_store(store).requires_grad_(False)
     scale = CodeScale.of(store, standardise=False)
-    likeness = LinearDecoder(autoencoder, scale.to_latents(scale.examples(store)))
+    approximation = LinearDecoder(autoencoder, scale.to_latents(scale.examples(store)))
     rows = [len(store) * (2 * row + 1) // (2 * COUNT) for row in range(COUNT)]
     latents = torch.from_numpy(store.read(rows))
     assert isinstance(autoencoder.decoder, Decoder)
     decoded = autoencoder.decode(latents)
     pictures = {
-        "a map of 3 x 3 latents": likeness(latents),
+        "a map of 3 x 3 latents": approximation(latents),
         "the decoder's own linear path": torch.tanh(autoencoder.decoder.patch(unbounded(latents))),
     }
     print(f"{describe()}; {store.path.name}, {COUNT} pictures of {store.image_size} px\n")

@@ -41,7 +41,7 @@ class ProjectedConfig(PenalisedConfig):
     view_side: Natural = 0
     """Pixels a side that the backbone sees; 0 takes the picture's, but no less than 96 and no more than 256."""
     decode: Literal["linear", "full"] = "linear"
-    """How the critic sees pictures: by a linear likeness of the decoder, nearly free, or by the decoder itself."""
+    """How the critic sees pictures: by a linear approximation of the decoder, nearly free, or by the decoder itself."""
     picture_head: bool = True
     """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
     drift_weight: Weight = 0.1

@@ -59,7 +59,7 @@ class Context:
 
     @cached_property
     def linear_decoder(self) -> LinearDecoder:
-        """A likeness of the autoencoder's decoder, fitted to the examples."""
+        """An approximation of the autoencoder's decoder, fitted to the examples."""
         return LinearDecoder(self.autoencoder, self.scale.to_latents(self.examples))
 
     @property

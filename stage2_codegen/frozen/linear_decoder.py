@@ -1,4 +1,4 @@
-"""A linear likeness of an autoencoder's decoder, for a critic that judges pictures without decoding them.
+"""A linear approximation of an autoencoder's decoder, for a critic that judges pictures without decoding them.
 
 A decoder's convolutions take neighbouring latents into account. A map of single latents cannot, and leaves the edges of
 patches in every picture, real or generated: no critic would then hold a grid against a generator. A map of 3 x 3

@@ -1,4 +1,4 @@
-"""The linear likeness of a decoder: what is fitted, and that it leaves no grid in pictures of real latents."""
+"""The linear approximation of a decoder: what is fitted, and that it leaves no grid in pictures of real latents."""
 
 import numpy as np
 import pytest
