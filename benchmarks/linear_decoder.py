@@ -1,4 +1,4 @@
-"""How near the linear approximation of a decoder comes to the decoder, and how much of a grid of patches each leaves in pictures.
+"""How near a linear approximation comes to the decoder, and how much of a grid of patches each leaves in pictures.
 
     uv run python -m benchmarks.linear_decoder --store FOLDER
 
