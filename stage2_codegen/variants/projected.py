@@ -9,11 +9,11 @@ After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 
 
 Published: the frozen backbone, the mixing, a head a scale, augmentation of what the backbone sees. Decided here:
 pictures come from the codes by a linear approximation of the decoder, which costs next to nothing
-(`linear_decoder.py`); a head on the pictures, because a pretrained network overlooks a grid of patches; relativistic pairing with lazy penalties
-on the features (Huang et al., as in `r3`) in place of hinge loss and spectral normalisation, under which all samples
-chase one motif; the drift (`drifting.py`), which keeps samples apart; the generator, a plain residual one that spends
-its time where the maps are small; one batch of generated samples a step, whose features both updates share; the
-learning rate.
+(`linear_decoder.py`); a head on the pictures, because a pretrained network overlooks a grid of patches; relativistic
+pairing with lazy penalties on the features (Huang et al., as in `r3`) in place of hinge loss and spectral
+normalisation, under which all samples chase one motif; the drift (`drifting.py`), which keeps samples apart; the
+generator, a plain residual one that spends its time where the maps are small; one batch of generated samples a step,
+whose features both updates share; the learning rate.
 """
 
 import math
