@@ -2,9 +2,8 @@
 Synthesis", section 3.1 and figure 3a).
 
 The paper gives the shape of the networks (strided encoder ending in tanh, mirrored decoder, a convolutional
-discriminator, no normalisation anywhere) but no widths or kernels; those are ours. Nothing is computed at full size:
-the first and last halving merely rearrange pixels, which leaves the time to see more pictures (docs/experiments.md).
-Everything is convolutional, so weights trained on 128 x 128 crops serve any size that is a multiple of the factor.
+discriminator, no normalisation anywhere) but no widths or kernels; those are ours. Everything is convolutional, so
+weights trained on 128 x 128 crops serve any size that is a multiple of the factor.
 """
 
 import itertools
@@ -23,18 +22,23 @@ from stage1_autoencoder.default import is_default, load_default
 
 SLOPE = 0.2  # of every leaky ReLU here
 FACTORS = (2, 4, 8, 16)
-CODE_DEVIATION, MAX_GAIN = 0.5, 64.0  # see `Autoencoder.balance`
-BOUND = 0.99  # of latents whose tanh the decoder undoes; further out noise would be blown up
+# Deviation of each channel before the tanh after `Autoencoder.balance`: it uses most of the range and saturates little.
+# The limit on gains keeps channels that are nearly constant on the images, such as colour on grey ones, from exploding.
+CODE_DEVIATION, MAX_GAIN = 0.5, 64.0
+BOUND = 0.99  # atanh is steep beyond it, so the decoder would amplify any noise on the latents there
 PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
 def unbounded(latents: Tensor) -> Tensor:
-    """The encoder's last tanh undone, up to `BOUND`; of the same shape."""
+    """Latents in [-1, 1] before the encoder's last tanh, of the same shape; those beyond `BOUND` are clamped to it."""
     return torch.atanh(latents.clamp(-BOUND, BOUND))
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
-    """A biased convolution that keeps (or halves) the map; He-normal for leaky ReLU, or N(0, gain^2 / fan_in)."""
+    """A convolution with a bias that keeps or halves the side of a map; weights are N(0, gain^2 / fan_in).
+
+    Without a `gain` they are He-normal for leaky ReLU.
+    """
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2)
     gain = nn.init.calculate_gain("leaky_relu", SLOPE) if gain is None else gain
     nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs * kernel * kernel))
@@ -44,11 +48,12 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | 
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3(lrelu(conv3(lrelu(x)))), the identity at initialisation (there is no normalisation to tame it)."""
+    """x + conv3(lrelu(conv3(lrelu(x)))), of the same shape (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = conv(channels, channels, 3)
+        # The block starts as the identity: without normalisation the variance would grow with every block.
         self.conv2 = conv(channels, channels, 3, gain=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +66,8 @@ def widths(factor: int, width: int) -> list[int]:
 
 
 def _frequencies(factor: int, code_channels: int) -> list[tuple[int, int, int]]:
-    """Of each channel at the start: colour (0 is grey), and half-waves down and across a patch."""
+    """The initial meaning of each channel: its colour (0 is grey), and half-waves down and across a patch."""
+    # Colour counts as two half-waves more: people and photographs have less detail in it than in brightness.
     order = sorted(
         ((u + v + 2 * (c > 0), c, u, v) for c in range(3) for u in range(factor) for v in range(factor)),
     )
@@ -69,19 +75,21 @@ def _frequencies(factor: int, code_channels: int) -> list[tuple[int, int, int]]:
 
 
 def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
-    """Weights that analyse a colour patch into its lowest frequencies and put it together again.
+    """Return weights that analyse a colour patch into its lowest frequencies, and those that put it together again.
 
-    Products of cosines (the basis of the DCT), times grey, blue-yellow and red-green, in order of frequency with
-    colour counted as higher; each (code_channels, 3, f, f). They are orthogonal, so synthesis undoes analysis on what
-    they span. Channels beyond 3 f^2 are zero. See `Autoencoder.balance` for how large the rest become.
+    Both are (code_channels, 3, f, f): products of cosines (the basis of the DCT) times grey, blue-yellow or red-green.
+    They are orthogonal, so synthesis undoes analysis on what they span. Channels beyond 3 f^2 are zero.
     """
     position = (torch.arange(factor) + 0.5) * math.pi / factor
+    # A cosine has half the mean square of a constant; the root of 2 gives all waves a mean square of 1.
     waves = torch.stack([torch.cos(position * k) * (1.0 if k == 0 else math.sqrt(2)) for k in range(factor)])
     colours = torch.tensor([[1.0, 1.0, 1.0], [-0.5, -0.5, 1.0], [1.0, -1.0, 0.0]])
+    # Grey becomes (1, 1, 1) / 3, so that channel 0 is a patch's mean, in [-1, 1] as the pixels are.
     colours = colours / colours.norm(dim=1, keepdim=True) / math.sqrt(3)
     analysis, synthesis = torch.zeros(2, code_channels, 3, factor, factor)
     for channel, (c, u, v) in enumerate(_frequencies(factor, code_channels)):
         wave = torch.einsum("c,i,j->cij", colours[c], waves[u], waves[v])
+        # The sum of wave^2 is f^2 / 3, which these two factors undo when analysis is followed by synthesis.
         analysis[channel], synthesis[channel] = wave / factor**2, wave * 3
     return analysis, synthesis
 
@@ -89,18 +97,20 @@ def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
 class Encoder(nn.Module):
     """(N, 3, H, W) in [-1, 1] -> (N, code_channels, H/f, W/f) in (-1, 1).
 
-    A linear map of each f x f patch runs beside the convolutions, whose last one starts at zero. It starts as the
-    patch's lowest frequencies, so that training begins with a usable code and the convolutions learn what a linear code
-    cannot hold.
+    A linear map of each f x f patch runs beside the convolutions. It starts as the patch's lowest frequencies, so that
+    training begins with a usable code and the convolutions learn what a linear code cannot hold.
     """
 
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
         super().__init__()
         channels = widths(factor, width)
+        # The first halving only rearranges pixels, since convolutions at full size cost more than they bring: in the
+        # same time the network sees more pictures, and reconstructs them better (docs/experiments.md).
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), conv(12, channels[0], 3), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
         layers += [ResidualBlock(channels[-1]), ResidualBlock(channels[-1])]
+        # Zero at first: random output would hide the linear path.
         layers += [nn.LeakyReLU(SLOPE), conv(channels[-1], code_channels, 3, gain=0.0)]
         self.layers = nn.Sequential(*layers)
         self.patch = nn.Conv2d(3, code_channels, factor, stride=factor, bias=False)
@@ -111,10 +121,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(N, code_channels, h, w) -> (N, 3, f h, f w) in (-1, 1); the mirror of `Encoder`.
-
-    The linear path undoes the encoder's: the tanh, up to `BOUND`, and the map of a patch.
-    """
+    """(N, code_channels, h, w) -> (N, 3, f h, f w) in (-1, 1); the mirror of `Encoder`, with its own linear path."""
 
     def __init__(self, factor: int, code_channels: int, width: int) -> None:
         super().__init__()
@@ -123,30 +130,36 @@ class Decoder(nn.Module):
         layers += [ResidualBlock(channels[0]), ResidualBlock(channels[0]), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, 4 * outputs, 3), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE)]
+        # As in the encoder: nothing is computed at full size, and the last convolution starts at zero.
         self.layers = nn.Sequential(*layers, conv(channels[-1], 12, 3, gain=0.0), nn.PixelShuffle(2))
         self.patch = nn.ConvTranspose2d(code_channels, 3, factor, stride=factor, bias=False)
         _, self.patch.weight.data = patch_basis(factor, code_channels)
 
     def forward(self, latents: Tensor) -> Tensor:
+        # Frequencies have long tails, which the tanh bends and a linear map cannot bend back: undone here, the linear
+        # path is exact from the start (docs/experiments.md).
         return torch.tanh(self.layers(latents) + self.patch(unbounded(latents)))
 
 
 class Discriminator(nn.Sequential):
-    """Patch discriminator: (N, 3, H, W) -> logits (N, 1, H/8 - 1, W/8 - 1); each sees a patch of 46 pixels."""
+    """Patch discriminator: (N, 3, H, W) -> logits (N, 1, H/8 - 1, W/8 - 1); each sees 46 x 46 pixels.
+
+    The paper says only that it is convolutional.
+    """
 
     def __init__(self, width: int = 64) -> None:
         channels = [3, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
-        super().__init__(*layers, conv(channels[-1], 1, 4, gain=1.0))
+        super().__init__(*layers, conv(channels[-1], 1, 4, gain=1.0))  # no leaky ReLU follows for the gain to make up
 
 
 class Autoencoder(nn.Module):
     """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`.
 
-    With factor 1 and 3 channels it is the identity and has no weights: the way to train a generator on pixels, which is
-    what the paper's acceleration is measured against.
+    With factor 1 and 3 channels it is the identity and has no weights. A generator is then trained on pixels, which is
+    what the paper measures its acceleration against. Raises `UsageError` for another form that no network has.
     """
 
     def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
@@ -189,9 +202,9 @@ class Autoencoder(nn.Module):
         return self.decoder(latents)
 
     def mirror(self, latents: Tensor) -> Tensor:
-        """Latents of the mirrored images: mirrored, and each channel with its sign.
+        """Return latents (N, C, h, w) of the mirrored images: `latents` mirrored, each channel times its sign.
 
-        Exact for the linear path; the convolutions learn it where they are trained with `mirror`.
+        This is exact for the linear path; the convolutions learn it where they are trained with `mirror`.
         """
         signs = torch.ones(self.code_channels, 1, 1)
         for channel, (_, _, across) in enumerate(_frequencies(self.factor, self.code_channels)):
@@ -199,36 +212,36 @@ class Autoencoder(nn.Module):
         return latents.flip(-1) * signs.to(latents, non_blocking=True)  # a GPU that trains meanwhile need not wait
 
     def forward(self, images: Tensor, noise: Tensor | None = None, mirrored: Tensor | None = None) -> Tensor:
-        """Reconstructions; with `noise`, of the shape of the latents, those of latents the encoder did not make.
+        """Reconstruct images (N, 3, H, W), from latents with `noise` of their shape added where it is given.
 
-        Rows where `mirrored`, (N,) of bool, go through `mirror` and are mirrored back as images.
+        Where `mirrored` (N,) holds, the latents go through `mirror`, and the images they decode to are mirrored back.
         """
         latents = self.encode(images)
         if mirrored is not None:
             latents = torch.where(mirrored.view(-1, 1, 1, 1), self.mirror(latents), latents)
-        # Not clamped to [-1, 1]: at the ends noise would then be halved, a reward for codes that saturate.
+        # The sum is not clamped to [-1, 1]: that would halve the noise at the ends and so reward saturated codes.
         rebuilt = self.decode(latents if noise is None else latents + noise)
         return rebuilt if mirrored is None else torch.where(mirrored.view(-1, 1, 1, 1), rebuilt.flip(-1), rebuilt)
 
     @torch.no_grad()
     def balance(self, images: Tensor) -> None:
-        """Give every channel of the linear path the same deviation on `images`; the decoder's undoes it.
+        """Give every channel of the linear path the same deviation on `images` (N, 3, H, W) in [-1, 1].
 
         On photographs a patch's grey mean varies twenty times as much as its higher frequencies, which would be lost in
-        noise and hardly matter to a critic. Images without colour or detail do not blow up what they lack.
+        noise and hardly matter to a critic. Channels that `images` lack grow by `MAX_GAIN` at most.
         """
         assert isinstance(self.encoder, Encoder)
         assert isinstance(self.decoder, Decoder)
         deviations = self.encoder.patch(images).std(dim=(0, 2, 3))
         gains = (CODE_DEVIATION / deviations).clamp(max=MAX_GAIN).view(-1, 1, 1, 1)
         self.encoder.patch.weight *= gains
-        self.decoder.patch.weight /= gains
+        self.decoder.patch.weight /= gains  # so that the linear path as a whole stays what it was
 
     @classmethod
     def built_in(cls, name: str) -> Self:
-        """The one that "default" or "default:F" stands for; with "pixels" none, images are their own latents.
+        """Load the one that "default" or "default:F" names; for "pixels" it is the identity.
 
-        Raises what `load_default` does.
+        Raises what `load_default` raises.
         """
         if name == PIXELS:
             return cls(factor=1, code_channels=3).eval()
@@ -237,9 +250,9 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
-        """The autoencoder of its run folder, ready for inference, or a built-in one where `is_built_in`.
+        """Load the autoencoder of a run folder for inference, or a built-in one where `is_built_in`.
 
-        Raises `InputError` without one, `CorruptError` on damage, `MismatchError` for another kind of run.
+        Raises `InputError` where there is none, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
         if is_built_in(run):
             return cls.built_in(str(run))
@@ -250,11 +263,12 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def of_store(cls, store: LatentStore, moved_to: Path | None = None) -> Self:
-        """The one that made these latents: the store names it, or it is the run `moved_to`.
+        """Load the one that made a store's latents: the store names it, or it is now in the run folder `moved_to`.
 
-        Raises what `load` does, and `MismatchError` for another one, which would decode them to noise.
+        Raises what `load` raises, and `MismatchError` for another one, which would decode the latents to noise.
         """
-        recorded = store.seal["autoencoder_run"]  # a built-in name, whatever folder is called so, or a whole path
+        # Either a built-in name, even where a folder has the same name, or an absolute path.
+        recorded = store.seal["autoencoder_run"]
         built_in = is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded)
         run = str(moved_to or recorded)
         autoencoder = cls.built_in(run) if built_in else cls.load(run)
@@ -272,14 +286,14 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def from_weights(cls, tensors: dict[str, Tensor], config: dict[str, Any], origin: str | Path) -> Self:
-        """An autoencoder for inference; `origin` is named when the weights do not fit."""
+        """Build an autoencoder for inference; an error about weights that do not fit names `origin`."""
         autoencoder = cls(**config)
         put_weights(autoencoder, tensors, origin)
         return autoencoder.eval().requires_grad_(False)
 
 
 def is_built_in(run: str | Path) -> bool:
-    """Whether `run` is a name that `Autoencoder.built_in` knows, and not a run folder that has this name."""
+    """Tell whether `run` is a name that `Autoencoder.built_in` knows and no run folder has that name."""
     return (str(run) == PIXELS or is_default(str(run))) and not (Path(run) / "weights").exists()
 
 
