@@ -159,7 +159,8 @@ class Autoencoder(nn.Module):
     """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`.
 
     With factor 1 and 3 channels it is the identity and has no weights. A generator is then trained on pixels, which is
-    what the paper measures its acceleration against. Raises `UsageError` for another form that no network has.
+    what the paper measures its acceleration against. Raises `UsageError` for
+    a factor or a width that the networks cannot have.
     """
 
     def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
