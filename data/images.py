@@ -74,11 +74,16 @@ def image_grid(
     return grid[:, : grid.shape[1] - padding, : grid.shape[2] - padding]
 
 
-def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
-    """Write (3, H, W) atomically."""
+def to_png(image_u8: NDArray[np.uint8]) -> bytes:
+    """(3, H, W) -> the bytes of a file."""
     content = io.BytesIO()
     to_image(image_u8).save(content, "PNG")
-    write_bytes(path, content.getvalue())
+    return content.getvalue()
+
+
+def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
+    """Write (3, H, W) atomically."""
+    write_bytes(path, to_png(image_u8))
 
 
 def write_skipped(path: Path, skipped: Iterable[Skip]) -> None:
