@@ -1,9 +1,9 @@
 """Drift of generated samples towards real ones and away from each other: an objective that needs no adversary.
 
-After Deng, Li, Li, Du, He, "Generative Modeling via Drifting", arXiv:2602.04770, 2026. A critic tells all samples the
-same: what would look more real now. Early on they may all run after one motif. The drift draws each sample towards the
-real ones nearest to it and away from other samples. It needs features, as the paper found; here it takes those that
-the critic sees, and the codes.
+After Deng, Li, Li, Du, He, "Generative Modeling via Drifting", arXiv:2602.04770, 2026. A critic pushes all samples
+towards whatever would look more real now, so early in training they may all follow one motif. The drift moves each
+sample towards the real ones nearest to it and away from other generated ones. The paper found that it needs features;
+here it takes those that the critic sees, and the codes.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from stage2_codegen.losses import AnyCritic, Loss, LossAndLogs
 from stage2_codegen.ranks import count_ranks, rows_of_all_ranks, this_rank
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the kernels, in units of the mean distance; the paper's
-PARTS = 3  # a side, of a map whose moments are compared part by part
-MOST_PLACES = 32  # a side, of a map that is compared place by place; larger ones are averaged down to it
-ITSELF = 1e6  # distance from a sample to itself, so that it does not repel itself
+PARTS = 3  # parts per side into which a map is divided to compare its moments part by part
+MOST_PLACES = 32  # largest side of a map that is compared place by place; larger maps are averaged down to it
+ITSELF = 1e6  # distance from a sample to itself, at which every kernel is 0: it must not repel itself
 
 
 def drift(generated: Tensor, real: Tensor) -> Tensor:
@@ -36,8 +36,12 @@ def drift(generated: Tensor, real: Tensor) -> Tensor:
     total = torch.zeros_like(generated)
     for temperature in TEMPERATURES:
         logits = -distances / temperature
+        # Normalised over both arguments (their geometric mean), so that a real sample near many generated ones does
+        # not draw them all: it shares its pull among them.
         kernel = (logits.softmax(2) * logits.softmax(1)).sqrt()
         to_real, to_generated = kernel[:, :, :-count], kernel[:, :, -count:]
+        # The double sum over r and g factors into two products of matrices. Each side is weighed with the other's sum,
+        # so attraction and repulsion cancel where real and generated samples have the same distribution.
         attraction = to_real * to_generated.sum(2, keepdim=True) @ real
         repulsion = to_generated * to_real.sum(2, keepdim=True) @ generated
         field = attraction - repulsion
@@ -46,11 +50,12 @@ def drift(generated: Tensor, real: Tensor) -> Tensor:
 
 
 def descriptors(seen: Sequence[Tensor]) -> list[Tensor]:
-    """What is compared of each sample, in fp32 at least: vectors at places, each (N, L, D).
+    """Return the vectors by which samples are compared, at L places each, (N, L, D), in fp32 at least.
 
-    `seen` is (codes, pictures, *maps of features), (N, C, H, W) each. Of maps it takes every place and the moments, of
-    codes the moments alone; pictures are for the critic.
+    `seen` is (codes, pictures, *maps of features), (N, C, H, W) each.
     """
+    # Maps of features are compared place by place and by their moments, codes by their moments alone: equal codes at a
+    # place do not make two pictures similar. Nor do equal pixels, so pictures are left to the critic.
     codes, _, *maps = (at_least_fp32(x) for x in seen)
     found = moments(codes)
     for features in maps:
@@ -59,12 +64,16 @@ def descriptors(seen: Sequence[Tensor]) -> list[Tensor]:
 
 
 def moments(features: Tensor) -> list[Tensor]:
-    """Mean and deviation of each channel over the map, (N, 1, C), and over its parts where it has enough places."""
+    """Return mean and deviation of each channel over the map, (N, 1, C), and over its 3 x 3 parts, (N, 9, C).
+
+    Maps with fewer than 2 x 2 places in a part give the former alone.
+    """
     sides = [1, PARTS] if features.shape[-1] >= 2 * PARTS else [1]
     found = []
     for side in sides:
         mean = F.adaptive_avg_pool2d(features, side)
         square = F.adaptive_avg_pool2d(features.square(), side)
+        # The root has an infinite slope at 0, where a part is constant.
         found += [_vectors(mean), _vectors((square - mean.square()).clamp(min=1e-4).sqrt())]
     return found
 
@@ -86,6 +95,8 @@ def drift_loss(generated: Tensor, real: Tensor) -> Tensor:
     """
     everyone = rows_of_all_ranks(generated)
     field = drift(everyone.transpose(0, 1), rows_of_all_ranks(real).transpose(0, 1)).transpose(0, 1)
+    # The paper minimises |x - (x + V(x))|^2 / 2 with x + V(x) held fixed. That has the same gradient, -V, but its value
+    # would always be that of V, which has unit size.
     return -(generated * field.chunk(count_ranks())[this_rank()]).mean() / everyone.std(correction=0).clamp(min=1e-6)
 
 
@@ -104,7 +115,7 @@ class Drifting:
     def generator_loss(self, critic: AnyCritic, real: Sequence[Tensor], fake: Sequence[Tensor]) -> LossAndLogs:
         """Adversarial loss + weight times the sum over descriptors of `drift_loss`."""
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
-        with full_precision(fake[0]):
+        with full_precision(fake[0]):  # moments and softmaxes of many terms
             pairs = zip(descriptors(fake), descriptors(real), strict=True)
             drifts = torch.stack([drift_loss(generated, aim) for generated, aim in pairs])
         return loss + self.weight * drifts.sum(), logs
