@@ -9,14 +9,14 @@ from torch import Tensor
 
 from data.latents import LatentStore
 
-EXAMPLES, PLACES = 8, 2**14  # at the least: codes, and places in all of them
+EXAMPLES, PLACES = 8, 2**14  # the least number of example codes, and of places in all of them together
 
 
 @dataclass(frozen=True)
 class CodeScale:
-    """codes = (latents - mean) / std, one mean and deviation a channel.
+    """codes = (latents - mean) / std, with a mean and a deviation for each channel.
 
-    It travels with the generator's weights: the same numbers must undo what they did.
+    It is saved with the generator's weights, since generated codes must be scaled back by the same numbers.
     """
 
     mean: tuple[float, ...]
@@ -24,10 +24,11 @@ class CodeScale:
 
     @classmethod
     def of(cls, store: LatentStore, standardise: bool) -> Self:
-        """The store's statistics, or the identity (the encoder's tanh range, what the acceleration paper trains on)."""
+        """Take the store's statistics, or the identity: the acceleration framework trains on the encoder's range."""
         channels = store.code_shape[0]
         if not standardise:
             return cls((0.0,) * channels, (1.0,) * channels)
+        # A channel that is constant in the data has no deviation to divide by.
         return cls(tuple(store.mean.tolist()), tuple(max(std, 1e-6) for std in store.std.tolist()))
 
     @classmethod
@@ -38,20 +39,20 @@ class CodeScale:
         return asdict(self)
 
     def std_of_codes(self, store: LatentStore) -> Tensor:
-        """Deviation of each channel of the codes, (C,)."""
+        """Return the deviation of each channel of the store's codes, (C,)."""
         return torch.from_numpy(store.std).float() / torch.tensor(self.std)
 
     def examples(self, store: LatentStore) -> Tensor:
-        """Some codes of the store, evenly spaced, (N, C, S, S)."""
+        """Return some codes of the store, evenly spaced, (N, C, S, S)."""
         count = max(EXAMPLES, PLACES // store.code_shape[1] ** 2)
         return self.to_codes(torch.from_numpy(store.read_spaced(count)))
 
     def to_codes(self, latents: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Scale latents (N, C, H, W) to codes of the same shape."""
         return (latents - _column_like(latents, self.mean)) / _column_like(latents, self.std)
 
     def to_latents(self, codes: Tensor) -> Tensor:
-        """Inverse of `to_codes`, clamped to the encoder's range [-1, 1]."""
+        """Undo `to_codes`, and clamp to the encoder's range [-1, 1]."""
         return (codes * _column_like(codes, self.std) + _column_like(codes, self.mean)).clamp(-1, 1)
 
 
