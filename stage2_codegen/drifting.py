@@ -54,8 +54,8 @@ def descriptors(seen: Sequence[Tensor]) -> list[Tensor]:
 
     `seen` is (codes, pictures, *maps of features), (N, C, H, W) each.
     """
-    # Maps of features are compared place by place and by their moments, codes by their moments alone: equal codes at a
-    # place do not make two pictures similar. Nor do equal pixels, so pictures are left to the critic.
+    # Codes are compared by their moments alone: as the paper found, distances place by place need features.
+    # Pictures are for the critic.
     codes, _, *maps = (at_least_fp32(x) for x in seen)
     found = moments(codes)
     for features in maps:
