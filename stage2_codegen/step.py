@@ -27,13 +27,13 @@ from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, J
 
 
 class AdversarialStep:
-    """Networks, optimisers, and what moves them one step on.
+    """Networks and optimisers, and the update that takes them one step further.
 
     `context` is on the accelerator's device. With `accumulate` K a batch goes through in K parts, in a K-th of the
-    memory and with the same gradients; only what looks at a whole batch (moments of batch normalisation, power
-    iterations of spectral normalisation, neighbours of a drift) then looks at each part. With `compiled`, the generator
-    is compiled, and the critic where it judges for the generator: torch.compile cannot take the gradients of gradients
-    of the critic's own update.
+    memory and with the same gradients, except that whatever looks at a whole batch (moments of batch normalisation,
+    power iterations of spectral normalisation, neighbours of a drift) then looks at each part. With `compiled`, the
+    generator is compiled, and the critic where it judges for the generator. Raises `UsageError` where torch.compile
+    does not work.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class AdversarialStep:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.networks: dict[str, nn.Module] = {"G": self.G, "critic": self.critic, "G_ema": self.G_ema}
         for network in self.networks.values():
+            # Convolutions are fastest in this layout; their weights decide the layout of the maps.
             network.to(device).to(memory_format=torch.channels_last)
         betas = (model.beta1, model.beta2)
         self.optimizers = {
@@ -72,7 +73,7 @@ class AdversarialStep:
         self.guard = FiniteGuard(self.optimizers.values(), device)
         self._shared_G, self._shared_critic = accelerator.prepare(JudgedBy(self.G), self.critic)
         self._draw, self._judge = self._shared_G, self._shared_critic
-        if compiled:
+        if compiled:  # not the critic's own update, since torch.compile cannot take gradients of gradients
             check_compiler(device)
             self._draw, self._judge = torch.compile(self._shared_G), torch.compile(self._shared_critic)
 
@@ -81,7 +82,7 @@ class AdversarialStep:
         return self.variant.Generator(self.code_shape, self.model), self.variant.Critic(self.code_shape, self.model)
 
     def restart(self) -> None:
-        """Back to the initial state."""
+        """Go back to the initial weights and to optimisers without a past."""
         G, critic = self._initial_networks()
         self.G.load_state_dict(G.state_dict())
         self.G_ema.load_state_dict(G.state_dict())
@@ -90,9 +91,9 @@ class AdversarialStep:
             optimizer.state.clear()
 
     def __call__(self, reals: Iterator[Tensor], nimg: int) -> None:
-        """Train on this rank's next `n_critic` batches of codes, `nimg` samples having been shown before.
+        """Train on this rank's next `n_critic` batches of real codes, after `nimg` samples over all ranks.
 
-        `logs` are means over the parts, on this rank, of the last update that computed them.
+        `logs` then holds the means over the parts, on this rank, of the last update that computed them.
         """
         self._follow_schedule(nimg)
         self.critic.requires_grad_(True)
@@ -105,7 +106,7 @@ class AdversarialStep:
             seed = derive_seed(self.seed, nimg, UPDATES + i)
             self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
             self.guard.update(self.optimizers["opt_critic"])
-        self.critic.requires_grad_(False)
+        self.critic.requires_grad_(False)  # spares its weights' gradients in the generator's update
         if not self.now.one_batch_of_fakes:
             seed = derive_seed(self.seed, nimg, UPDATES + self.model.n_critic)
         self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)
@@ -120,6 +121,7 @@ class AdversarialStep:
         set_adam(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
 
     def _penalty_factor(self, update: int) -> float:
+        # Lazy regularisation: computed at one update in `every`, it weighs that many times as much there.
         every = self.now.penalty_period
         return every if update % every == 0 else 0
 
@@ -148,7 +150,7 @@ class AdversarialStep:
         """Gradients of the mean of `objective` over the parts of `real`; ranks share them once, with the last part."""
         parts, totals = self.accumulate, dict[str, Tensor]()
         for index, part in enumerate(real.chunk(parts)):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed)  # the same for all parts and ranks: each takes its own rows of the batch's noise
             shares = nullcontext() if index == parts - 1 else self.accelerator.no_sync(shared)
             with part_of_batch(index, parts), shares:
                 with autocast(self.accelerator, self.precision):
