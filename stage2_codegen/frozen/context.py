@@ -1,7 +1,7 @@
-"""What a critic or a loss may use that nobody trains: frozen networks, the autoencoder, and the scale of the codes.
+"""The untrained surroundings of a critic or a loss: frozen networks, the autoencoder, and the scale of the codes.
 
-It is opened once, before a run has a folder. It lies outside parameters, optimisers, checkpoints and averages; a run
-records the identity of its frozen networks instead, and a resumed one compares them.
+They are opened once, before a run has a folder. They are not part of parameters, optimisers, checkpoints or averages; a
+run records the identity of its frozen networks instead, and a resumed run compares it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from stage1_autoencoder.networks import PIXELS, Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.frozen.linear_decoder import LinearDecoder
 
-CODE_FACTOR = 4  # of the stand-in for an autoencoder
+CODE_FACTOR = 4  # pixels per side for each code, of the autoencoder that stands in for a store's
 
 
 class Frozen(NamedTuple):
@@ -28,7 +28,7 @@ class Frozen(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything besides its own weights that a critic or a loss may need."""
+    """Everything that a critic or a loss may need besides its own weights."""
 
     autoencoder: Autoencoder
     scale: CodeScale
@@ -38,13 +38,14 @@ class Context:
 
     @classmethod
     def stand_in(cls, code_shape: tuple[int, int, int], frozen: Mapping[str, Frozen]) -> Self:
-        """For networks that are built without a store: codes are latents, decoded by an untrained autoencoder.
+        """Make a context for networks that are built without a store, for codes of `code_shape` (C, S, S).
 
-        Its linear path already decodes a code as the lowest frequencies of a patch; three channels are pixels.
+        Codes are then latents, decoded by an untrained autoencoder, or pixels where they have three channels.
         """
         channels = code_shape[0]
         pixels = channels == 3
         with torch.random.fork_rng(devices=[]):  # its initial weights would move the caller's random numbers
+            # Untrained will do: its linear path already decodes a code as the lowest frequencies of a patch.
             autoencoder = Autoencoder.built_in(PIXELS) if pixels else Autoencoder(CODE_FACTOR, channels, width=8)
             examples = torch.rand(2, *code_shape) * 2 - 1
         scale = CodeScale((0.0,) * channels, (1.0,) * channels)
@@ -52,14 +53,14 @@ class Context:
         return context.to(torch.get_default_device())
 
     def to(self, device: torch.device) -> Self:
-        """Moved there, where its networks stay in place of those it was made of."""
+        """Return the context on a device; the networks themselves move there."""
         for network in (self.autoencoder, *(frozen.network for frozen in self.frozen.values())):
             network.to(device).to(memory_format=torch.channels_last)
         return replace(self, std=self.std.to(device), examples=self.examples.to(device))
 
     @cached_property
     def linear_decoder(self) -> LinearDecoder:
-        """An approximation of the autoencoder's decoder, fitted to the examples."""
+        """A linear approximation of the autoencoder's decoder, fitted to the examples."""
         return LinearDecoder(self.autoencoder, self.scale.to_latents(self.examples))
 
     @property
