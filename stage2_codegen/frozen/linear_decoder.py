@@ -1,8 +1,8 @@
 """A linear approximation of an autoencoder's decoder, for a critic that judges pictures without decoding them.
 
 A decoder's convolutions take neighbouring latents into account. A map of single latents cannot, and leaves the edges of
-patches in every picture, real or generated: no critic would then hold a grid against a generator. A map of 3 x 3
-latents costs as little and leaves hardly any.
+patches in every picture, real or generated, so a critic that sees such pictures does not penalise a grid. A map of
+3 x 3 latents costs as little and leaves hardly any edges.
 """
 
 import torch
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from stage1_autoencoder.networks import Autoencoder, unbounded
 
 KERNEL = 3
-MOST_CODES = 32  # a side, of what is decoded for the fit
-RIDGE = 1e-5  # of the mean square of an input, so that channels that never change do no harm
+MOST_CODES = 32  # largest side of the codes that are decoded for the fit
+RIDGE = 1e-5  # relative to the mean square of an input: channels that never change would make the system singular
 
 
 class LinearDecoder(nn.Module):
-    """Latents (N, C, h, w) in [-1, 1] -> pictures (N, 3, f h, f w), a tanh of an affine map of 3 x 3 latents' atanh.
+    """Latents (N, C, h, w) in [-1, 1] -> pictures (N, 3, f h, f w): the tanh of an affine map of 3 x 3 latents' atanh.
 
-    The map is the one of least squares on `latents`, before the tanh. Nobody trains it any further.
+    The map is fitted to the decoder by least squares on `latents`, before the tanh. It is never trained.
     """
 
     def __init__(self, autoencoder: Autoencoder, latents: Tensor) -> None:
@@ -38,9 +38,10 @@ class LinearDecoder(nn.Module):
 
 @torch.no_grad()
 def fitted(autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (3 f^2, 9 C) and bias (3 f^2,), by ridge regression in float64."""
+    """Return the map's weight (3 f^2, 9 C) and bias (3 f^2,), found by ridge regression."""
     wanted = F.pixel_unshuffle(unbounded(autoencoder.decode(latents)), autoencoder.factor)
     given = F.unfold(F.pad(unbounded(latents), (KERNEL // 2,) * 4, mode="replicate"), KERNEL)
+    # In fp64: the normal equations square the condition of the inputs, whose channels vary by orders of magnitude.
     x, y = (_rows(found).double() for found in (given, wanted.flatten(2)))
     (x_mean, y_mean) = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
