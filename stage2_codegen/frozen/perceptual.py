@@ -26,10 +26,11 @@ class MeanDistance(nn.Module):
 
 
 def load_lpips(vgg_weights: Path) -> Frozen:
-    """A `MeanDistance` on VGG-16, and the identity of its weights.
+    """Load a `MeanDistance` on VGG-16, with the identity of its weights.
 
     `vgg_weights` is a file of torchvision's vgg16; the calibration comes with the package `lpips`. Raises `UsageError`
-    without that package, `InputError` without the file, and what `read_state_dict` raises for a bad one.
+    without that package, `InputError` without the file, `MismatchError` for another network's weights, and whatever
+    `read_state_dict` raises for a bad file.
     """
     try:
         from lpips import LPIPS
@@ -38,14 +39,15 @@ def load_lpips(vgg_weights: Path) -> Frozen:
     if not vgg_weights.is_file():
         raise InputError(f"{vgg_weights}: is not a file", f"download {VGG_URL} and give it with --model.vgg-weights")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision as one did before version 0.13
+        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision as was usual before version 0.13
+        # `pnet_rand` keeps it from downloading VGG's weights, which come from the file instead.
         lpips = LPIPS(net="vgg", pnet_rand=True, verbose=False).requires_grad_(False)
     _load_trunk(lpips.net, vgg_weights)
     return Frozen(MeanDistance(lpips).eval(), hashlib.sha256(vgg_weights.read_bytes()).hexdigest())
 
 
 def _load_trunk(trunk: nn.Module, path: Path) -> None:
-    """Give the package's VGG, `slice1.0`, ..., `slice5.28`, the weights of torchvision's `features.0`, ..."""
+    """Load torchvision's `features.0`, ... into the package's VGG, which calls them `slice1.0`, ..., `slice5.28`."""
     published = read_state_dict(path)
     names = {name: f"features.{name.partition('.')[2]}" for name in trunk.state_dict()}
     try:
