@@ -50,14 +50,12 @@ PUBLISHED = {
 
 
 class Folded(nn.Conv2d):
-    """A convolution with the batch normalisation that follows it in its weights, padded as TensorFlow's "SAME" does.
-
-    "SAME" pads a halving by one more at the far ends than at the near ones. A row and a column of zeros before the
-    kernel make the padding equal at both, which spares a copy of the map.
-    """
+    """A convolution whose weights include the batch normalisation after it, padded as TensorFlow's "SAME"."""
 
     def __init__(self, weights: Mapping[str, Tensor], conv: str, norm: str, stride: int = 1) -> None:
         gain = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPS).sqrt()
+        # Where the side is halved, "SAME" pads the far ends by one more than the near ones. A row and a column of zeros
+        # before the kernel make the padding equal at both, which spares a copy of the map.
         weight = F.pad(weights[f"{conv}.weight"] * gain.view(-1, 1, 1, 1), (stride - 1, 0, stride - 1, 0))
         outputs, inputs, kernel, _ = weight.shape
         groups = outputs if inputs == 1 else 1
@@ -67,7 +65,7 @@ class Folded(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel, narrow; beside the input itself where the shape stays. The last map is linear."""
+    """Widen, convolve each channel, narrow; added to the input where the shape stays. The last map is linear."""
 
     def __init__(self, weights: Mapping[str, Tensor], block: str, stride: int) -> None:
         super().__init__()
@@ -84,15 +82,13 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Images (N, 3, H, W) in [-1, 1] -> maps of H / 4, H / 8, H / 16 and H / 32, each the last before a halving.
-
-    Built from the published tensors alone: a stage begins where the width changes.
-    """
+    """Images (N, 3, H, W) in [-1, 1] -> maps of H / 4, H / 8, H / 16 and H / 32, each the last before a halving."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         stages: list[list[nn.Module]] = []
         width = 0
+        # The published tensors tell the depth and widths of either form: a stage begins where the width changes.
         while (block := f"_blocks.{sum(map(len, stages))}") + "._project_conv.weight" in weights:
             stride, previous, width = 1, width, len(weights[f"{block}._project_conv.weight"])
             if width != previous:
@@ -122,8 +118,10 @@ class SqueezeNet(nn.Module):
             {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")},
             assign=True,
         )
+        # Up to fire3, fire5, fire8 and fire9; the pooling before a fire module goes with it.
         self.levels = nn.ModuleList([layers[:5], layers[5:8], layers[8:11], layers[11:]])
         self.widths = [128, 256, 512, 512]
+        # Of ImageNet's images in [0, 1], as torchvision's networks expect them.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406], device="cpu").view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225], device="cpu").view(3, 1, 1))
 
@@ -140,10 +138,11 @@ def _maps(levels: nn.ModuleList, x: Tensor) -> list[Tensor]:
 
 
 def open_backbone(name: BackboneName, file: str = "") -> Frozen:
-    """A backbone for inference, with the weights of its package or of a file.
+    """Open a backbone for inference, with the weights of its package or of a file.
 
-    Raises `UsageError` where neither is there, `InputError` without the file, `CorruptError` on damage, `UnsafeError`
-    for a file that may hold code and `MismatchError` for the weights of another network or version.
+    Raises `UsageError` where no package has them and no file is given, `InputError` where the file is missing,
+    `CorruptError` on damage, `UnsafeError` for a file that may hold code, and `MismatchError` for the weights of
+    another network or version.
     """
     path = Path(file) if file else _packaged(name)
     weights, sha256 = _read(path)
