@@ -14,7 +14,7 @@ from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
-from stage2_codegen.variants.contract import CodeShape
+from stage2_codegen.variants.contract import Batch, CodeShape
 
 _CONVOLUTIONS = ((64, 64), (128, 64), (256, 32), (512, 16))  # channels, side
 
@@ -45,7 +45,7 @@ class Step:
 
     def __call__(self) -> None:
         real = torch.randn(self.batch, *self.shape, device=self.device).clamp(-1, 1)
-        self.inner(iter([real.contiguous(memory_format=torch.channels_last)]), self.nimg)
+        self.inner(iter([Batch(real.contiguous(memory_format=torch.channels_last))]), self.nimg)
         self.nimg += self.batch
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 # (seed of a run, _)
 INITIAL_WEIGHTS = 0  # of the networks of either stage
 MIRROR_COINS = 0xC014  # which latents are mirrored
+BALANCED_CLASSES = 0xC1A5  # the class at each position where classes are shown equally often
+BALANCED_ROWS = 0xC1A6  # and which of its rows
 
 # (seed of a run, position of a sample, _): stage one
 CROP = 0  # where an image is cropped, whether the crop is mirrored, and how its colours are changed
@@ -32,6 +34,7 @@ ROW_ORDER = 1  # in the first window; each later one takes the next number
 
 # (seed of an image, _): generated images
 IMAGE_Z = 0
+IMAGE_CLASS = 1  # of which class it is, where none is asked for
 IMAGE_NOISE = 2  # what generators draw besides z
 
 # (seed of a data set, index of an image, _): procedural scenes
@@ -59,11 +62,20 @@ def derive_seed(seed: int, *position: int) -> int:
 
 
 def coins(seed: int, start: int, count: int) -> NDArray[np.bool_]:
-    """Fair coins for positions start ... start + count - 1, (count,), each a function of (seed, position) alone.
+    """Fair coins for positions start ... start + count - 1, (count,), each a function of (seed, position) alone."""
+    return _words(seed, MIRROR_COINS, start, count) & np.uint64(1) == 1
+
+
+def uniforms(seed: int, stream: int, start: int, count: int) -> NDArray[np.float64]:
+    """U[0, 1) for positions start ... start + count - 1, (count,), functions of (seed, stream, position) alone."""
+    return (_words(seed, stream, start, count) >> np.uint64(11)) / 2**53
+
+
+def _words(seed: int, stream: int, start: int, count: int) -> NDArray[np.uint64]:
+    """64 random bits for each position, (count,).
 
     Philox hashes a counter into four words (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so that
     no position needs those before it.
     """
-    generator = np.random.Philox(key=derive_seed(seed, MIRROR_COINS), counter=start // 4)
-    words = generator.random_raw(start % 4 + count)[start % 4 :]
-    return words & np.uint64(1) == 1
+    generator = np.random.Philox(key=derive_seed(seed, stream), counter=start // 4)
+    return generator.random_raw(start % 4 + count)[start % 4 :]

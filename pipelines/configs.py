@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from data.flags import Data, Hosts, OptionalPath
-from data.limits import Count, Limit, Limited, Natural, Positive
+from data.flags import Data, Hosts, OptionalPath, OptionalText
+from data.limits import Count, Limit, Limited, Natural, Positive, Weight
 from data.sources.locations import LocationArg
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.flags import PrecisionFlag
@@ -90,6 +90,10 @@ class DrawnConfig(Limited):
     """Run folder of `codegan train`."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+    class_name: Annotated[OptionalText, tyro.conf.arg(name="class")] = None
+    """Draw this class alone, of a generator trained with --conditional."""
+    truncation: Weight = 1.0
+    """Scale of the noise: below 1, pictures are more usual and more alike, down to one picture at 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +157,21 @@ class ProjectConfig(DrawnConfig):
     """Steps of the optimisation."""
     candidates: Count = 1000
     """Samples drawn first; the nearest one is where a picture's optimisation starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig(Limited):
+    """Play with trained generators on a page of this machine: samples, walks, mixes, directions, your own pictures.
+
+    Ctrl-C ends it, with exit code 0.
+    """
+
+    run: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folder of `codegan train`; the page lets you choose among several."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+    port: Annotated[int, Limit(least=0, most=65535)] = 7860
+    """Port of the page on 127.0.0.1; the next free one is taken where another program has it, and any with 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from data.console import finish
 from data.errors import UsageError
 from data.images import image_grid, save_png
 from pipelines.configs import MixConfig
-from pipelines.sample import load_generator
+from pipelines.sample import open_generator
 from pipelines.seeds import parse_seeds
 
 MOST = 4096  # pictures of a grid
@@ -18,6 +18,6 @@ def mix(config: MixConfig) -> None:
     gates = parse_seeds("--gates", config.gates) if config.gates else None
     if len(contents) * len(styles) > MOST:
         raise UsageError(f"{len(contents)} contents in {len(styles)} styles: are too many", f"{MOST} pictures at most")
-    pictures = load_generator(config.run, config.best).mix(contents, styles, gates)
+    pictures = open_generator(config).mix(contents, styles, gates)
     save_png(config.out, image_grid(pictures.reshape(-1, *pictures.shape[2:]), columns=len(contents)))
     finish([config.out])

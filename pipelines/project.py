@@ -18,7 +18,7 @@ from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
 from pipelines.configs import ProjectConfig
 from pipelines.drawn_folder import claim_folder, image_file
-from pipelines.sample import load_generator
+from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.inversion import compared, invert, nearest
@@ -31,11 +31,12 @@ NOISE_SEED = 0  # of all noise besides z
 
 def project(config: ProjectConfig) -> None:
     """Project batch by batch, and save after each."""
-    generator = load_generator(config.run, config.best)
+    generator = open_generator(config)
     pictures = open_images(config.data, generator.image_size, on_progress=scan_progress())
     settings = {
         "run": str(config.run),
         "nimg": generator.nimg,
+        "class": config.class_name,
         "data_fingerprint": pictures.fingerprint,
         "image_size": generator.image_size,
         "steps": config.steps,
@@ -46,7 +47,7 @@ def project(config: ProjectConfig) -> None:
         if not results:
             claim_folder(config.out, len(pictures))
         if len(results) < len(pictures):
-            search = _Search(generator, config.candidates)
+            search = Search(generator, config.candidates)
         with ProgressReport("project", len(pictures), "pictures") as report:
             report.update(len(results))
             for numbers in batched(range(len(results), len(pictures)), AT_ONCE):
@@ -87,7 +88,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Tensor]:
     return settings, pictures, z[: len(pictures)]
 
 
-class _Search:
+class Search:
     """From pictures to z; draws its candidates once."""
 
     def __init__(self, generator: ImageGenerator, candidates: int) -> None:
@@ -113,12 +114,16 @@ def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int,
     z = z.to(generator.autoencoder.device)
     projection = generator.between([(z, z, 0.0)], NOISE_SEED)[0]
     save_png(image_file(out, number), image_grid([picture, projection], columns=2))
-    error = float(np.square((picture.astype(float) - projection) / 127.5).mean())
     return {
         "key": pictures.keys[number],
-        "psnr": min(round(psnr(error), 3), 99.0),
+        "psnr": round(psnr_between(picture, projection), 3),
         "file": image_file(out, number).name,
     }
+
+
+def psnr_between(picture: NDArray[np.uint8], projection: NDArray[np.uint8]) -> float:
+    """In dB, and 99 where they are equal."""
+    return min(psnr(float(np.square((picture.astype(float) - projection) / 127.5).mean())), 99.0)
 
 
 def _begun(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from data.console import ProgressReport, finish
 from data.images import image_grid, save_png
-from pipelines.configs import SampleConfig
+from pipelines.configs import DrawnConfig, SampleConfig
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.seeds import parse_seeds
 from stage2_codegen.image_generator import ImageGenerator
@@ -20,10 +20,15 @@ def load_generator(run: str | Path, best: bool = False) -> ImageGenerator:
     return ImageGenerator.load(run, best)
 
 
+def open_generator(config: DrawnConfig) -> ImageGenerator:
+    """The generator that the flags of a verb name, set to draw what they ask for."""
+    return load_generator(config.run, config.best).drawing(config.class_name, config.truncation)
+
+
 def sample(config: SampleConfig) -> None:
     """Write the images, then a grid of the first ones."""
     seeds = parse_seeds("--seeds", config.seeds) if config.seeds else range(config.seed, config.seed + config.num)
-    generator = load_generator(config.run, config.best)
+    generator = open_generator(config)
     claim_folder(config.out, len(seeds))
     grid: list[NDArray[np.uint8]] = []
     with ProgressReport("sample", len(seeds), "img") as report:

@@ -18,7 +18,7 @@ from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
 from pipelines.drawn_folder import claim_folder, image_file
 from pipelines.project import NOISE_SEED, load_projected
-from pipelines.sample import load_generator
+from pipelines.sample import open_generator
 from pipelines.seeds import parse_seeds
 from stage2_codegen.image_generator import ImageGenerator
 
@@ -31,7 +31,7 @@ def walk(config: WalkConfig) -> None:
     """Draw the frames and write them as the name of `out` says."""
     seeds = parse_seeds("--seeds", config.seeds or "0-3")
     _check(config, seeds)
-    generator = load_generator(config.run, config.best)
+    generator = open_generator(config)
     z = load_projected(config.projected, generator) if config.projected else generator.noise(seeds)
     if len(z) < 2:
         raise UsageError(f"{config.projected}: holds one picture, which leads nowhere", "project two or more")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_codegen.fp32 import at_least_fp32, full_precision
-from stage2_codegen.losses import AnyCritic, Loss, LossAndLogs
+from stage2_codegen.losses import AnyCritic, Judge, Loss, LossAndLogs
 from stage2_codegen.ranks import count_ranks, rows_of_all_ranks, this_rank
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the kernels, in units of the mean distance; the paper's
@@ -22,17 +22,21 @@ MOST_PLACES = 32  # largest side of a map that is compared place by place; large
 ITSELF = 1e6  # distance from a sample to itself, at which every kernel is 0: it must not repel itself
 
 
-def drift(generated: Tensor, real: Tensor) -> Tensor:
-    """Where each generated vector should move, of unit mean square a temperature; (L, N, D), (L, M, D) -> (L, N, D).
+def drift(generated: Tensor, real: Tensor, foreign: Tensor | None = None) -> Tensor:
+    """Return where each generated vector should move, (L, N, D), given the real ones (L, M, D).
 
     At each of L places, with k(x, y) = exp(-|x - y| / temperature) normalised over both of its arguments,
-    V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g). Before it is brought to unit size, its mean
-    is zero where both are distributed alike.
+    V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g), summed over `TEMPERATURES`, for each of
+    which V has a mean square of 1. Pairs for which `foreign` (N, N) holds are of different classes and do not move each
+    other. A sample that is alone in its class does not move at all. With `foreign`, M must be N.
     """
     distances = torch.cdist(generated, torch.cat([real, generated], 1))
+    # In units of the mean distance, so that the same temperatures suit features of any number and scale.
     distances = distances / distances.mean().clamp(min=1e-12)
     count = generated.shape[1]
     distances[:, :, -count:] += ITSELF * torch.eye(count, device=generated.device)
+    if foreign is not None:
+        distances += ITSELF * foreign.repeat(1, 2)
     total = torch.zeros_like(generated)
     for temperature in TEMPERATURES:
         logits = -distances / temperature
@@ -87,14 +91,17 @@ def _at_most(features: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(features, side) if features.shape[-1] > side else features
 
 
-def drift_loss(generated: Tensor, real: Tensor) -> Tensor:
-    """A scalar whose gradient moves each vector along its drift, in units of their deviation; both (N, L, D).
+def drift_loss(generated: Tensor, real: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Return a scalar whose gradient moves each generated vector along its drift; both are (N, L, D).
 
-    That of |x - (x + V(x))|^2 / 2 with x + V(x) held fixed, the paper's objective, whose own value says nothing: V has
-    unit size. Samples of all ranks attract and repel.
+    Vectors are measured in units of their deviation. Samples of all ranks attract and repel each other, except those of
+    different `classes` (N,).
     """
-    everyone = rows_of_all_ranks(generated)
-    field = drift(everyone.transpose(0, 1), rows_of_all_ranks(real).transpose(0, 1)).transpose(0, 1)
+    everyone, foreign = rows_of_all_ranks(generated), None
+    if classes is not None:
+        classes = rows_of_all_ranks(classes)
+        foreign = classes[:, None] != classes
+    field = drift(everyone.transpose(0, 1), rows_of_all_ranks(real).transpose(0, 1), foreign).transpose(0, 1)
     # The paper minimises |x - (x + V(x))|^2 / 2 with x + V(x) held fixed. That has the same gradient, -V, but its value
     # would always be that of V, which has unit size.
     return -(generated * field.chunk(count_ranks())[this_rank()]).mean() / everyone.std(correction=0).clamp(min=1e-6)
@@ -117,5 +124,6 @@ class Drifting:
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         with full_precision(fake[0]):  # moments and softmaxes of many terms
             pairs = zip(descriptors(fake), descriptors(real), strict=True)
-            drifts = torch.stack([drift_loss(generated, aim) for generated, aim in pairs])
+            classes = critic.classes if isinstance(critic, Judge) else None
+            drifts = torch.stack([drift_loss(generated, aim, classes) for generated, aim in pairs])
         return loss + self.weight * drifts.sum(), logs

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from data.console import warn
 from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.variants.contract import Judged
+from stage2_codegen.losses import Judge
+from stage2_codegen.variants.contract import Batch, Judged
 
 SAMPLES = 64
 _AT_A_TIME = 16
@@ -127,8 +128,8 @@ class Advisor:
 class HealthCheck:
     """Measures the averaged generator and the critic, and warns."""
 
-    def __init__(self, previews: ImageGenerator, critic: nn.Module, z: Tensor, real: Tensor) -> None:
-        """`z` (N, z_dim) and real codes (M, C, H, W) stay the same over a run, so that its numbers compare."""
+    def __init__(self, previews: ImageGenerator, critic: nn.Module, z: Tensor, real: Batch) -> None:
+        """`z` (N, z_dim) and M real codes stay the same over a run, so that its numbers compare."""
         self.previews, self.critic, self.z, self.real = previews, critic, z, real
         self.advisor = Advisor()
 
@@ -149,7 +150,9 @@ class HealthCheck:
             torch.manual_seed(0)  # for generators that draw noise besides z
             judged = [self.previews.generator.judged(z) for z in self.z.split(_AT_A_TIME)]
         fake = torch.cat([codes[-1] if isinstance(codes, tuple) else codes for codes in judged])
-        health = measure(fake, self.real, self._scores(judged), self._scores(list(self.real.split(_AT_A_TIME))))
+        scores_fake = self._scores(judged, self.previews.generator.classes_of(self.z))
+        scores_real = self._scores(list(self.real.codes.split(_AT_A_TIME)), self.real.classes)
+        health = measure(fake, self.real.codes, scores_fake, scores_real)
         self.critic.train(was_training)
         if self.previews.autoencoder.factor > 1:
             health = health._replace(grid=self._unevenness(fake) / self._real_unevenness)
@@ -157,12 +160,14 @@ class HealthCheck:
             warn(what, fix)
         return health
 
-    def _scores(self, batches: list[Judged]) -> Tensor:
-        return torch.cat([self.critic(batch) for batch in batches])
+    def _scores(self, batches: list[Judged], classes: Tensor | None) -> Tensor:
+        by_batch = [None] * len(batches) if classes is None else classes.split(_AT_A_TIME)
+        pairs = zip(batches, by_batch, strict=True)
+        return torch.cat([Judge(self.critic, classes_of_batch)(batch) for batch, classes_of_batch in pairs])
 
     @cached_property
     def _real_unevenness(self) -> float:
-        return self._unevenness(self.real)
+        return self._unevenness(self.real.codes)
 
     def _unevenness(self, codes: Tensor) -> float:
         """Of some of them, decoded one at a time as `previews` does, which needs no more memory than those."""

@@ -1,5 +1,6 @@
 """From seeds to pictures: noise, generator, decoder."""
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
@@ -12,12 +13,15 @@ from torch import Tensor
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import BEST, load_weights, put_weights
 from data.images import to_uint8
-from data.seeds import IMAGE_NOISE, IMAGE_Z, derive_seed
+from data.seeds import IMAGE_CLASS, IMAGE_NOISE, IMAGE_Z, derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants import configured
 from stage2_codegen.variants.contract import CodeGenerator
+
+MOST_NAMED = 20  # classes in a message
 
 
 class ImageGenerator:
@@ -30,10 +34,14 @@ class ImageGenerator:
         autoencoder: Autoencoder,
         image_size: int,
         nimg: int | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
         self.image_size = image_size  # pixels a side
         self.nimg = nimg  # that it was trained on; None while it still is
+        self.class_names = class_names  # of a conditional generator, in the order of its classes
+        self.truncation = 1.0
+        self._class: int | None = None  # that all images are of; None draws them as frequently as in the data
 
     @classmethod
     def load(cls, run: str | Path, best: bool = False) -> Self:
@@ -53,22 +61,49 @@ class ImageGenerator:
             autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
             channels, height, width = config["code_shape"]
             variant, model = configured(config["variant"], (channels, height, width), config["model"])
-            generator = variant.Generator((channels, height, width), model)
+            generator = build_generator(variant, (channels, height, width), model)
         if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
             raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
         put_weights(generator, weights.tensors["generator"], run)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         autoencoder.to(device).to(memory_format=torch.channels_last)
-        return cls(generator, CodeScale.from_json(config["scale"]), autoencoder, config["image_size"], config["nimg"])
+        scale, names = CodeScale.from_json(config["scale"]), config.get("classes", [])
+        return cls(generator, scale, autoencoder, config["image_size"], config["nimg"], names)
+
+    def drawing(self, class_name: str | None = None, truncation: float = 1.0) -> Self:
+        """The same generator with images of one class alone, or with truncated noise.
+
+        A `truncation` below 1 makes images more usual and more alike, down to one image at 0. Raises `UsageError` for a
+        class that it does not know.
+        """
+        drawing = copy.copy(self)
+        drawing.truncation = truncation
+        if class_name is not None:
+            drawing._class = self._class_number(class_name)
+        return drawing
+
+    def _class_number(self, name: str) -> int:
+        if not self.class_names:
+            fix = "leave it out, or train with --conditional"
+            raise UsageError(f"--class {name}: this generator was trained without classes", fix)
+        if name not in self.class_names:
+            known = ", ".join(self.class_names[:MOST_NAMED]) + ", ..." * (len(self.class_names) > MOST_NAMED)
+            raise UsageError(f"--class {name}: is not a class of this generator", f"choose one of {known}")
+        return list(self.class_names).index(name)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """z (n, z_dim), row i a function of seeds[i] alone."""
-        rows = []
+        """z (n, z_dim), row i a function of seeds[i], of the class and of the truncation."""
+        generator, rows = self.generator, []
         for seed in seeds:
             source = torch.Generator().manual_seed(derive_seed(seed, IMAGE_Z))
-            rows.append(torch.randn(self.generator.z_dim, generator=source))
-        return torch.stack(rows).to(next(self.generator.parameters()).device)
+            rows.append(torch.randn(generator.noise_dim, generator=source))
+        noise, classes = torch.stack(rows).to(next(generator.parameters()).device), None
+        if isinstance(generator, ConditionalGenerator):
+            chances = torch.tensor([derive_seed(seed, IMAGE_CLASS) / 2**63 for seed in seeds])
+            classes = generator.frequent(chances.to(noise.device))
+            classes = classes if self._class is None else torch.full_like(classes, self._class)
+        return generator.truncated(generator.of_classes(noise, classes), self.truncation)
 
     def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images (n, 3, H, W).

@@ -26,6 +26,18 @@ LossAndLogs = tuple[Tensor, dict[str, Tensor]]
 ScoresAndPenalty = tuple[Tensor, Tensor]
 
 
+class Judge:
+    """A critic that is given the classes (N,) of the batch it judges, where there are any."""
+
+    def __init__(self, critic: AnyCritic, classes: Tensor | None) -> None:
+        self.critic, self.classes = critic, classes
+
+    def __call__(self, judged: Judged, **options: Any) -> Any:
+        if self.classes is None:
+            return self.critic(judged, **options)
+        return self.critic(judged, classes=self.classes, **options)
+
+
 class Loss(Protocol):
     """What the trainer minimises, as the module's docstring describes."""
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import torch
 
 from stage2_codegen.modules import BatchNorm1d, BatchNorm2d
-from stage2_codegen.rank_noise import normal_rows
 from stage2_codegen.ranks import count_ranks
 from stage2_codegen.variants.contract import CodeGenerator
 
@@ -59,7 +58,7 @@ def measure_moments(generator: CodeGenerator, rows: int) -> None:
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _collecting(layers):
         torch.manual_seed(0)  # always the same noise: equal weights get equal moments, also in a resumed run
         for _ in range(math.ceil(DRAWS / rows)):
-            generator.judged(normal_rows(rows // count_ranks(), generator.z_dim, device=device))
+            generator.judged(generator.random_z(rows // count_ranks(), device))
 
 
 class SettledAverage:

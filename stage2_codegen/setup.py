@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from data.classes import Classes
+from data.errors import UsageError
 from data.files.runs import find_config
 from data.latents import LatentStore
 from data.prefetch import prefetch
@@ -24,16 +25,18 @@ from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS, check_code_shape
+from stage2_codegen.variants.contract import Batch
 
 
 class Setup(NamedTuple):
     """What training works with, before there is a run."""
 
-    config: TrainConfig[VariantConfig]  # with `mirror` and `precision` decided
+    config: TrainConfig[VariantConfig]  # with `mirror`, `precision` and the number of classes decided
     store: LatentStore
     context: Context
     step: AdversarialStep
     reader: LatentReader
+    classes: Classes | None  # of the store, in conditional training
     share: slice  # this rank's rows of a batch
 
 
@@ -47,7 +50,9 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     check_code_shape(store.code_shape)
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
     precision = _precision(config)
-    config = replace(config, mirror=_mirrors(config, store), precision=precision)
+    classes = _classes(name, config, store)
+    model = replace(config.model, classes=len(classes.names) if classes else 0)
+    config = replace(config, mirror=_mirrors(config, store), precision=precision, model=model)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator, config.accumulate)
     scale, variant = CodeScale.of(store, config.model.standardise), VARIANTS[name]
@@ -66,8 +71,20 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
         compiled=config.compile,
     )
     mirror = autoencoder.mirror if config.mirror else None
-    reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror)
-    return Setup(config, store, context, step, reader, share)
+    balanced = classes.of_row if classes and config.balance else None
+    reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror, balanced=balanced)
+    return Setup(config, store, context, step, reader, classes, share)
+
+
+def _classes(name: str, config: TrainConfig[VariantConfig], store: LatentStore) -> Classes | None:
+    """The classes to train on, where that is asked for."""
+    if not config.conditional:
+        if config.balance:
+            raise UsageError("--balance: needs classes", "add --conditional")
+        return None
+    if not config.model.takes_classes:
+        raise UsageError(f"{name}: cannot be trained on classes", "leave out --conditional, or choose another variant")
+    return Classes.of(store)
 
 
 def _precision(config: TrainConfig[VariantConfig]) -> Precision:
@@ -94,13 +111,19 @@ def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
     return bool(trained and trained.get("mirror"))
 
 
-def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iterator[Tensor]:
+def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iterator[Batch]:
     """This rank's codes for images `nimg` to `total`, one batch for each critic update, on its device."""
-    share, n_critic = setup.share, setup.config.model.n_critic
+    share, n_critic, classes = setup.share, setup.config.model.n_critic, setup.classes
 
-    def load(start: int) -> Tensor:
-        return setup.reader.batch(start + share.start, share.stop - share.start)
+    def load(start: int) -> Batch:
+        first, count = start + share.start, share.stop - share.start
+        latents = setup.reader.batch(first, count)
+        if classes is None:
+            return Batch(latents)
+        rows = setup.reader.rows(first, count)
+        return Batch(latents, torch.from_numpy(classes.of_row[rows]).to(latents.device, non_blocking=True))
 
     starts = range(nimg * n_critic, total * n_critic, setup.config.batch_size)
-    for latents in clock.waiting(prefetch(load, starts, ahead=2, threads=1)):
-        yield setup.context.scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
+    for batch in clock.waiting(prefetch(load, starts, ahead=2, threads=1)):
+        codes = setup.context.scale.to_codes(batch.codes).contiguous(memory_format=torch.channels_last)
+        yield batch._replace(codes=codes)

@@ -12,6 +12,7 @@ from data.files.checkpoints import BEST, save_state, save_weights
 from data.files.runs import read_metrics, to_json
 from data.images import image_grid, save_png
 from data.latents import LatentStore
+from data.spacing import spaced_rows
 from stage1_autoencoder.training.clock import crossed
 from stage1_autoencoder.training.run import Run
 from stage2_codegen.configs.base import VariantConfig
@@ -21,6 +22,7 @@ from stage2_codegen.health import HealthCheck
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.moments import SettledAverage
 from stage2_codegen.setup import Setup
+from stage2_codegen.variants.contract import Batch
 
 GRID_SEEDS = range(16)
 
@@ -41,8 +43,10 @@ class Snapshots:
         self._name, self._setup, self._run, self._scorer = name, setup, run, scorer
         config, step, store = setup.config, setup.step, setup.store
         self._settled = SettledAverage(step.G_ema, config.batch_size // config.accumulate)
-        context = setup.context
-        self._previews = ImageGenerator(self._settled.generator, context.scale, context.autoencoder, store.image_size)
+        context, self._names = setup.context, setup.classes.names if setup.classes else []
+        self._previews = ImageGenerator(
+            self._settled.generator, context.scale, context.autoencoder, store.image_size, class_names=self._names
+        )
         self._health = self._health_check() if run.main else None
         self.saved_nimg = saved_nimg
         self._scored_nimg = _last_scored(config.out, saved_nimg)
@@ -96,8 +100,10 @@ class Snapshots:
 
     def _health_check(self) -> HealthCheck:
         step, store, scale = self._setup.step, self._setup.store, self._setup.context.scale
-        latents = torch.from_numpy(store.read_spaced(HEALTH_SAMPLES)).to(step.accelerator.device)
-        real = scale.to_codes(latents).contiguous(memory_format=torch.channels_last)
+        device, rows = step.accelerator.device, spaced_rows(len(store), min(HEALTH_SAMPLES, len(store)))
+        codes = scale.to_codes(torch.from_numpy(store.read(rows)).to(device))
+        classes = torch.from_numpy(self._setup.classes.of_row[rows]).to(device) if self._setup.classes else None
+        real = Batch(codes.contiguous(memory_format=torch.channels_last), classes)
         return HealthCheck(self._previews, step.critic, self._previews.noise(range(HEALTH_SAMPLES)), real)
 
     def _describe(self, nimg: int) -> dict[str, Any]:
@@ -119,6 +125,7 @@ class Snapshots:
             "dtype": store.seal["dtype"],
             "flip": bool(store.seal.get("flip")),
             "mirror": config.mirror,
+            "classes": self._names,
             "nimg": nimg,
         }
 

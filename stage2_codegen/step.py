@@ -19,11 +19,12 @@ from data.seeds import INITIAL_WEIGHTS, UPDATES, derive_seed
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
+from stage2_codegen.conditional import build_generator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
-from stage2_codegen.losses import LossAndLogs
+from stage2_codegen.losses import Judge, LossAndLogs
 from stage2_codegen.rank_noise import normal_rows, part_of_batch
-from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Judged, JudgedBy, Variant
+from stage2_codegen.variants.contract import Batch, CodeGenerator, CodeShape, Judged, JudgedBy, Variant
 
 
 class AdversarialStep:
@@ -79,7 +80,8 @@ class AdversarialStep:
 
     def _initial_networks(self) -> tuple[CodeGenerator, nn.Module]:
         torch.manual_seed(derive_seed(self.seed, INITIAL_WEIGHTS))
-        return self.variant.Generator(self.code_shape, self.model), self.variant.Critic(self.code_shape, self.model)
+        G = build_generator(self.variant, self.code_shape, self.model)
+        return G, self.variant.Critic(self.code_shape, self.model)
 
     def restart(self) -> None:
         """Go back to the initial weights and to optimisers without a past."""
@@ -90,7 +92,7 @@ class AdversarialStep:
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
 
-    def __call__(self, reals: Iterator[Tensor], nimg: int) -> None:
+    def __call__(self, reals: Iterator[Batch], nimg: int) -> None:
         """Train on this rank's next `n_critic` batches of real codes, after `nimg` samples over all ranks.
 
         `logs` then holds the means over the parts, on this rank, of the last update that computed them.
@@ -99,7 +101,7 @@ class AdversarialStep:
         self.critic.requires_grad_(True)
         for i in range(self.model.n_critic):
             real = next(reals)
-            batch = len(real) * self.accelerator.num_processes
+            batch = len(real.codes) * self.accelerator.num_processes
             penalty_factor = self._penalty_factor(nimg // batch * self.model.n_critic + i)
             is_last = i == self.model.n_critic - 1
             objective = partial(self._critic_loss, penalty_factor, self.now.one_batch_of_fakes and is_last)
@@ -125,7 +127,7 @@ class AdversarialStep:
         every = self.now.penalty_period
         return every if update % every == 0 else 0
 
-    def _critic_loss(self, penalty_factor: float, is_shared: bool, real: Tensor) -> LossAndLogs:
+    def _critic_loss(self, penalty_factor: float, is_shared: bool, real: Batch) -> LossAndLogs:
         keeps = (
             is_shared and self.accumulate == 1
         )  # parts are drawn again by their seed: their graphs would fill memory
@@ -133,23 +135,25 @@ class AdversarialStep:
             seen_real, seen_fake = self._see(real)
         if keeps:
             self._kept = seen_real, seen_fake
-        return self.loss.critic_loss(self._shared_critic, seen_real, detached(seen_fake), penalty_factor)
+        critic = Judge(self._shared_critic, real.classes)
+        return self.loss.critic_loss(critic, seen_real, detached(seen_fake), penalty_factor)
 
-    def _generator_loss(self, real: Tensor) -> LossAndLogs:
+    def _generator_loss(self, real: Batch) -> LossAndLogs:
         (seen_real, seen_fake), self._kept = self._kept or self._see(real), None
-        return self.loss.generator_loss(self._judge, seen_real, seen_fake)
+        return self.loss.generator_loss(Judge(self._judge, real.classes), seen_real, seen_fake)
 
-    def _see(self, real: Tensor) -> tuple[Judged, Judged]:
-        """Real codes, and as many newly generated ones, as the critic sees them."""
-        fake = self._draw(normal_rows(len(real), self.G.z_dim, device=self.accelerator.device))
-        return self.view(real), self.view(fake)
+    def _see(self, real: Batch) -> tuple[Judged, Judged]:
+        """Real codes, and as many newly generated ones of the same classes, as the critic sees them."""
+        noise = normal_rows(len(real.codes), self.G.noise_dim, device=self.accelerator.device)
+        fake = self._draw(self.G.of_classes(noise, real.classes))
+        return self.view(real.codes), self.view(fake)
 
     def _backward(
-        self, name: str, objective: Callable[[Tensor], LossAndLogs], shared: nn.Module, real: Tensor, seed: int
+        self, name: str, objective: Callable[[Batch], LossAndLogs], shared: nn.Module, real: Batch, seed: int
     ) -> dict[str, Tensor]:
         """Gradients of the mean of `objective` over the parts of `real`; ranks share them once, with the last part."""
         parts, totals = self.accumulate, dict[str, Tensor]()
-        for index, part in enumerate(real.chunk(parts)):
+        for index, part in enumerate(real.parts(parts)):
             torch.manual_seed(seed)  # the same for all parts and ranks: each takes its own rows of the batch's noise
             shares = nullcontext() if index == parts - 1 else self.accelerator.no_sync(shared)
             with part_of_batch(index, parts), shares:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data.advice import Action, Advice, Done
+from data.classes import Classes
 from data.console import warn
 from data.files.checkpoints import Progress, load_state, save_state
 from data.files.runs import defaults
@@ -18,6 +19,7 @@ from data.latents import LatentStore
 from stage1_autoencoder.training.processes import any_rank
 from stage1_autoencoder.training.run import Run
 from stage1_autoencoder.training.updates import diverged
+from stage2_codegen.conditional import ConditionalGenerator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.setup import Setup, codes_between, prepare
@@ -131,7 +133,9 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
 def start_anew(step: AdversarialStep, store: LatentStore) -> None:
     """Put into the step what a run starts from."""
     step.restart()
-    step.variant.condition(step.G, store, step.model)
+    step.variant.condition(step.G.unconditional, store, step.model)
+    if isinstance(step.G, ConditionalGenerator):
+        step.G.set_frequencies(Classes.of(store).frequencies)
     step.G_ema.load_state_dict(step.G.state_dict())
 
 

@@ -34,6 +34,7 @@ from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.inversion import invert
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
+from stage2_codegen.variants.contract import Batch
 from tests.tiny_variants import TINY
 
 SHAPE = (3, 16, 16)
@@ -85,7 +86,7 @@ def test_those_of_the_training_of_stage_two() -> None:
     with recorded_seeds() as seeds:
         step = AdversarialStep(VARIANTS["wgan-gp"], config, SHAPE, context, make_accelerator(), seed=5)
         for nimg in (0, 4):
-            step(iter(torch.zeros(2, 4, *SHAPE)), nimg)
+            step(map(Batch, torch.zeros(2, 4, *SHAPE)), nimg)
     weights, *updates = seeds
     assert weights == 6315739163131927091
     assert updates[:3] == [2153485280332438425, 5900253131158821752, 7760099336911183838]  # two of the critic, one of G

@@ -5,6 +5,7 @@ same on one rank as on many. A store of many shards is shuffled in windows: the 
 taken a few at a time, and the rows of those few are shuffled together, so that only they need to be in memory.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.seeds import ROW_ORDER, SHARD_ORDER
+from data.seeds import BALANCED_CLASSES, BALANCED_ROWS, ROW_ORDER, SHARD_ORDER, uniforms
 
 
 class Window(NamedTuple):
@@ -49,11 +50,48 @@ class SampleOrder:
             start, count = start + len(parts[-1]), count - len(parts[-1])
         return np.concatenate(parts)
 
+    def shards(self, start: int, count: int) -> list[int]:
+        """The shards of these positions, and those of the next window as far as they should be requested by then."""
+        windows = [self.window(start)]
+        while windows[-1].stop < start + count:
+            windows.append(self.window(windows[-1].stop))
+        done = (start + count - windows[-1].start) / len(windows[-1].rows)
+        following = self.window(windows[-1].stop).shards
+        due = following[: math.ceil(2 * done * len(following))]  # all of them by half of this window, spread evenly
+        shards: list[int] = np.concatenate([*(window.shards for window in windows), due]).tolist()
+        return shards
+
     def window(self, position: int) -> Window:
         """The window that holds a position."""
         epoch, offset = divmod(position, self.num_items)
         _, borders = _shards(self, epoch)
         return _window(self, epoch, int(np.searchsorted(borders, offset, side="right")) - 1)
+
+
+class BalancedOrder:
+    """An endless sequence in which every class is as frequent as any other: a class at random, then one of its rows.
+
+    The draws are with replacement, and each is a function of (seed, position) alone.
+    """
+
+    def __init__(self, classes: NDArray[np.int64], seed: int, shard_rows: int) -> None:
+        """`classes` (N,): the class of each row, 0 to K - 1, each of which has a row at least."""
+        self.seed, self.shard_rows = seed, shard_rows
+        self._sizes = np.bincount(classes)
+        self._by_class = np.argsort(classes, kind="stable")
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+
+    def rows(self, start: int, count: int) -> NDArray[np.int64]:
+        """Rows at positions start ... start + count - 1, (count,)."""
+        chances = uniforms(self.seed, BALANCED_CLASSES, start, count), uniforms(self.seed, BALANCED_ROWS, start, count)
+        classes = (chances[0] * len(self._sizes)).astype(np.int64)
+        within = (chances[1] * self._sizes[classes]).astype(np.int64)
+        return self._by_class[self._firsts[classes] + within]
+
+    def shards(self, start: int, count: int) -> list[int]:
+        """The shards of these positions."""
+        shards: list[int] = np.unique(self.rows(start, count) // self.shard_rows).tolist()
+        return shards
 
 
 @lru_cache(maxsize=4)

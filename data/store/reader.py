@@ -1,6 +1,5 @@
 """Reading batches of latents for training in shuffled order, from whichever memory the store fits into."""
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from data.latents import LatentStore, StoredLatents
 from data.seeds import coins
-from data.store.order import SampleOrder
+from data.store.order import BalancedOrder, SampleOrder
 
 ReadMode = Literal["auto", "device", "memory", "stream"]
 _SHARE_OF_DEVICE = 0.4  # of its free memory; networks need the rest, with what they keep for the backward pass
@@ -33,7 +32,7 @@ class LatentReader:
     shared by the processes of a machine. `auto` takes the first mode that fits. All give the same batches.
 
     `mirror` turns latents into those of the mirrored images. Where it is given, a coin decides at each position whether
-    the latent is mirrored.
+    the latent is mirrored. `balanced` (N,) is the class of each row where all classes are to be shown equally often.
     """
 
     def __init__(
@@ -43,9 +42,12 @@ class LatentReader:
         device: str | torch.device = "cpu",
         mode: ReadMode = "auto",
         mirror: Callable[[Tensor], Tensor] | None = None,
+        balanced: NDArray[np.int64] | None = None,
     ) -> None:
         self._store, self._device, self._mirror = store, torch.device(device), mirror
-        self._order = SampleOrder(len(store), seed, store.shard_rows)
+        self._order: SampleOrder | BalancedOrder = SampleOrder(len(store), seed, store.shard_rows)
+        if balanced is not None:
+            self._order = BalancedOrder(balanced, seed, store.shard_rows)
         self.mode = _fitting_mode(store, self._device) if mode == "auto" else mode
         self._pool = ThreadPoolExecutor(1, "latents")
         self._shards: dict[int, Future[StoredLatents]] = {}
@@ -53,10 +55,6 @@ class LatentReader:
     def rows(self, start: int, count: int) -> NDArray[np.int64]:
         """Rows of the store at positions start ... start + count - 1, (count,)."""
         return self._order.rows(start, count)
-
-    def labels(self, start: int, count: int) -> Tensor:
-        """Labels at these positions, (count,) int64 on the device, -1 where the data has none."""
-        return torch.from_numpy(self._labels[self.rows(start, count)]).to(self._device)
 
     def batch(self, start: int, count: int) -> Tensor:
         """Raw latents at these positions, (count, C, H, W) float32 on the device.
@@ -82,13 +80,7 @@ class LatentReader:
 
     def _at_hand(self, start: int, count: int) -> dict[int, Future[StoredLatents]]:
         """The shards of these positions; those of the next window are requested while this one is consumed."""
-        windows = [self._order.window(start)]
-        while windows[-1].stop < start + count:
-            windows.append(self._order.window(windows[-1].stop))
-        done = (start + count - windows[-1].start) / len(windows[-1].rows)
-        following = self._order.window(windows[-1].stop).shards
-        due = following[: math.ceil(2 * done * len(following))]  # all of them by half of this window, spread evenly
-        shards = np.concatenate([*(window.shards for window in windows), due]).tolist()
+        shards = self._order.shards(start, count)
         kept = self._shards if self.mode == "memory" else {s: self._shards[s] for s in shards if s in self._shards}
         for shard in shards:
             if shard not in kept:
@@ -124,10 +116,6 @@ class LatentReader:
             if scales is not None and stored.scales is not None:
                 scales[rows] = torch.from_numpy(stored.scales).to(self._device)
         return values, scales
-
-    @cached_property
-    def _labels(self) -> NDArray[np.int64]:
-        return self._store.labels
 
 
 def _fitting_mode(store: LatentStore, device: torch.device) -> ReadMode:

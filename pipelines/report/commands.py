@@ -15,6 +15,7 @@ from stage2_codegen.configs.train import TrainConfig
 
 KINDS = {"generator": "train", "autoencoder": "train-ae"}  # the verb that makes such a run
 _NOT_FLAGS = ("kind", "variant", "store_checksum", "data_fingerprint", "frozen", "versions")
+_DECIDED = ("classes",)  # fields of a variant that the data decides
 _SCORE_DEFAULTS = {"protocol": None, "features": "inception", "resize": "clean", "num": None, "seed": 0}
 
 
@@ -22,6 +23,8 @@ def reproducing_command(config: Mapping[str, Any]) -> str:
     """The command line whose resolved configuration is this config.json."""
     words = ["codegan", KINDS[config["kind"]], *([config["variant"]] if "variant" in config else [])]
     given = {name: value for name, value in config.items() if name not in _NOT_FLAGS}
+    if "model" in given:
+        given["model"] = {name: value for name, value in given["model"].items() if name not in _DECIDED}
     return shlex.join([*words, *flags(given, _defaults(config))])
 
 

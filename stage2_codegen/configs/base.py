@@ -1,9 +1,11 @@
 """Fields that variants share."""
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from data.limits import Count, Decay, Limited, Weight
+import tyro
+
+from data.limits import Count, Decay, Limited, Natural, Weight
 from stage2_codegen.configs.choices import Penalty
 
 
@@ -12,6 +14,7 @@ class VariantConfig(Limited):
     """Fields every variant has, because the trainer reads them; a variant sets its paper's defaults."""
 
     flags: ClassVar[str] = "--model."
+    takes_classes: ClassVar[bool] = True
 
     z_dim: Count = 512
     """Length of the noise vector, N(0, 1)."""
@@ -31,6 +34,8 @@ class VariantConfig(Limited):
     """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
     one_batch_of_fakes: bool = False
     """Let both networks learn from the same generated batch in a step, which spares drawing it twice."""
+    classes: Annotated[Natural, tyro.conf.Suppress, tyro.conf.Fixed] = 0
+    """Number of classes that samples are drawn of; set by --conditional, 0 without."""
     augment: str = ""
     """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
 

@@ -1,7 +1,7 @@
 """LRM GAN."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data.limits import Count, Decay, Natural, Weight
 from stage2_codegen.configs.base import VariantConfig
@@ -11,6 +11,8 @@ from stage2_codegen.configs.choices import Merge, Relation
 @dataclass(frozen=True)
 class LRMConfig(VariantConfig):
     """LRM GAN: three stages, a long-range module, and vectors of training images beside the noise."""
+
+    takes_classes: ClassVar[bool] = False  # the vectors already say what to draw
 
     z_dim: Count = 100
     """Length of the noise vector, N(0, 1); with metadata z has one more entry, which picks the row of the bank."""

@@ -18,6 +18,10 @@ class TrainConfig[Model: VariantConfig](RunConfig):
 
     store: LocationArg
     """The latent store."""
+    conditional: bool = False
+    """Train on the classes of the data, so that samples of a class can be asked for."""
+    balance: bool = False
+    """Show all classes equally often, however many pictures they have."""
     mirror: MirrorFlags = None
     precision: PrecisionFlag = None
     """In bf16, weights and gradient penalties stay fp32. Left out, a new run takes bf16 where the hardware has it."""

@@ -1,6 +1,7 @@
 """Building blocks of the papers, one file each."""
 
 from stage2_codegen.modules.batch_norm import BatchNorm1d, BatchNorm2d
+from stage2_codegen.modules.class_scores import ClassScores, last_layer, scored
 from stage2_codegen.modules.giu import GIU
 from stage2_codegen.modules.glu import GLU
 from stage2_codegen.modules.graph_convolution import GraphConvolution
@@ -21,6 +22,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "ChannelLongRange",
+    "ClassScores",
     "GraphConvolution",
     "Involution",
     "LongRange",
@@ -32,5 +34,7 @@ __all__ = [
     "SkipLayerExcitation",
     "SpatialLongRange",
     "SqueezeExcitation",
+    "last_layer",
+    "scored",
     "spectral_norm",
 ]

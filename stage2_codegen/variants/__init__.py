@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from data.errors import UsageError
+from stage2_codegen.conditional import build_generator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.registry import CONFIGS, SIDES
 from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, projected, r3, sle
@@ -77,4 +78,4 @@ def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[
     A critic that looks at decoded pictures decodes by an untrained autoencoder (`Context.stand_in`).
     """
     variant, config = configured(name, code_shape, overrides)
-    return variant.Generator(code_shape, config), variant.Critic(code_shape, config)
+    return build_generator(variant, code_shape, config), variant.Critic(code_shape, config)

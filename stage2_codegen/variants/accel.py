@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from stage2_codegen.configs.accel import AccelConfig
 from stage2_codegen.losses import WGANGP
-from stage2_codegen.modules import PixelNorm
+from stage2_codegen.modules import PixelNorm, last_layer, scored
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
@@ -80,10 +80,10 @@ class Critic(nn.Module):
         layers += [conv(last, last), nn.LeakyReLU(SLOPE), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
         self.dense1 = nn.Linear(last * BASE * BASE, last)
-        self.dense2 = nn.Linear(last, 1)
+        self.dense2 = last_layer(lambda scores: nn.Linear(last, scores), config.classes)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.dense2(F.leaky_relu(self.dense1(self.layers(codes)), SLOPE))
+    def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        return scored(self.dense2, F.leaky_relu(self.dense1(self.layers(codes)), SLOPE), classes)
 
 
 def loss(config: AccelConfig) -> WGANGP:

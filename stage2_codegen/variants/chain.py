@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data.errors import UsageError
 from stage2_codegen.configs.chain import ChainConfig
-from stage2_codegen.modules import BatchNorm2d, spectral_norm
+from stage2_codegen.modules import BatchNorm2d, last_layer, scored, spectral_norm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
@@ -106,8 +106,11 @@ class Critic(nn.Module):
                 layers += [batch_norm(outputs, side)]
             layers += [nn.LeakyReLU(config.slope), *insert(outputs, side)]
             inputs = outputs
-        layers += [prepared(nn.Conv2d(inputs, 1, BASE), config, normalised and config.spectral_norm_last)]
-        self.layers = nn.Sequential(*layers)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.layers(codes).flatten(1)
+        def to_scores(count: int) -> nn.Module:
+            return prepared(nn.Conv2d(inputs, count, BASE), config, normalised and config.spectral_norm_last)
+
+        self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
+
+    def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        return scored(self.layers[-1], self.layers[:-1](codes), classes).flatten(1)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from data.latents import LatentStore
@@ -12,14 +13,59 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import Loss
+from stage2_codegen.rank_noise import normal_rows
 
 CodeShape = tuple[int, int, int]  # (C, S, S)
 
 
+class Batch(NamedTuple):
+    """Real codes (N, C, S, S) and, in conditional training, their classes (N,)."""
+
+    codes: Tensor
+    classes: Tensor | None = None
+
+    def parts(self, count: int) -> list["Batch"]:
+        """Equal parts in order."""
+        classes = [None] * count if self.classes is None else self.classes.chunk(count)
+        return [Batch(*part) for part in zip(self.codes.chunk(count), classes, strict=True)]
+
+
 class CodeGenerator(nn.Module):
-    """Base of every generator: z (N, z_dim) -> codes (N, C, S, S)."""
+    """Base of every generator: z (N, z_dim) -> codes (N, C, S, S).
+
+    z is noise, N(0, 1), of length `noise_dim`; a conditional generator's also holds the class (`conditional.py`).
+    """
 
     z_dim: int
+
+    @property
+    def noise_dim(self) -> int:
+        return self.z_dim
+
+    @property
+    def unconditional(self) -> "CodeGenerator":
+        """The network of the variant itself."""
+        return self
+
+    def of_classes(self, noise: Tensor, classes: Tensor | None) -> Tensor:
+        """z (N, z_dim) of noise (N, noise_dim) and, in a conditional generator, of classes (N,)."""
+        return noise
+
+    def classes_of(self, z: Tensor) -> Tensor | None:
+        """The classes (N,) that z (N, z_dim) was made of, in a conditional generator."""
+        return None
+
+    def random_z(self, count: int, device: torch.device) -> Tensor:
+        """This rank's z (count, z_dim) of a batch, with classes as frequent as in the data."""
+        return normal_rows(count, self.noise_dim, device=device)
+
+    def truncated(self, z: Tensor, truncation: float) -> Tensor:
+        """z (N, z_dim) with its noise scaled: below 1, samples are more alike and more usual.
+
+        As the first layer of a generator is linear in the noise, that draws its first map towards the mean, as the
+        truncation trick of Karras et al., "A Style-Based Generator Architecture", section B, does with styles.
+        """
+        return z * truncation
 
     def judged(self, z: Tensor) -> Judged:
         """What the critic sees of a batch in training; a generator with outputs at several scales gives all."""

@@ -20,7 +20,7 @@ from stage2_codegen.variants.contract import CodeShape
 
 
 def _chain_config(config: GCAConfig) -> ChainConfig:
-    own = {field: getattr(config, field) for field in ("z_dim", "width", "standardise")}
+    own = {field: getattr(config, field) for field in ("z_dim", "width", "standardise", "classes")}
     return dataclasses.replace(HOSTS[config.host], **own)
 
 

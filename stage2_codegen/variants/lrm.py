@@ -169,6 +169,12 @@ class Generator(CodeGenerator):
     def judged(self, z: Tensor) -> tuple[Tensor, ...]:
         return self.drawn(z[:, :-1], self.bank[self.row(z[:, -1])]) if self.has_metadata else self.drawn(z)
 
+    def truncated(self, z: Tensor, truncation: float) -> Tensor:
+        """The noise is scaled; the entry that picks the row stays, since no row is more usual than another."""
+        if not self.has_metadata:
+            return super().truncated(z, truncation)
+        return torch.cat([truncation * z[:, :-1], z[:, -1:]], 1)
+
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
         """The vectors of the two pictures go over into each other; rows of the bank on the way belong to neither."""
         if not self.has_metadata:

@@ -38,7 +38,7 @@ from stage2_codegen.frozen.backbones import open_backbone
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import Loss, RelativisticPairing
-from stage2_codegen.modules import GLU, BatchNorm2d
+from stage2_codegen.modules import GLU, BatchNorm2d, last_layer, scored
 from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 
@@ -192,14 +192,26 @@ def view(config: ProjectedConfig, context: Context) -> Viewed:
     return Viewed(config, context, config.augment)
 
 
-def head(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+class Head(nn.Sequential):
     """A halving convolution for each of `widths`, then scores of places, (N, 1, h, w)."""
-    layers: list[nn.Module] = []
-    for read, written in pairwise([inputs, *widths]):
-        layers += [nn.Conv2d(read, written, 4, 2, 1), nn.LeakyReLU(SLOPE)]
-    last = widths[-1] if widths else inputs
-    layers += [nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers, nn.Conv2d(last, 1, 3, 1, 1, bias=False))  # pairs of scores would not feel it
+
+    def __init__(self, inputs: int, widths: Sequence[int], classes: int) -> None:
+        layers: list[nn.Module] = []
+        for read, written in pairwise([inputs, *widths]):
+            layers += [nn.Conv2d(read, written, 4, 2, 1), nn.LeakyReLU(SLOPE)]
+        last = widths[-1] if widths else inputs
+        layers += [nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(SLOPE)]
+
+        def to_scores(count: int) -> nn.Module:
+            return nn.Conv2d(last, count, 3, 1, 1, bias=False)  # pairs of scores would not feel a bias
+
+        super().__init__(*layers, last_layer(to_scores, classes))
+
+    def forward(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
+        *layers, last = self
+        for layer in layers:
+            x = layer(x)
+        return scored(last, x, classes)
 
 
 class Critic(nn.Module):
@@ -216,14 +228,16 @@ class Critic(nn.Module):
         if not inputs and not config.picture_head:
             raise UsageError("backbone none: leaves nothing to judge", "add --model.picture-head")
         halvings = (2, 1, 0, 0)  # to maps of about the same side
-        self.heads = nn.ModuleList(head(read, HEAD[:count]) for read, count in zip(inputs, halvings, strict=False))
-        self.picture_head = head(3, PICTURE_HEAD) if config.picture_head else None
+        self.heads = nn.ModuleList(
+            Head(read, HEAD[:count], config.classes) for read, count in zip(inputs, halvings, strict=False)
+        )
+        self.picture_head = Head(3, PICTURE_HEAD, config.classes) if config.picture_head else None
 
-    def forward(self, judged: Judged) -> Tensor:
+    def forward(self, judged: Judged, classes: Tensor | None = None) -> Tensor:
         _, pictures, *maps = self.viewed(judged) if isinstance(judged, Tensor) else judged
-        scores = [judge(x) for judge, x in zip(self.heads, maps, strict=True)]
+        scores = [judge(x, classes) for judge, x in zip(self.heads, maps, strict=True)]
         if self.picture_head is not None:
-            scores.insert(0, self.picture_head(pictures))
+            scores.insert(0, self.picture_head(pictures, classes))
         side = scores[0].shape[-1]
         return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stage2_codegen.configs.r3 import SCHEDULED, R3Config
 from stage2_codegen.losses import RelativisticPairing
-from stage2_codegen.modules import ResidualBlock
+from stage2_codegen.modules import ResidualBlock, last_layer, scored
 from stage2_codegen.variants.accel import channels_at
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
@@ -91,12 +91,15 @@ class Critic(nn.Module):
             # averaging 2 x 2 is bilinear resampling to half the side
             layers += [ResidualBlock(inputs, len(maps)), nn.AvgPool2d(2), *fit(inputs, outputs)]
         layers += [ResidualBlock(maps[-1], len(maps)), nn.LeakyReLU(SLOPE), nn.Flatten()]
-        # without bias, which would cancel in every difference of two scores
-        to_score = he_init(nn.Linear(maps[-1] * BASE * BASE, 1, bias=False), SLOPE)
-        self.layers = nn.Sequential(*layers, to_score)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.layers(codes)
+        def to_scores(count: int) -> nn.Module:
+            # without bias, which would cancel in every difference of two scores
+            return he_init(nn.Linear(maps[-1] * BASE * BASE, count, bias=False), SLOPE)
+
+        self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
+
+    def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        return scored(self.layers[-1], self.layers[:-1](codes), classes)
 
 
 def loss(config: R3Config) -> RelativisticPairing:

@@ -31,6 +31,7 @@ from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.frozen.context import Context, Frozen
 from stage2_codegen.frozen.perceptual import load_lpips
 from stage2_codegen.losses import AnyCritic, Hinge, Loss, LossAndLogs
+from stage2_codegen.modules import last_layer, scored
 from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import (
     SLOPE,
@@ -123,29 +124,31 @@ class Critic(nn.Module):
         skips = [(low, low // ratio) for low in widths if low // ratio >= 8]
         self.stem = nn.Sequential(conv(channels, widths[size], 3), nn.LeakyReLU(SLOPE, inplace=True))
         self.pyramid = Pyramid(widths, blocks, skips if config.excitation == "both" else [], config.activation)
-        self.score = nn.Sequential(*activated(conv(widths[8], 2 * widths[8], 1)), scores_of(2 * widths[8]))
+        self.score = nn.Sequential(*activated(conv(widths[8], 2 * widths[8], 1)), Scores(2 * widths[8], config.classes))
         features = [widths[8], widths[16]]  # that the decoders read
         self.branch: nn.Sequential | None = None
         if size > 16:
             maps = list(widths_at(BRANCH_WIDTHS, size // 4, config.width, channels).values())
             down = [layer for read, written in pairwise(maps) for layer in activated(conv(read, written, 4, stride=2))]
             self.branch = nn.Sequential(conv(channels, maps[0], 4, stride=2), nn.LeakyReLU(SLOPE, inplace=True), *down)
-            self.branch_score = scores_of(maps[-1])
+            self.branch_score = Scores(maps[-1], config.classes)
             features.append(maps[-1])
         if config.reconstruct != "none":
             up = list(widths_at(DECODER_WIDTHS, min(128, size // 2), config.width, 2 * channels).values())
             self.decoders = nn.ModuleList(Decoder(read, up, channels, config.standardise) for read in features)
         initialise(self)
 
-    def forward(self, judged: Judged, quadrant: int | None = None) -> Tensor | tuple[Tensor, list[Reconstruction]]:
+    def forward(
+        self, judged: Judged, quadrant: int | None = None, classes: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, list[Reconstruction]]:
         half, full = (judged[:, :, ::2, ::2], judged) if isinstance(judged, Tensor) else judged
         maps = self.pyramid(self.stem(full))
-        scores, features = self.score(maps[8]), [maps[8]]
+        scores, features = self.score[-1](self.score[:-1](maps[8]), classes), [maps[8]]
         if self.branch is None:
             scores = scores + 0 * half.mean()  # reads what nobody judges: DDP wants every parameter in the graph
         else:
             features.append(self.branch(half))
-            scores = torch.cat([scores, self.branch_score(features[1])], 1)
+            scores = torch.cat([scores, self.branch_score(features[1], classes)], 1)
         if quadrant is None:
             return scores
         features.insert(1, quadrant_of(maps[16], quadrant))
@@ -154,9 +157,14 @@ class Critic(nn.Module):
         return scores, [(codes, resized(target, codes.shape[-1])) for codes, target in zip(made, targets, strict=False)]
 
 
-def scores_of(inputs: int) -> nn.Sequential:
+class Scores(nn.Sequential):
     """(N, inputs, 8, 8) -> (N, 25)."""
-    return nn.Sequential(nn.Conv2d(inputs, 1, 4, bias=False), nn.Flatten())
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(last_layer(lambda count: nn.Conv2d(inputs, count, 4, bias=False), classes))
+
+    def forward(self, features: Tensor, classes: Tensor | None = None) -> Tensor:
+        return scored(self[0], features, classes).flatten(1)
 
 
 def resized(codes: Tensor, side: int) -> Tensor:

@@ -13,6 +13,7 @@ from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.variants import VARIANTS
+from stage2_codegen.variants.contract import Batch
 from tests.tiny_variants import TINY
 
 SHAPE = (4, 16, 16)
@@ -35,7 +36,7 @@ def take(step: AdversarialStep, steps: int, batch: int = 8) -> dict[str, Tensor]
     """All weights and moments after so many steps on the same real codes."""
     torch.manual_seed(0)
     codes = torch.randn(steps * step.model.n_critic, batch, *SHAPE).clamp(-1, 1)
-    reals = iter(codes.contiguous())
+    reals = map(Batch, codes.contiguous())
     for number in range(steps):
         step(reals, number * batch)
     found = {f"{n}.{key}": value for n, network in step.networks.items() for key, value in network.state_dict().items()}
@@ -81,7 +82,7 @@ def test_a_lazy_penalty_counts_critic_updates_from_the_images_seen() -> None:
         step = make_step("wgan-gp", {"n_critic": 2, "penalty_every": 3})
         step.loss = loss = Recorded(step.loss)
         for number in range(start, start + steps):
-            step(iter(torch.randn(2, 4, *SHAPE)), number * 4)
+            step(map(Batch, torch.randn(2, 4, *SHAPE)), number * 4)
         return loss.factors
 
     whole = factors(0, 6)
@@ -91,12 +92,12 @@ def test_a_lazy_penalty_counts_critic_updates_from_the_images_seen() -> None:
 
 def test_a_penalty_is_logged_at_its_last_value_and_by_losses_that_have_one() -> None:
     step = make_step("accel", {"penalty_every": 2})
-    step(iter(torch.randn(1, 4, *SHAPE)), 0)
+    step(map(Batch, torch.randn(1, 4, *SHAPE)), 0)
     before = step.logs["penalty/gp"]
-    step(iter(torch.randn(1, 4, *SHAPE)), 4)
+    step(map(Batch, torch.randn(1, 4, *SHAPE)), 4)
     assert step.logs["penalty/gp"] is before
     other = make_step("dcgan")
-    other(iter(torch.randn(1, 4, *SHAPE)), 0)
+    other(map(Batch, torch.randn(1, 4, *SHAPE)), 0)
     assert not [key for key in other.logs if key.startswith("penalty")]
 
 

@@ -13,7 +13,7 @@ from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.health import Health, HealthCheck, measure, unevenness
 from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.variants.contract import CodeGenerator
+from stage2_codegen.variants.contract import Batch, CodeGenerator
 
 SHAPE = (3, 4, 4)
 
@@ -97,7 +97,7 @@ AS_STORED = CodeScale((0.0,) * 3, (1.0,) * 3)
 
 def check_of(fake: Tensor | CodeGenerator, critic: nn.Module, real: Tensor) -> HealthCheck:
     generator = Given(fake) if isinstance(fake, Tensor) else fake
-    return HealthCheck(ImageGenerator(generator, AS_STORED, PIXELS, 4), critic, rows_of(len(real)), real)
+    return HealthCheck(ImageGenerator(generator, AS_STORED, PIXELS, 4), critic, rows_of(len(real)), Batch(real))
 
 
 def rows_of(count: int) -> Tensor:
@@ -274,7 +274,9 @@ def test_the_grid_of_a_run_is_that_of_its_decoded_samples_over_real_ones() -> No
 
     def grid_of(fake: Tensor) -> float | None:
         previews = ImageGenerator(Given(fake), scale, autoencoder, 32)
-        return HealthCheck(previews, nn.Sequential(nn.Flatten(), nn.Linear(24 * 64, 1)), rows_of(64), real)().grid
+        return HealthCheck(
+            previews, nn.Sequential(nn.Flatten(), nn.Linear(24 * 64, 1)), rows_of(64), Batch(real)
+        )().grid
 
     assert grid_of(real) == pytest.approx(1, abs=1e-6)
     shown = [autoencoder.decode((0.5 * codes[::4] + 0.1).clamp(-1, 1)).detach() for codes in (other, real)]

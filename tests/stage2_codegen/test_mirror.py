@@ -45,7 +45,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def codes(setup: Setup, start: int, stop: int) -> Tensor:
     """All this rank is shown for images `start` to `stop`."""
-    return torch.cat(list(codes_between(start, stop, setup, StepClock())))
+    return torch.cat([batch.codes for batch in codes_between(start, stop, setup, StepClock())])
 
 
 def test_mirrored_codes_decode_to_mirrored_pictures(configure: Configure) -> None:

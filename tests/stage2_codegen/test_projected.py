@@ -27,6 +27,7 @@ from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.step import AdversarialStep
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks, projected
+from stage2_codegen.variants.contract import Batch
 from stage2_codegen.variants.projected import BACKBONE, Viewed
 from tests.tiny_variants import TINY
 
@@ -55,7 +56,7 @@ def test_frozen_networks_never_change_and_are_no_part_of_what_is_trained_or_save
     before = [value.clone() for network in networks for value in network.state_dict().values()]
     learning = {name: value.clone() for name, value in step.critic.state_dict().items()}
     for number in range(2):
-        step(iter([codes(4, number)]), 4 * number)
+        step(iter([Batch(codes(4, number))]), 4 * number)
     after = [value for network in networks for value in network.state_dict().values()]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert any(not torch.equal(learning[name], value) for name, value in step.critic.state_dict().items())
@@ -161,7 +162,7 @@ def test_both_updates_learn_from_one_batch() -> None:
     seen: list[tuple[Tensor, ...]] = []
     viewed = step.view
     step.view = lambda x: seen.append(viewed(x)) or seen[-1]  # type: ignore[func-returns-value, arg-type]
-    step(iter([codes(4)]), 0)
+    step(iter([Batch(codes(4))]), 0)
     assert len(drawn) == 1
     assert [len(x) for x in seen] == [6, 6]
     pairing, (real, fake) = RelativisticPairing(SMALL.gamma), seen

@@ -43,7 +43,19 @@ def test_every_mode_gives_what_the_store_holds_at_the_rows_of_the_order(store: L
         assert rows.tolist() == order.rows(start, 16).tolist()
         assert (batch.dtype, batch.shape) == (torch.float32, (16, *SHAPE))
         np.testing.assert_array_equal(batch.numpy(), store.read(rows))
-        assert reader.labels(start, 16).tolist() == LABELS[rows].tolist()
+        assert store.labels[rows].tolist() == LABELS[rows].tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_balanced_reading_shows_each_class_equally_often(store: LatentStore, mode: ReadMode) -> None:
+    classes = np.minimum(np.arange(COUNT) // 10, 2)  # 10, 10 and all others
+    reader = LatentReader(store, seed=3, mode=mode, balanced=classes)
+    rows = reader.rows(0, 3000)
+    np.testing.assert_array_equal(reader.rows(700, 50), rows[700:750])
+    np.testing.assert_array_equal(reader.batch(700, 50).numpy(), store.read(rows[700:750]))
+    shares = np.bincount(classes[rows]) / len(rows)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.04)
+    assert set(rows.tolist()) == set(range(COUNT))
 
 
 @pytest.mark.parametrize("mode", MODES)
