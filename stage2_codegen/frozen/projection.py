@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from data.seeds import FEATURE_PROJECTIONS
 
-CHANNELS = 64  # of every mixed map; heads on more would dominate the time of a step
+CHANNELS = 64  # of every mixed map
 
 
 class Mixing(nn.Module):
