@@ -7,17 +7,14 @@ from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation
 
 
 class GIU(nn.Module):
-    """Involution of x (N, C, H, W) by kernels made from x after squeeze and excitation; same shape, no residual.
-
-    The text gives the involution a reduction of 16; the published parameter counts need 4, the default here.
-    """
+    """Involution of x (N, C, H, W) by kernels made from x after squeeze and excitation; same shape, no residual."""
 
     def __init__(
         self,
         channels: int,
         kernel_size: int = 3,
         group_channels: int = 16,
-        reduction: int = 4,
+        reduction: int = 4,  # r1; the text has 16, but the published parameter counts need 4
         norm: bool = True,
         se_reduction: int = 16,
     ) -> None:
@@ -26,4 +23,6 @@ class GIU(nn.Module):
         self.involution = Involution(channels, kernel_size, group_channels, reduction, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.involution(x, kernel_source=self.excitation(x))  # eqs. 9 and 10: applied to x, not to the excited x
+        # Eqs. 9 and 10, algorithm 1: kernels come from the excited x, but are applied to x itself. The sum in figure 3
+        # is over a kernel's window, so there is no residual connection.
+        return self.involution(x, kernel_source=self.excitation(x))
