@@ -5,11 +5,9 @@ from torch import Tensor, nn
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d` with the right gradient for a single sample, too.
-
-    torch 2.15 takes a single sample's gradient for one of another memory layout when it arrives in channels_last
-    order on a CPU. Two samples are no such view, and do not see each other.
-    """
+    """`torch.nn.InstanceNorm2d`, also with the right gradient for a single sample; (N, C, H, W) -> the same shape."""
 
     def forward(self, input: Tensor) -> Tensor:
+        # On a CPU, torch 2.15 misreads the memory layout of a single sample's gradient that arrives in channels_last
+        # order. With two samples it does not, and samples do not influence each other.
         return super().forward(input) if len(input) > 1 else super().forward(torch.cat([input, input]))[:1]
