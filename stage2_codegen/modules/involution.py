@@ -11,17 +11,18 @@ from stage2_codegen.modules.batch_norm import BatchNorm2d
 
 
 def involve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Every position's own kernel applied to its zero-padded neighbourhood (eq. 3).
+    """Apply every position's own kernel to its zero-padded neighbourhood (eq. 3).
 
     y[n, c, i, j] = sum over a, b of kernel[n, c // (C / G), a, b, i, j] x[n, c, i + a - K // 2, j + b - K // 2]
 
-    x (N, C, H, W), kernel (N, G, K, K, H, W), K odd. Adds up the K^2 shifts one by one: unfolding x would take K^2
-    times its memory, and what autograd keeps of a shift is a view.
+    x is (N, C, H, W) and y of the same shape; kernel is (N, G, K, K, H, W) with K odd.
     """
     groups, size = kernel.shape[1:3]
     height, width = x.shape[2:]
     dtype = torch.promote_types(x.dtype, kernel.dtype)
     padded = F.pad(x.to(dtype), [size // 2] * 4).unflatten(1, (groups, -1))  # (N, G, C / G, H + K - 1, W + K - 1)
+    # The K^2 shifts are added up one by one: unfolding x would take K^2 times its memory, while autograd keeps no more
+    # than a view of each shift.
     shifts = [padded[..., a : a + height, b : b + width] for a in range(size) for b in range(size)]
     taps = kernel.to(dtype).flatten(2, 3).unsqueeze(2).unbind(3)  # K^2 times (N, G, 1, H, W)
     y = taps[0] * shifts[0]
@@ -31,11 +32,11 @@ def involve(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 class Involution(nn.Module):
-    """Kernels made at each position from the vector there, shared by groups of channels; same shape out.
+    """Convolution by kernels that each position makes from its own vector, and that groups of channels share.
 
-    forward(x) or forward(x, kernel_source=y): kernels from y, applied to x. Without `norm`, for critics whose scores
-    must not depend on the rest of the batch, `reduce` has a bias instead. Kernels are not normalised. The channels of
-    `expand` are ordered by group, then row, then column.
+    forward(x) maps x (N, C, H, W) to the same shape; forward(x, kernel_source=y) makes the kernels from y and applies
+    them to x. Critics whose scores must not depend on the rest of the batch take it without `norm`. Raises `UsageError`
+    for sizes that do not fit together.
     """
 
     def __init__(
@@ -45,13 +46,13 @@ class Involution(nn.Module):
         _check(channels, kernel_size, group_channels, reduction)
         groups, hidden = channels // group_channels, max(channels // reduction, 1)
         self.kernel_shape = (groups, kernel_size, kernel_size)
-        self.reduce = nn.Conv2d(channels, hidden, 1, bias=not norm)  # W_0
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=not norm)  # W_0; a norm would cancel its bias
         self.norm = BatchNorm2d(hidden) if norm else nn.Identity()
-        self.expand = nn.Conv2d(hidden, math.prod(self.kernel_shape), 1)  # W_1
+        self.expand = nn.Conv2d(hidden, math.prod(self.kernel_shape), 1)  # W_1; by group, then row, then column
 
     def forward(self, x: Tensor, kernel_source: Tensor | None = None) -> Tensor:
         source = x if kernel_source is None else kernel_source
-        kernel = self.expand(F.relu(self.norm(self.reduce(source))))  # eq. 5
+        kernel = self.expand(F.relu(self.norm(self.reduce(source))))  # eq. 5; no softmax, so weights may be negative
         return involve(x, kernel.unflatten(1, self.kernel_shape))
 
 
