@@ -7,9 +7,9 @@ from data.errors import UsageError
 
 
 class SqueezeExcitation(nn.Module):
-    """x (N, C, H, W) -> x s, one gate s in (0, 1) a sample and channel: sigmoid(W_1 relu(W_0 mean over positions)).
+    """x (N, C, H, W) -> x s of the same shape, where s = sigmoid(W_1 relu(W_0 mean over positions)) is (N, C).
 
-    The counts GIU-GANs publishes do not tell whether the two dense layers have biases; here they have.
+    Raises `UsageError` for a reduction below 1.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -17,6 +17,7 @@ class SqueezeExcitation(nn.Module):
         if reduction < 1:
             raise UsageError(f"squeeze and excitation with a reduction of {reduction}: is impossible", "give 1 or more")
         hidden = max(channels // reduction, 1)
+        # With biases, about which the published parameter counts are silent: they round them away.
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
 
