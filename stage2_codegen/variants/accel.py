@@ -3,11 +3,8 @@
     generator  z -> dense 4096 -> 4 x 4 x 256 -> ... -> 64 x 64 x 128 -> 64 x 64 x 16
     critic     mirrored, 64 x 64 x 128 -> ... -> 4 x 4 x 256 -> dense 256 -> 1
 
-Published: those maps, pixel normalisation after the generator's convolutions, WGAN-GP with weight 10. Not published,
-and decided here: two 3 x 3 convolutions a level with leaky ReLU 0.2 (one at 4 x 4), nearest upsampling, average
-pooling, z of 512, Adam 2e-4 (0, 0.9), one critic update a step, and tanh at the end because codes lie in [-1, 1].
-The same networks with C = 3 are the pixel GAN that the paper accelerates; its widths go on to 512 and 1024 pixels, to
-time them.
+The paper gives those maps, pixel normalisation, and WGAN-GP with weight 10. Layers and hyperparameters between them are
+decided here, as in progressive growing. The same networks with C = 3 are the pixel GAN that the paper accelerates.
 """
 
 import itertools
@@ -22,16 +19,19 @@ from stage2_codegen.modules import PixelNorm, last_layer, scored
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
-SLOPE = 0.2
+SLOPE = 0.2  # of every leaky ReLU here, as in progressive growing
 
 
 def channels_at(side: int, width: int, code_channels: int) -> int:
-    """Channels of the map of this side; at least twice the code's."""
+    """Channels of the map of this side."""
+    # 256 at 4 x 4 and 128 at 64 x 64 are those of table 2, which also gives the pixel GAN's 64 at 256 x 256. The larger
+    # sides are for timing that GAN up to 1024 pixels.
     divisor = {64: 2, 128: 2, 256: 4, 512: 8, 1024: 16}.get(side, 1)
-    return max(width // divisor, 2 * code_channels)
+    return max(width // divisor, 2 * code_channels)  # no map should hold less than the codes do
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+    """A convolution with a bias that keeps the side of a map, He-initialised for leaky ReLU."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     nn.init.kaiming_normal_(layer.weight, SLOPE)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -45,11 +45,13 @@ class Generator(CodeGenerator):
         super().__init__()
         channels, size, _ = code_shape
         self.z_dim = config.z_dim
+        # Not published: codes lie in [-1, 1] as the encoder's tanh leaves them, unless they are standardised.
         self.bound = nn.Tanh() if config.output == "tanh" and not config.standardise else nn.Identity()
         first = channels_at(BASE, config.width, channels)
         self.dense = nn.Linear(config.z_dim, first * BASE * BASE)
         layers: list[nn.Module] = [nn.LeakyReLU(SLOPE), PixelNorm(), *self._convs(first, first)]
         inputs = first
+        # Two convolutions on each level, one at 4 x 4 beside the dense layer, after nearest upsampling.
         for side in sides(size)[1:]:
             outputs = channels_at(side, config.width, channels)
             layers += [nn.Upsample(scale_factor=2), *self._convs(inputs, outputs), *self._convs(outputs, outputs)]
@@ -58,6 +60,7 @@ class Generator(CodeGenerator):
 
     @staticmethod
     def _convs(inputs: int, outputs: int) -> list[nn.Module]:
+        # "After convolutional operations", the paper says; progressive growing normalises after the activation.
         return [conv(inputs, outputs), nn.LeakyReLU(SLOPE), PixelNorm()]
 
     def forward(self, z: Tensor) -> Tensor:
@@ -66,17 +69,18 @@ class Generator(CodeGenerator):
 
 
 class Critic(nn.Module):
-    """Codes (N, C, S, S) -> scores (N, 1). No normalisation: a score depends on its own sample alone."""
+    """Codes (N, C, S, S) -> scores (N, 1); the mirror of `Generator`."""
 
     def __init__(self, code_shape: CodeShape, config: AccelConfig) -> None:
         super().__init__()
+        # Without normalisation: under the gradient penalty a score must depend on its own sample alone.
         channels, size, _ = code_shape
         maps = [channels_at(side, config.width, channels) for side in reversed(sides(size))]
         layers: list[nn.Module] = [conv(channels, maps[0], 1), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(maps):
             layers += [conv(inputs, inputs), nn.LeakyReLU(SLOPE), conv(inputs, outputs), nn.LeakyReLU(SLOPE)]
             layers += [nn.AvgPool2d(2)]
-        last = maps[-1]
+        last = maps[-1]  # also the width of the dense layer: 256 in table 2
         layers += [conv(last, last), nn.LeakyReLU(SLOPE), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
         self.dense1 = nn.Linear(last * BASE * BASE, last)
