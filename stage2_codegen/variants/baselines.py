@@ -9,8 +9,8 @@
     sagan    Zhang et al., "Self-Attention GANs", sections 3 and 4
 
 Widths, z and the critic's slope of the last three are those of Tian et al. (GIU-GANs), whose published parameter and
-operation counts they have. Its DCGAN and LSGAN rows come from networks that it does not describe; the ones here are
-DCGAN's as Peng et al. (GCA) use it. Labels, on which some of these were published, have no part here.
+operation counts they have. Its DCGAN and LSGAN rows come from networks that it does not describe; the networks here are
+DCGAN's as Peng et al. (GCA) use them.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,23 @@ from stage2_codegen.modules import SelfAttention
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
 
-MAX_ATTENTION_SIDE = 32  # attention has side^4 weights: 4 MiB a sample here, 1 GiB at the last map of 256 x 256 codes
+# Attention has side^4 weights: 4 MiB for each sample here, 1 GiB on the last map of 256 x 256 codes.
+MAX_ATTENTION_SIDE = 32
 
 
 def dcgan_loss(config: DCGANConfig) -> BCE:
+    """The original GAN's loss, as in the paper."""
     return BCE()
 
 
 def lsgan_loss(config: LSGANConfig) -> LeastSquares:
+    """Least squares with targets 0 and 1, the second choice of parameters in the paper's section 3.2.3."""
     return LeastSquares()
 
 
 def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Generator:
+    """The chain, with one more convolution after each of the maps `generator_convs`."""
+
     def convolution(channels: int, side: int) -> nn.Module:
         conv = chain.prepared(nn.Conv2d(channels, channels, 3, padding=1), config, config.spectral_norm == "both")
         return nn.Sequential(conv, chain.batch_norm(channels, side), nn.ReLU())
@@ -44,9 +49,10 @@ def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Gene
 
 
 def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
-    """A score depends on its own sample alone, as the gradient penalty needs."""
+    """The chain, with one more convolution after each of the maps `critic_convs`."""
 
     def convolution(channels: int, side: int) -> nn.Module:
+        # Without normalisation: under the gradient penalty a score must depend on its own sample alone.
         conv = chain.prepared(nn.Conv2d(channels, channels, 3, padding=1), config, config.spectral_norm != "none")
         return nn.Sequential(conv, nn.LeakyReLU(config.slope))
 
@@ -67,12 +73,15 @@ def _attention(channels: int, side: int) -> nn.Module:
 
 
 def sagan_generator(code_shape: CodeShape, config: SAGANConfig) -> chain.Generator:
+    """The chain with self-attention after two maps."""
+    # Two modules in each network give the counts that Tian et al. publish for 32 and 64 pixels (tables 5 and 6).
     published: Sequence[int] = [side for side in chain.hidden_sides(code_shape) if side <= MAX_ATTENTION_SIDE][-2:]
     sides = chain.chosen_sides("generator_attention", config.generator_attention, published, code_shape)
     return chain.Generator(code_shape, config, chain.after(sides, _attention))
 
 
 def sagan_critic(code_shape: CodeShape, config: SAGANConfig) -> chain.Critic:
+    """The chain with self-attention after its last two maps."""
     sides = chain.chosen_sides("critic_attention", config.critic_attention, (8, 4), code_shape)
     return chain.Critic(code_shape, config, chain.after(sides, _attention))
 
