@@ -3,10 +3,9 @@
     generator  z -> 512 @ 4 -> 256 @ 8 -> 128 @ 16 -> 64 @ 32 -> codes @ 64     transposed 4 x 4, norm, ReLU; tanh
     critic     codes @ 64 -> 64 @ 32 -> 128 @ 16 -> 256 @ 8 -> 512 @ 4 -> score  4 x 4, leaky ReLU
 
-A paper differs from another by its configuration and by the modules it inserts after maps that it names by their side.
-The layout is the one whose parameters and operations are those that Tian et al. publish for GIU-GANs, WGAN-GP, SNGAN
-and SAGAN (their tables 1 and 4 to 7): every convolution has a bias, also before batch normalisation, which cancels it.
-Decided here: at most 8 `width` channels, and at least 2 C anywhere, so that no map holds less than the codes do.
+Papers differ by their configuration and by the modules that they insert after some of the maps. The layout is the one
+whose parameters and operations are those that Tian et al. publish for GIU-GANs, WGAN-GP, SNGAN and SAGAN (their tables
+1 and 4 to 7).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,20 +23,25 @@ Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> w
 
 
 def hidden_sides(code_shape: CodeShape) -> list[int]:
-    """Sides of the maps between z and the codes: 4, 8, ..., S / 2."""
+    """Return the sides of the maps between z and the codes: 4, 8, ..., S / 2."""
     return sides(code_shape[1] // 2)
 
 
 def channels_at(side: int, code_shape: CodeShape, config: ChainConfig) -> int:
     """Channels of the hidden map of this side."""
     channels, size, _ = code_shape
+    # They double with each halving of the side, as in DCGAN, up to the 512 of its 64-pixel networks. No map should hold
+    # less than the codes do.
     return max(config.width * min(size // (2 * side), 8), 2 * channels)
 
 
 def chosen_sides(
     field: str, chosen: Sequence[int] | None, published: Sequence[int], code_shape: CodeShape
 ) -> Sequence[int]:
-    """The sides a configuration names, or the published ones for None; `UsageError` if there is no such map."""
+    """Return the sides that a configuration names, or the published ones where it names none.
+
+    Raises `UsageError`, naming the flag of `field`, for a side of which there is no map.
+    """
     wanted, existing = published if chosen is None else chosen, hidden_sides(code_shape)
     if missing := [side for side in wanted if side not in existing]:
         raise UsageError(
@@ -49,11 +53,12 @@ def chosen_sides(
 
 
 def nothing(channels: int, side: int) -> list[nn.Module]:
+    """Insert no module."""
     return []
 
 
 def after(sides: Sequence[int], make: MakeModule) -> Insert:
-    """One module after each map of these sides."""
+    """Insert a module after each map of these sides."""
     return lambda channels, side: [make(channels, side)] if side in sides else []
 
 
@@ -62,7 +67,8 @@ def batch_norm(channels: int, side: int) -> nn.Module:
 
 
 def prepared(layer: nn.Conv2d | nn.ConvTranspose2d, config: ChainConfig, normalised: bool) -> nn.Module:
-    """The layer initialised and, if so asked, under spectral normalisation; in this order, or the values are lost."""
+    """Initialise the layer, put it under spectral normalisation where `normalised`, and return it."""
+    # In this order: a normalised weight is computed at every call, and values written to it are lost.
     if config.init_std:
         nn.init.normal_(layer.weight, 0, config.init_std)
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -77,11 +83,12 @@ class Generator(CodeGenerator):
     ) -> None:
         super().__init__()
         self.z_dim = config.z_dim
+        # Every convolution has a bias, although batch normalisation cancels it: the published counts include them.
         normalised = config.spectral_norm == "both"
         inputs, layers = config.z_dim, list[nn.Module]()
         for side in hidden_sides(code_shape):
             outputs = channels_at(side, code_shape, config)
-            stride, padding = (1, 0) if side == BASE else (2, 1)
+            stride, padding = (1, 0) if side == BASE else (2, 1)  # from 1 x 1 to 4 x 4, then twice the side
             layers += [prepared(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding), config, normalised)]
             layers += [norm(outputs, side), nn.ReLU(), *insert(outputs, side)]
             inputs = outputs
@@ -102,7 +109,7 @@ class Critic(nn.Module):
         for side in reversed(hidden_sides(code_shape)):
             outputs = channels_at(side, code_shape, config)
             layers += [prepared(nn.Conv2d(inputs, outputs, 4, 2, 1), config, normalised)]
-            if config.critic_batch_norm and len(layers) > 1:
+            if config.critic_batch_norm and len(layers) > 1:  # not at the input (DCGAN, section 3)
                 layers += [batch_norm(outputs, side)]
             layers += [nn.LeakyReLU(config.slope), *insert(outputs, side)]
             inputs = outputs
