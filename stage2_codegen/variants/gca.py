@@ -1,10 +1,7 @@
 """GCA (Peng et al., "Leveraging GANs via Non-local Features"): graph convolution over the positions of a map.
 
-One module on the 8 x 8 map of each network (section 4): in the generator after the block that makes it, in the critic
-after the block that reaches it. The hosts are DCGAN and SAGAN; in SAGAN it replaces the attention. "All models adopt
-the same hyperparameters, loss function, and training method": objective, optimiser and the chain are the host's.
-A non-local block in the same place is what the paper compares with (table 1). Its third host, ConSinGAN, learns from
-one image and is not among the variants. Not published: the hosts' widths, taken from `baselines.py`.
+Each network has one module, on its 8 x 8 map (section 4). The hosts are DCGAN and SAGAN of `baselines.py`, whose widths
+the paper does not give. Its third host, ConSinGAN, learns from one image and is not among the variants.
 """
 
 import dataclasses
@@ -20,24 +17,28 @@ from stage2_codegen.variants.contract import CodeShape
 
 
 def _chain_config(config: GCAConfig) -> ChainConfig:
+    # "All models adopt the same hyperparameters, loss function, and training method": all else is the host's.
     own = {field: getattr(config, field) for field in ("z_dim", "width", "standardise", "classes")}
     return dataclasses.replace(HOSTS[config.host], **own)
 
 
 def _insert(code_shape: CodeShape, config: GCAConfig) -> chain.Insert:
     def module(channels: int, side: int) -> nn.Module:
-        if config.relation == "non-local":
+        if config.relation == "non-local":  # what the paper compares with, in the same place (table 1)
             return NonLocal(channels)
         return GraphConvolution(channels, side, config.adjacency, config.node_features)
 
+    # In SAGAN the module replaces the attention, which the chain alone does not have.
     return chain.after(chain.chosen_sides("side", (config.side,), (), code_shape), module)
 
 
 def generator(code_shape: CodeShape, config: GCAConfig) -> chain.Generator:
+    """The host's, with the module after the block that makes the map of side `config.side`."""
     return chain.Generator(code_shape, _chain_config(config), _insert(code_shape, config))
 
 
 def critic(code_shape: CodeShape, config: GCAConfig) -> chain.Critic:
+    """The host's, with the module after the block that reaches the map of side `config.side`."""
     return chain.Critic(code_shape, _chain_config(config), _insert(code_shape, config))
 
 
