@@ -14,8 +14,8 @@ class GIUConfig(ChainConfig, WassersteinConfig):
 
     spectral_norm: Literal["none", "critic", "both"] = "both"
     """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""
-    spectral_norm_last: bool = False
-    """With spectral_norm, normalise the critic's last convolution too."""
+    spectral_norm_last: bool = False  # or the critic could not reach the slope of 1 that its penalty asks for
+    """With spectral_norm, also normalise the critic's last convolution."""
     generator_giu: tuple[Natural, ...] | None = None
     """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
     critic_giu: tuple[Natural, ...] | None = None
@@ -23,12 +23,12 @@ class GIUConfig(ChainConfig, WassersteinConfig):
     generator_rbn: tuple[Natural, ...] | None = None
     """Sides of maps with representative instead of plain batch norm; None: 4 and S/2, the ends."""
     kernel_size: Natural = 3
-    """K, side of the involution's kernels; odd (table 4)."""
+    """K, the side of the involution's kernels, which must be odd (table 4)."""
     group_channels: Natural = 16
-    """Channels that share a kernel (table 4); a divisor of the width of every map with a module."""
+    """Channels that share a kernel (table 4); must divide the width of every map with a module."""
     reduction: Natural = 4
-    """r1, by which the vector that makes the kernels is narrower than the map."""
+    """r1, the factor by which the vector that makes the kernels is narrower than the map."""
     se_reduction: Natural = 16
-    """r2, by which the hidden layer of the excitation is narrower than the map."""
+    """r2, the factor by which the hidden layer of the excitation is narrower than the map."""
     critic_giu_norm: bool = False
-    """Batch norm inside the critic's modules, as in eq. 5; the gradient penalty is then not one sample's."""
+    """Use batch norm inside the critic's modules, as in eq. 5; samples then affect each other's gradient penalty."""
