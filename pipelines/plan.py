@@ -80,7 +80,7 @@ def measure(name: str, config: TrainConfig[VariantConfig]) -> Taken:
         torch.cuda.reset_peak_memory_stats()
     try:
         setup = prepare(name, config)
-        start_anew(setup.step, setup.store)
+        start_anew(setup)
         return _measure(name, setup)
     except (torch.OutOfMemoryError, MemoryError) as error:
         what = f"{config.precision}: out of memory at --batch-size {config.batch_size} --accumulate {config.accumulate}"

@@ -24,6 +24,7 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.step import AdversarialStep
+from stage2_codegen.transfer import Initial
 from stage2_codegen.variants import VARIANTS, check_code_shape
 from stage2_codegen.variants.contract import Batch
 
@@ -37,6 +38,7 @@ class Setup(NamedTuple):
     step: AdversarialStep
     reader: LatentReader
     classes: Classes | None  # of the store, in conditional training
+    initial: Initial | None  # weights of another run to start from
     share: slice  # this rank's rows of a batch
 
 
@@ -46,6 +48,10 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     Raises `UsageError` for what cannot be, `InputError` and `CorruptError` for the store or its autoencoder,
     `MismatchError` when these two do not belong together.
     """
+    if config.freeze_critic and not config.init:
+        raise UsageError("--freeze-critic: would freeze layers that have learnt nothing", "add --init RUN")
+    begins = not any((config.out / "checkpoints").glob("[0-9]*"))
+    initial = Initial.of(config.init, name) if config.init and begins else None
     store = LatentStore.open(config.store)
     check_code_shape(store.code_shape)
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
@@ -69,11 +75,12 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
         precision=precision,
         accumulate=config.accumulate,
         compiled=config.compile,
+        frozen_layers=config.freeze_critic,
     )
     mirror = autoencoder.mirror if config.mirror else None
     balanced = classes.of_row if classes and config.balance else None
     reader = LatentReader(store, config.seed, accelerator.device, mirror=mirror, balanced=balanced)
-    return Setup(config, store, context, step, reader, classes, share)
+    return Setup(config, store, context, step, reader, classes, initial, share)
 
 
 def _classes(name: str, config: TrainConfig[VariantConfig], store: LatentStore) -> Classes | None:

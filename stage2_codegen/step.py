@@ -24,6 +24,7 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import Judge, LossAndLogs
 from stage2_codegen.rank_noise import normal_rows, part_of_batch
+from stage2_codegen.transfer import set_training, trained_parameters
 from stage2_codegen.variants.contract import Batch, CodeGenerator, CodeShape, Judged, JudgedBy, Variant
 
 
@@ -49,6 +50,7 @@ class AdversarialStep:
         precision: Precision = "fp32",
         accumulate: int = 1,
         compiled: bool = False,
+        frozen_layers: int = 0,
     ) -> None:
         self.variant, self.model = variant.given(context), model
         self.code_shape, self.accelerator = code_shape, accelerator
@@ -61,6 +63,7 @@ class AdversarialStep:
         self._kept: tuple[Judged, Judged] | None = None  # what the critic has just seen, for the generator's update
 
         self.G, self.critic = self._initial_networks()
+        self._trained = trained_parameters(self.critic, frozen_layers)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.networks: dict[str, nn.Module] = {"G": self.G, "critic": self.critic, "G_ema": self.G_ema}
         for network in self.networks.values():
@@ -69,7 +72,7 @@ class AdversarialStep:
         betas = (model.beta1, model.beta2)
         self.optimizers = {
             "opt_G": torch.optim.Adam(self.G.parameters(), model.lr, betas, fused=True),
-            "opt_critic": torch.optim.Adam(self.critic.parameters(), model.critic_lr, betas, fused=True),
+            "opt_critic": torch.optim.Adam(self._trained, model.critic_lr, betas, fused=True),
         }
         self.guard = FiniteGuard(self.optimizers.values(), device)
         self._shared_G, self._shared_critic = accelerator.prepare(JudgedBy(self.G), self.critic)
@@ -98,7 +101,7 @@ class AdversarialStep:
         `logs` then holds the means over the parts, on this rank, of the last update that computed them.
         """
         self._follow_schedule(nimg)
-        self.critic.requires_grad_(True)
+        set_training(self._trained, True)
         for i in range(self.model.n_critic):
             real = next(reals)
             batch = len(real.codes) * self.accelerator.num_processes
@@ -108,7 +111,7 @@ class AdversarialStep:
             seed = derive_seed(self.seed, nimg, UPDATES + i)
             self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
             self.guard.update(self.optimizers["opt_critic"])
-        self.critic.requires_grad_(False)  # spares its weights' gradients in the generator's update
+        set_training(self._trained, False)  # spares its weights' gradients in the generator's update
         if not self.now.one_batch_of_fakes:
             seed = derive_seed(self.seed, nimg, UPDATES + self.model.n_critic)
         self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)

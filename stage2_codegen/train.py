@@ -5,13 +5,11 @@ which variant it trains. The order of the samples and all noise are functions of
 resumed run is bit for bit an uninterrupted one.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.advice import Action, Advice, Done
-from data.classes import Classes
 from data.console import warn
 from data.files.checkpoints import Progress, load_state, save_state
 from data.files.runs import defaults
@@ -24,7 +22,7 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.setup import Setup, codes_between, prepare
 from stage2_codegen.snapshots import MakeScorer, Snapshots
-from stage2_codegen.step import AdversarialStep
+from stage2_codegen.transfer import listed
 
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
@@ -53,7 +51,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         run.open(_identity(name, setup), _may_change(config.model), _earlier(setup))
 
         # --- where it stands ---
-        start = _restore(step, store, config.out)
+        start = _restore(setup)
         snapshots = Snapshots(name, setup, run, scorer, saved_nimg=start.nimg)
         accelerator.wait_for_everyone()  # before rank 0 writes what the others have read
         run.start(start)
@@ -71,7 +69,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             run.advance()
             stopping = run.stopping()
             if (run.at_log or run.at_snapshot or stopping) and any_rank(accelerator, step.guard.found()):
-                run.go_back(_roll_back(step, store, config, run.progress))
+                run.go_back(_roll_back(setup, run.progress))
                 snapshots.go_back()
                 reals = codes_between(run.progress.nimg, config.total_nimg, setup, run.clock)
                 run.record({"rollbacks": run.progress.rollbacks})
@@ -130,39 +128,44 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
         warn(f"{store.path}: {len(store)} pictures are so few that they will be memorised", "add more pictures")
 
 
-def start_anew(step: AdversarialStep, store: LatentStore) -> None:
-    """Put into the step what a run starts from."""
+def start_anew(setup: Setup) -> list[str]:
+    """Put into the step what a run starts from; the names of weights that those of another run do not give."""
+    step, store, new = setup.step, setup.store, list[str]()
     step.restart()
-    step.variant.condition(step.G.unconditional, store, step.model)
-    if isinstance(step.G, ConditionalGenerator):
-        step.G.set_frequencies(Classes.of(store).frequencies)
-    step.G_ema.load_state_dict(step.G.state_dict())
+    if setup.initial:
+        new = setup.initial.put(step.networks)
+    for generator in (step.G, step.G_ema):
+        step.variant.condition(generator.unconditional, store, step.model)
+        if isinstance(generator, ConditionalGenerator) and setup.classes:
+            generator.set_frequencies(setup.classes.frequencies)
+    return new
 
 
-def _restore(step: AdversarialStep, store: LatentStore, out: Path) -> Progress:
+def _restore(setup: Setup) -> Progress:
     """Put the newest checkpoint of a run into the step, or what a run starts from."""
-    progress = load_state(out / "checkpoints", step.networks, step.optimizers)
+    step = setup.step
+    progress = load_state(setup.config.out / "checkpoints", step.networks, step.optimizers)
     if progress.nimg == 0:
-        start_anew(step, store)
+        new = start_anew(setup)
+        if new and step.accelerator.is_main_process:
+            warn(f"{setup.config.init}: gives no weights for {listed(new)}", "nothing; these start from random values")
     step.lr_factor = 0.5**progress.rollbacks
     return progress
 
 
-def _roll_back(
-    step: AdversarialStep, store: LatentStore, config: TrainConfig[VariantConfig], diverged_at: Progress
-) -> Progress:
+def _roll_back(setup: Setup, diverged_at: Progress) -> Progress:
     """Back to the newest checkpoint, all ranks alike, with half the learning rates; `DivergedError` if it may not.
 
     The state is saved at once, with the count of rollbacks in it, so that a run that is killed does not start counting
     anew.
     """
-    rollbacks = diverged_at.rollbacks + 1
+    config, step, rollbacks = setup.config, setup.step, diverged_at.rollbacks + 1
     if config.on_nan == "stop" or rollbacks > MAX_ROLLBACKS:
         fix = "begin a new run with lower --model.lr and --model.critic-lr"
         if config.on_nan == "stop":
             fix = f"add --on-nan rollback to the same command, which then halves the learning rates, or {fix}"
         raise diverged(diverged_at.nimg, fix)
-    progress = _restore(step, store, config.out)._replace(rollbacks=rollbacks)
+    progress = _restore(setup)._replace(rollbacks=rollbacks)
     step.lr_factor = 0.5**rollbacks
     step.guard.reset()
     step.accelerator.wait_for_everyone()

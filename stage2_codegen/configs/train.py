@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from data.flags import OptionalPath
-from data.limits import Count, Limit, Weight
+from data.limits import Count, Limit, Natural, Weight
 from data.sources.locations import LocationArg
 from stage1_autoencoder.training.config import RunConfig
 from stage2_codegen.configs.base import VariantConfig
@@ -18,6 +18,10 @@ class TrainConfig[Model: VariantConfig](RunConfig):
 
     store: LocationArg
     """The latent store."""
+    init: OptionalPath = None
+    """Run to take the weights from at the start, as far as they fit, in place of random ones."""
+    freeze_critic: Natural = 0
+    """With --init: how many of the critic's first layers are not trained, for few pictures."""
     conditional: bool = False
     """Train on the classes of the data, so that samples of a class can be asked for."""
     balance: bool = False

@@ -36,7 +36,8 @@ def take(step: AdversarialStep, steps: int, batch: int = 8) -> dict[str, Tensor]
     """All weights and moments after so many steps on the same real codes."""
     torch.manual_seed(0)
     codes = torch.randn(steps * step.model.n_critic, batch, *SHAPE).clamp(-1, 1)
-    reals = map(Batch, codes.contiguous())
+    classes = torch.arange(batch) % step.model.classes if step.model.classes else None
+    reals = (Batch(part, classes) for part in codes.contiguous())
     for number in range(steps):
         step(reals, number * batch)
     found = {f"{n}.{key}": value for n, network in step.networks.items() for key, value in network.state_dict().items()}
@@ -48,7 +49,7 @@ def take(step: AdversarialStep, steps: int, batch: int = 8) -> dict[str, Tensor]
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("penalty", ["exact", "finite-difference"])
-@pytest.mark.parametrize(("name", "own"), [("accel", {"drift": 0.1}), ("r3", {})])
+@pytest.mark.parametrize(("name", "own"), [("accel", {"drift": 0.1}), ("r3", {}), ("r3", {"classes": 3})])
 def test_a_batch_in_parts_gives_the_update_of_the_whole(name: str, own: dict[str, Any], penalty: str) -> None:
     """In float64, with augmentation, all noise and a lazy penalty, two steps apart by rounding alone.
 

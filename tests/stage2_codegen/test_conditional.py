@@ -157,7 +157,9 @@ def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(labelled: Path, tmp_p
     train(name, configuration(labelled, tmp_path / "parts", name, balance=True))
     assert_same_bits(tmp_path / "whole", tmp_path / "parts")
     assert read_json(tmp_path / "whole" / "weights" / "config.json")["classes"] == ["dark", "light"]
-    assert load_generator(tmp_path / "whole").generator.frequencies.tolist() == [0.75, 0.25]  # type: ignore[union-attr]
+    generator = load_generator(tmp_path / "whole").generator
+    assert isinstance(generator, ConditionalGenerator)
+    assert generator.frequencies.tolist() == [0.75, 0.25]
 
 
 def test_a_class_is_asked_for_by_its_name(labelled: Path, tmp_path: Path) -> None:
