@@ -33,7 +33,7 @@ def dcgan_loss(config: DCGANConfig) -> BCE:
 
 
 def lsgan_loss(config: LSGANConfig) -> LeastSquares:
-    """Least squares with targets 0 and 1, the second choice of parameters in the paper's section 3.2.3."""
+    """Least squares with targets 0 and 1 (eq. 9)."""
     return LeastSquares()
 
 
