@@ -5,13 +5,8 @@ After Huang, Gokaslan, Kuleshov, Tompkin, "The GAN is dead; long live the GAN! A
     generator  z -> dense 4 x 4 -> block -> up, block -> ... -> S x S -> codes
     critic     mirrored: codes -> S x S -> block, down -> ... -> 4 x 4, block -> dense 1
 
-Published: the loss; residual networks without any normalisation, zero-initialised at the end of every branch,
-mirrored between generator and critic; bilinear resampling outside the blocks, width changing with it; Adam with
-beta1 = 0; and a burn-in during which learning rate, beta2, gamma and the average's half-life go along a cosine from
-values that explore to values that settle. Decided here: the widths of `accel` and one plain block a level, so that
-both cost about the same and the recipe alone is compared; a dense start in place of a modulated constant; standardised
-codes and no last activation; and the numbers of the burn-in, for runs of some hundred thousand samples in place of
-tens of millions.
+This follows the recipe (loss, mirrored residual networks without normalisation, Adam with beta1 = 0, a burn-in), not
+the paper's networks. Codes are standardised, and the generator has no last activation.
 """
 
 import dataclasses
@@ -29,11 +24,16 @@ from stage2_codegen.variants.accel import channels_at
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
-SLOPE = 0.2
+SLOPE = 0.2  # of every leaky ReLU here
 
 
 def schedule(config: R3Config, kimg: float) -> R3Config:
-    """The configuration after `kimg` thousand samples: half a cosine from start to end values, then the end values."""
+    """Return the configuration after `kimg` thousand samples of training.
+
+    Its scheduled fields go along half a cosine from start to end values, and then keep the end values.
+    """
+    # The numbers in the configuration suit runs of some hundred thousand samples, where the paper's see tens of
+    # millions: the start explores, the end settles.
     progress = min(kimg / config.burnin_kimg, 1.0) if config.burnin_kimg > 0 else 1.0
     start = (1 + math.cos(math.pi * progress)) / 2  # from 1 to 0
     ends = {name: (getattr(config, name), getattr(config, f"end_{name}")) for name in SCHEDULED}
@@ -42,13 +42,14 @@ def schedule(config: R3Config, kimg: float) -> R3Config:
 
 
 def map_channels(code_shape: CodeShape, config: R3Config) -> list[int]:
-    """Widths of the maps of side 4, 8, ..., S; at least twice the code's channels."""
+    """Widths of the maps of side 4, 8, ..., S."""
+    # Those of `accel`, with one plain block on each level: both cost about the same, and the recipe alone is compared.
     channels, size, _ = code_shape
     return [channels_at(side, config.width, channels) for side in sides(size)]
 
 
 def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> Layer:
-    """Initialise to keep the variance of an input that has passed a leaky ReLU of this slope (1: none)."""
+    """Initialise a layer so that it keeps the variance, after a leaky ReLU of this slope (1: none); return it."""
     nn.init.kaiming_normal_(layer.weight, slope)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -56,7 +57,8 @@ def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> L
 
 
 def fit(inputs: int, outputs: int) -> list[nn.Module]:
-    """A 1 x 1 convolution where the width changes; it commutes with resampling, so it stands at the smaller map."""
+    """A 1 x 1 convolution where the width changes, otherwise nothing."""
+    # Outside the blocks, as in the paper. It commutes with resampling, so it is put where the map is smaller.
     return [] if inputs == outputs else [he_init(nn.Conv2d(inputs, outputs, 1))]
 
 
@@ -67,11 +69,13 @@ class Generator(CodeGenerator):
         super().__init__()
         maps = map_channels(code_shape, config)
         self.z_dim = config.z_dim
+        # A dense layer starts the maps, where the paper modulates a constant.
         self.dense = he_init(nn.Linear(config.z_dim, maps[0] * BASE * BASE))
         layers: list[nn.Module] = [ResidualBlock(maps[0], len(maps))]
         for inputs, outputs in itertools.pairwise(maps):
             layers += [*fit(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear")]
             layers += [ResidualBlock(outputs, len(maps))]
+        # No tanh: standardised codes are not bounded, and a residual network need not be.
         to_codes = he_init(nn.Conv2d(maps[-1], code_shape[0], 3, padding=1), SLOPE)
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_codes)
 
@@ -81,19 +85,20 @@ class Generator(CodeGenerator):
 
 
 class Critic(nn.Module):
-    """Codes (N, C, S, S) -> scores (N, 1). No normalisation: a score depends on its own sample alone."""
+    """Codes (N, C, S, S) -> scores (N, 1); the mirror of `Generator`."""
 
     def __init__(self, code_shape: CodeShape, config: R3Config) -> None:
         super().__init__()
+        # Without normalisation: under R1 and R2 a score must depend on its own sample alone.
         maps = map_channels(code_shape, config)[::-1]
         layers: list[nn.Module] = [he_init(nn.Conv2d(code_shape[0], maps[0], 3, padding=1))]
         for inputs, outputs in itertools.pairwise(maps):
-            # averaging 2 x 2 is bilinear resampling to half the side
+            # Averaging 2 x 2 is bilinear resampling to half the side.
             layers += [ResidualBlock(inputs, len(maps)), nn.AvgPool2d(2), *fit(inputs, outputs)]
         layers += [ResidualBlock(maps[-1], len(maps)), nn.LeakyReLU(SLOPE), nn.Flatten()]
 
         def to_scores(count: int) -> nn.Module:
-            # without bias, which would cancel in every difference of two scores
+            # Without a bias, which would cancel in every difference of two scores.
             return he_init(nn.Linear(maps[-1] * BASE * BASE, count, bias=False), SLOPE)
 
         self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
