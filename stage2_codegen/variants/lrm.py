@@ -4,19 +4,10 @@
                twice: conv block, two residual blocks, up-block -> map of S/2, S -> codes of stages 2, 3
     critics    one a stage, unconditional
 
-Published: the three stages, what the blocks are made of (appendix A: residual conv3-IN-GLU-conv3-IN; upsampling, IN,
-convolution, GLU), the long-range module on one map (32 x 32 or 64 x 64), VGG features of a "meta-image", the losses
-(eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and the sizes 7.0 M and 7.6 M at 256 x 256. Not published, and decided here:
-the generator's widths (those of the multi-stage text-to-image networks it builds on; they give 7.16 M) and the critics'
-(they give 7.59 M); nearest upsampling, conv3, IN, GLU in this order; what joins the module to the map (`merge`), and
-batch norm in the block after it; means over entries and a detached lower stage in eq. 1; subsampled reals for the lower
-stages; orthogonal weights, Adam's (0.5, 0.999), and how metadata is drawn. A bank of standardised vectors, one a
-training image, stays in the generator, and the last entry of z picks a row, which a dense layer narrows and appends to
-the noise: a sample is a function of z alone, and needs no VGG. Generated images therefore draw on vectors of training
-images, which a reader of their scores should know.
-
-Codes have more channels than pictures: the width of a map is the paper's at that side or twice the code's channels,
-whichever is larger. At S = 16 the refining stages then stand on the widest maps, and the generator has 33 M parameters.
+The paper gives the three stages, the layers of their blocks (appendix A), the map with the long-range module (32 x 32
+or 64 x 64), the losses (eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and totals of 7.0 M and 7.6 M parameters at 256 x
+256. Where it is silent, this follows the multi-stage text-to-image networks that it builds on. Generated images draw on
+vectors of training images, which a reader of their scores should know.
 """
 
 import itertools
@@ -43,11 +34,16 @@ METADATA_WIDTH = 128  # what the generator sees of a metadata vector
 
 def channels_at(side: int, config: LRMConfig, code_channels: int) -> int:
     """512 at 4 x 4, ..., 32, 16 and 8 at 64, 128 and 256, but never less than twice the code's channels."""
+    # Not published; those of the lineage give 7.16 M parameters, where the paper has 7.0 M. Codes have more channels
+    # than pictures, hence the bound. At S = 16 the refining stages stand on the widest maps, which gives 33 M.
     return max(64 * config.width // side, 2 * code_channels)
 
 
 def long_range_side(size: int, config: LRMConfig) -> int:
-    """Side of the map with the long-range module; by default one that an up-block follows."""
+    """Return the side of the map with the long-range module, by default one that an up-block follows.
+
+    Raises `UsageError` where there is no map of the side that is asked for.
+    """
     side = config.long_range_size or min(32, size // 2)
     if side not in sides(size):
         raise UsageError(
@@ -58,7 +54,8 @@ def long_range_side(size: int, config: LRMConfig) -> int:
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights as in the multi-stage lineage; by type of layer, so that the long-range module's w and c stay N(0, 1)."""
+    """Draw orthogonal weights, and gains of N(1, 0.02), as in the multi-stage lineage."""
+    # By type of layer, so that the long-range module's w and c, which are parameters of their own, stay N(0, 1).
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.orthogonal_(layer.weight)
@@ -67,6 +64,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution of 3 x 3 that keeps the side of a map, or of 4 x 4 that halves it with a stride of 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
 
 
@@ -76,12 +74,12 @@ batch_norm: Norm = BatchNorm2d
 
 
 def block(inputs: int, outputs: int, norm: Norm) -> list[nn.Module]:
-    """3 x 3 convolution, normalisation, GLU (which halves the channels)."""
+    """3 x 3 convolution, normalisation, GLU (which halves the channels); the paper lists them without an order."""
     return [conv(inputs, 2 * outputs), norm(2 * outputs), GLU()]
 
 
 class Residual(nn.Module):
-    """x + conv3-IN-GLU-conv3-IN (appendix A.1)."""
+    """x + conv3-IN-GLU-conv3-IN (appendix A.1), of the same shape (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -93,7 +91,7 @@ class Residual(nn.Module):
 
 
 def long_range(channels: int, side: int, config: LRMConfig) -> tuple[nn.Module, int]:
-    """What stands on the chosen map, and the channels it gives."""
+    """Make the module on the chosen map, the paper's or one of its ablations; return it with its output channels."""
     if config.long_range == "lrm":
         module = LongRange(channels, side, config.merge, config.relation)
         return module, module.out_channels
@@ -125,7 +123,9 @@ class Generator(CodeGenerator):
         channels, size, _ = code_shape
         self.has_metadata = config.metadata_dim > 0
         self.z_dim = config.z_dim + self.has_metadata
-        if self.has_metadata:  # until `condition` shows the data, vectors that tell rows apart, always the same
+        if self.has_metadata:
+            # The bank stays in the generator and an entry of z picks its row: a sample is a function of z alone, and
+            # needs no VGG. Until `condition` has shown the data, the rows are different but always the same vectors.
             fixed = torch.Generator().manual_seed(0)
             bank = torch.randn(config.metadata_rows, config.metadata_dim, generator=fixed, device="cpu")
             self.register_buffer("bank", bank.to(torch.get_default_device()))
@@ -162,7 +162,7 @@ class Generator(CodeGenerator):
                 layers = []
 
     def row(self, choice: Tensor) -> Tensor:
-        """floor(Phi(choice) rows): every row of the bank is as likely for choice ~ N(0, 1), (N,) -> (N,)."""
+        """Return rows of the bank (N,), all equally likely for choice (N,) ~ N(0, 1): floor(Phi(choice) rows)."""
         rows = len(self.bank)
         return (torch.special.ndtr(choice.float()) * rows).long().clamp(max=rows - 1)
 
@@ -170,13 +170,15 @@ class Generator(CodeGenerator):
         return self.drawn(z[:, :-1], self.bank[self.row(z[:, -1])]) if self.has_metadata else self.drawn(z)
 
     def truncated(self, z: Tensor, truncation: float) -> Tensor:
-        """The noise is scaled; the entry that picks the row stays, since no row is more usual than another."""
+        """Scale the noise of z (N, z_dim), but not the entry that picks the row."""
+        # No row is more usual than another.
         if not self.has_metadata:
             return super().truncated(z, truncation)
         return torch.cat([truncation * z[:, :-1], z[:, -1:]], 1)
 
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
-        """The vectors of the two pictures go over into each other; rows of the bank on the way belong to neither."""
+        """Codes (N, C, S, S) on the way from one z (N, z_dim) to another, with blended metadata."""
+        # Moving the entry that picks the row would show the rows in between, which have nothing to do with either end.
         if not self.has_metadata:
             return super().between(start, stop, share)
         first, last = (self.bank[self.row(z[:, -1])] for z in (start, stop))
@@ -184,7 +186,7 @@ class Generator(CodeGenerator):
         return self.drawn(slerp(start[:, :-1], stop[:, :-1], share), vectors)[-1]
 
     def drawn(self, noise: Tensor, vectors: Tensor | None = None) -> tuple[Tensor, ...]:
-        """All stages, coarse to fine; of noise (N, n) and, where there is metadata, vectors (N, metadata_dim)."""
+        """Draw all stages, coarse to fine, from noise (N, n) and, with metadata, vectors (N, metadata_dim)."""
         z = noise if vectors is None else torch.cat([noise, self.metadata(vectors)], 1)
         maps = self.stem(z).contiguous(memory_format=torch.channels_last)
         outputs = []
@@ -198,6 +200,7 @@ class Generator(CodeGenerator):
 
 
 def check(config: LRMConfig) -> None:
+    """Raise `UsageError` for metadata that is both asked for and switched off."""
     if config.metadata_dim and not config.metadata_rows:
         raise UsageError("metadata_rows 0: leaves no metadata", "give 1 or more, or --model.metadata-dim 0")
     if config.metadata and not config.metadata_dim:
@@ -205,7 +208,7 @@ def check(config: LRMConfig) -> None:
 
 
 def condition(generator: Generator, store: LatentStore, config: LRMConfig) -> None:
-    """Fill the generator's bank from `config.metadata`, or from the store itself."""
+    """Fill the generator's bank from `config.metadata`, or from the store itself; raises what `bank_rows` raises."""
     if generator.has_metadata:
         generator.bank.copy_(bank_rows(store, config.metadata, config.metadata_rows, config.metadata_dim))
 
@@ -213,7 +216,7 @@ def condition(generator: Generator, store: LatentStore, config: LRMConfig) -> No
 class StageCritic(nn.Sequential):
     """Codes (N, C, side, side) -> scores (N, 1): 4 x 4 convolutions of stride 2 down to 4 x 4, then 3 x 3 ones.
 
-    Batch normalised but for the first layer, so a score depends on the whole batch: not for a gradient penalty.
+    Batch normalisation makes a score depend on the whole batch, so a gradient penalty cannot be used with it.
     """
 
     def __init__(self, channels: int, side: int, config: LRMConfig) -> None:
@@ -221,16 +224,16 @@ class StageCritic(nn.Sequential):
         maps = [channels, *(min(first << level, last) for level in range(len(sides(side)) - 1))]
         layers: list[nn.Module] = []
         for level, (inputs, outputs) in enumerate(itertools.pairwise(maps)):
-            norm = [batch_norm(outputs)] if level else []
+            norm = [batch_norm(outputs)] if level else []  # the first layer sees the codes as they are
             layers += [conv(inputs, outputs, 4, 2), *norm, nn.LeakyReLU(SLOPE)]
-        depth = 2 if side >= 256 else 1  # of 3 x 3 convolutions; gives the published 7.6 M
+        depth = 2 if side >= 256 else 1  # not published; with these 3 x 3 convolutions the critics have its 7.6 M
         for inputs in [maps[-1], last][:depth]:
             layers += [conv(inputs, last), batch_norm(last), nn.LeakyReLU(SLOPE)]
         super().__init__(*layers, nn.Conv2d(last, 1, BASE), nn.Flatten())
 
 
 class Critic(nn.Module):
-    """Codes at three scales, or real codes (N, C, S, S) -> scores (N, 3), one a stage."""
+    """Codes at three scales, or real codes (N, C, S, S) -> scores (N, 3), one for each stage."""
 
     def __init__(self, code_shape: CodeShape, config: LRMConfig) -> None:
         super().__init__()
@@ -240,7 +243,7 @@ class Critic(nn.Module):
         initialise(self)
 
     def forward(self, judged: Tensor | tuple[Tensor, ...]) -> Tensor:
-        # The paper resizes real images. Of codes we take every second or fourth: averaging would shrink their
+        # The paper resizes real images. Here every second or fourth code is taken: averaging would shrink their
         # covariance, which colour consistency asks the generator's stages to share.
         if isinstance(judged, Tensor):
             judged = tuple(judged[:, :, ::stride, ::stride] for stride in self.strides)
@@ -248,29 +251,31 @@ class Critic(nn.Module):
 
 
 def colour_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (N, C) and covariance (N, C, C) of the colours of each sample, its positions being the population."""
+    """Return mean (N, C) and covariance (N, C, C) of the colours of each sample over its positions."""
     colours = at_least_fp32(codes).flatten(2)  # (N, C, positions)
     mean = colours.mean(2)
     centred = colours - mean[:, :, None]
-    return mean, centred @ centred.mT / centred.shape[2]
+    return mean, centred @ centred.mT / centred.shape[2]  # the positions are the population, not a sample of one
 
 
 def colour_consistency(lower: Tensor, upper: Tensor, config: LRMConfig) -> Tensor:
-    """Eq. 1: lambda1 |mean_i - mean_(i-1)|^2 + lambda2 |cov_i - cov_(i-1)|_F^2, averaged over samples.
+    """Return lambda1 |mean_i - mean_(i-1)|^2 + lambda2 |cov_i - cov_(i-1)|_F^2 (eq. 1), averaged over samples.
 
-    The lower stage is a target and gets no gradient. `mean` averages over the C and C x C entries instead of adding
-    them, so that the weights mean the same for any number of channels; C of 16 would make `norm` 16 and 256 times as
-    strong. Computed in fp32 at least, whatever precision surrounds it.
+    `lower` and `upper` are codes (N, C, H, W) of stages i - 1 and i. With `colour_reduction` mean, entries are averaged
+    instead of summed.
     """
     with full_precision(upper):
+        # The lower stage is a target without gradient: it should learn from its critic, not from finer stages.
         targets = colour_statistics(lower.detach())
         gaps = [(own - target).square() for own, target in zip(colour_statistics(upper), targets, strict=True)]
+        # As means over the C and C x C entries, the weights mean the same for any number of channels. Sums would be 16
+        # and 256 times as strong for C = 16.
         means, covariances = (g.mean() if config.colour_reduction == "mean" else g.sum() / len(g) for g in gaps)
         return config.mean_weight * means + config.covariance_weight * covariances
 
 
 class MultiStageLoss:
-    """Half the original GAN loss a stage, and colour consistency between stages (eqs. 4 and 5)."""
+    """Half the original GAN loss for each stage, and colour consistency between stages (eqs. 4 and 5)."""
 
     def __init__(self, config: LRMConfig) -> None:
         self.config, self.adversarial = config, BCE(0.5)
