@@ -75,7 +75,7 @@ class Generator(CodeGenerator):
         for inputs, outputs in itertools.pairwise(maps):
             layers += [*fit(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear")]
             layers += [ResidualBlock(outputs, len(maps))]
-        # No tanh: standardised codes are not bounded, and a residual network need not be.
+        # Without a tanh, since standardised codes have no bounds.
         to_codes = he_init(nn.Conv2d(maps[-1], code_shape[0], 3, padding=1), SLOPE)
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_codes)
 
