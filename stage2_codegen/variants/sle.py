@@ -4,17 +4,10 @@
     critic     codes of S -> ... -> 16 x 16 (f1) -> 8 x 8 (f2) -> scores 5 x 5;  codes of S/2 -> 8 x 8 -> scores 5 x 5
     decoders   f2 and the second branch -> the whole sample, a quadrant of f1 -> that quadrant of the sample
 
-Published: the module (eq. 1), the decoders on real samples alone (eq. 2), the hinge loss (eqs. 3 and 4). The paper's
-text has no widths and its parameter totals cannot be reached; networks and settings are those the authors published as
-code, with equal parameter counts at 256 x 256. Where the two differ: the gate's activation is the text's leaky ReLU
-(`activation`), the crop is a quadrant as in figure 4 and the code (the text: an eighth), there are three decoders as in
-the code (the text: two), margins are softened as in the code (`soft_margin`). Of the code alone are the critic's gates
-and its second branch, the augmented sample as what is reconstructed, and the weight 8. Decided here: tanh at the end at
-every side, a mean absolute reconstruction error where the code has LPIPS, and the rule that brings the networks to
-other sides: gates skip S/16, at least 4, in the generator and S/8, at most 8, in the critic; below S = 64 gates that do
-not fit are left out, and at S = 16 so is the second branch. Codes have more channels than pictures: maps before an
-output are at least twice as wide as the code, and the critic's at least as wide. The critic's second scale of real
-codes is a subsampling, as in the code: averaging would give it statistics that no real codes have.
+The paper gives the module (eq. 1), the decoders on real samples alone (eq. 2) and the hinge loss (eqs. 3 and 4). It has
+no widths, and its parameter totals cannot be reached; networks and settings are those of the code that the authors
+published ("the code"), with equal parameter counts at 256 x 256. Decided here: how they scale to other sides, and how
+they draw codes, which have more channels than pictures.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,7 +40,7 @@ from stage2_codegen.variants.sle_networks import (
     simple_up_block,
 )
 
-# Channels of the maps by side, at a width of 64.
+# Channels of the maps by side, at a width of 64: those of the code, for 256 x 256 pixels.
 GENERATOR_WIDTHS = {4: 1024, 8: 512, 16: 256, 32: 128, 64: 128, 128: 64, 256: 32}
 CRITIC_WIDTHS = {256: 16, 128: 32, 64: 64, 32: 128, 16: 256, 8: 512}
 BRANCH_WIDTHS = {64: 32, 32: 64, 16: 128, 8: 256}
@@ -59,7 +52,10 @@ Reconstruction = tuple[Tensor, Tensor]  # what a decoder made, and what it shoul
 
 
 def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) -> dict[int, int]:
-    """Channels of the maps up to side `largest`, in the table's order and never below `least`."""
+    """Return the channels of the maps up to side `largest`, in the table's order and never below `least`.
+
+    Raises `UsageError` for a width at which some map would have no channels.
+    """
     if width < 4:
         raise UsageError(f"width {width}: leaves maps without channels", "give --model.width 4 or more")
     return {side: max(at_64 * width // 64, least) for side, at_64 in table.items() if side <= largest}
@@ -72,15 +68,19 @@ class Generator(GatedGenerator):
         super().__init__()
         channels, self.size, _ = code_shape
         self.z_dim = config.z_dim
+        # Maps before an output hold at least twice what a code does.
         widths = widths_at(GENERATOR_WIDTHS, self.size, config.width, 2 * channels)
         kinds = [double_up_block, simple_up_block] * 3  # to 8, 16, ..., 256
         blocks = [kind(read, written) for kind, (read, written) in zip(kinds, pairwise(widths.values()), strict=False)]
+        # At 256 x 256 these are the code's 4 -> 64, 8 -> 128 and 16 -> 256. Below 64 x 64 those that do not fit are
+        # left out, since a gate over less than a factor of 4 would skip one block at most.
         ratio = max(4, self.size // 16)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
         self.first = first_block(config.z_dim, widths[4])
         self.pyramid = Pyramid(widths, blocks, skips if config.excitation != "none" else [], config.activation)
         self.half_head = conv(widths[self.size // 2], channels, 1)
         self.head = conv(widths[self.size], channels, 3)
+        # The code has a tanh at 1024 pixels only; codes are bounded at every side.
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
         initialise(self)
 
@@ -98,7 +98,8 @@ class Generator(GatedGenerator):
 
 
 def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:
-    """Quadrant 0, 1, 2 or 3 in reading order, (N, C, H, W) -> (N, C, H/2, W/2)."""
+    """Cut out quadrant 0, 1, 2 or 3 in reading order, (N, C, H, W) -> (N, C, H/2, W/2)."""
+    # The text crops to "1/8 of its height and width", figure 4 and the code to a quadrant.
     row, column = divmod(quadrant, 2)
     return maps.chunk(2, 2)[row].chunk(2, 3)[column]
 
@@ -106,8 +107,9 @@ def quadrant_of(maps: Tensor, quadrant: int) -> Tensor:
 class Critic(nn.Module):
     """(half, full) codes, or real codes (N, C, S, S) -> scores (N, 25 + 25), (N, 25) at S = 16.
 
-    Called with a `quadrant` it also returns the reconstructions of whole, quadrant and (S > 16) whole by the second
-    branch, each with its target. Batch normalised: a score depends on the whole batch, so not for a gradient penalty.
+    Called with a `quadrant` it also returns the reconstructions of the whole, of the quadrant and, for S > 16, of the
+    whole by the second branch, each with its target. Batch normalisation makes a score depend on the whole batch, so a
+    gradient penalty cannot be used with it.
     """
 
     def __init__(self, code_shape: CodeShape, config: SLEConfig, context: Context | None = None) -> None:
@@ -120,12 +122,14 @@ class Critic(nn.Module):
             )
         widths = widths_at(CRITIC_WIDTHS, size, config.width, channels)
         blocks = [DownBlock(read, written) for read, written in pairwise(widths.values())]
+        # The critic's gates are in the code alone: at 256 x 256 they are 256 -> 32, 128 -> 16 and 64 -> 8.
         ratio = min(8, size // 8)
         skips = [(low, low // ratio) for low in widths if low // ratio >= 8]
         self.stem = nn.Sequential(conv(channels, widths[size], 3), nn.LeakyReLU(SLOPE, inplace=True))
         self.pyramid = Pyramid(widths, blocks, skips if config.excitation == "both" else [], config.activation)
         self.score = nn.Sequential(*activated(conv(widths[8], 2 * widths[8], 1)), Scores(2 * widths[8], config.classes))
         features = [widths[8], widths[16]]  # that the decoders read
+        # The second branch is in the code alone. At S = 16 it would start from codes that have 8 x 8 places already.
         self.branch: nn.Sequential | None = None
         if size > 16:
             maps = list(widths_at(BRANCH_WIDTHS, size // 4, config.width, channels).values())
@@ -141,17 +145,20 @@ class Critic(nn.Module):
     def forward(
         self, judged: Judged, quadrant: int | None = None, classes: Tensor | None = None
     ) -> Tensor | tuple[Tensor, list[Reconstruction]]:
+        # Real codes are subsampled, as in the code: averages would have statistics that no real codes have.
         half, full = (judged[:, :, ::2, ::2], judged) if isinstance(judged, Tensor) else judged
         maps = self.pyramid(self.stem(full))
         scores, features = self.score[-1](self.score[:-1](maps[8]), classes), [maps[8]]
         if self.branch is None:
-            scores = scores + 0 * half.mean()  # reads what nobody judges: DDP wants every parameter in the graph
+            # Nobody judges `half` here, but DDP wants every parameter of the generator in the graph.
+            scores = scores + 0 * half.mean()
         else:
             features.append(self.branch(half))
             scores = torch.cat([scores, self.branch_score(features[1], classes)], 1)
         if quadrant is None:
             return scores
         features.insert(1, quadrant_of(maps[16], quadrant))
+        # Targets are the samples as augmented, since the critic has seen nothing else.
         targets = [full, quadrant_of(full, quadrant), full]
         made = [decoder(feature) for decoder, feature in zip(self.decoders, features, strict=True)]
         return scores, [(codes, resized(target, codes.shape[-1])) for codes, target in zip(made, targets, strict=False)]
@@ -168,7 +175,7 @@ class Scores(nn.Sequential):
 
 
 def resized(codes: Tensor, side: int) -> Tensor:
-    """Averages over areas, (N, C, side, side)."""
+    """Shrink codes (N, C, H, W) to (N, C, side, side) by averages over areas."""
     return F.adaptive_avg_pool2d(codes, side)
 
 
@@ -180,10 +187,11 @@ class SelfSupervised:
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Judged, penalty_factor: float = 1.0) -> LossAndLogs:
         """Adversarial loss + weight times the sum over decoders of E[distance to their part of the real sample]."""
-        quadrant = int(torch.randint(4, ()))  # one a batch, and the same on all ranks, which are seeded alike
+        quadrant = int(torch.randint(4, ()))  # one for each batch, as in the code; ranks have the same seed
         scores_real, pairs = critic(real, quadrant=quadrant)
         loss, logs = self.adversarial.of_scores(at_least_fp32(scores_real), at_least_fp32(critic(fake)))
-        with full_precision(real):  # also for the network inside LPIPS
+        # Three decoders, as in the code, where the text has two. LPIPS is meant for fp32 as well.
+        with full_precision(real):
             distances = [self.distance(at_least_fp32(made), at_least_fp32(target)) for made, target in pairs]
             reconstruction = torch.stack(distances).sum()
         return loss + self.weight * reconstruction, {**logs, "loss/reconstruction": reconstruction.detach()}
@@ -193,7 +201,7 @@ class SelfSupervised:
 
 
 def frozen(config: SLEConfig) -> dict[str, Frozen]:
-    """LPIPS, where it is what the decoders minimise; raises what `load_lpips` raises."""
+    """Open LPIPS where the decoders minimise it; raises what `load_lpips` raises, and `UsageError` without a file."""
     if config.reconstruct != "lpips":
         return {}
     if not config.vgg_weights:
@@ -208,5 +216,6 @@ def loss(config: SLEConfig, context: Context | None = None) -> Loss:
     if config.reconstruct == "lpips":
         lpips = (context.frozen if context else frozen(config))[LPIPS].network
         return SelfSupervised(hinge, lpips, config.reconstruct_weight)
+    # Eq. 2 leaves the distance open. The code has LPIPS, which needs RGB; codes have a mean absolute error instead.
     distance = {"l1": F.l1_loss, "mse": F.mse_loss}[config.reconstruct]
     return SelfSupervised(hinge, distance, config.reconstruct_weight)
