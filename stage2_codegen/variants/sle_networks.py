@@ -1,6 +1,6 @@
 """Parts of FastGAN's networks (Liu et al., figures 3 and 4): up-blocks, down-blocks, and the pyramid that gates maps.
 
-Convolutions have no biases. The paper gives no widths; block structure and widths are those of the authors' networks.
+The paper gives no widths and no details of the blocks; these are those of the authors' networks, which have no biases.
 """
 
 from abc import ABC, abstractmethod
@@ -16,15 +16,13 @@ from stage2_codegen.modules import GLU, BatchNorm2d, SkipLayerExcitation, spectr
 from stage2_codegen.rank_noise import normal_rows
 from stage2_codegen.variants.contract import CodeGenerator
 
-SLOPE = 0.2
-INIT_STD = 0.02
+SLOPE = 0.2  # of every leaky ReLU here
+INIT_STD = 0.02  # DCGAN's, as in the authors' networks
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions N(0, 0.02) with spectral normalisation, gains N(1, 0.02).
-
-    In this order: once a weight is normalised it is computed anew at every call, and what is written to it is lost.
-    """
+    """Draw convolutions from N(0, 0.02) and gains from N(1, 0.02), and normalise the convolutions spectrally."""
+    # In this order: a normalised weight is computed at every call, and values written to it are lost.
     for layer in list(network.modules()):
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, 0, INIT_STD)
@@ -34,21 +32,19 @@ def initialise(network: nn.Module) -> None:
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Convolution that keeps the side, or halves it with a kernel of 4 and a stride of 2."""
+    """A convolution that keeps the side of a map, or halves it with a kernel of 4 and a stride of 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
 
 
 class UpConv(nn.Conv2d):
-    """Nearest upsampling by 2, then a 3 x 3 convolution; (N, C, H, W) -> (N, C', 2H, 2W).
-
-    The two make one transposed convolution: a pixel repeated 2 x 2 and seen through a 3 x 3 kernel spreads over 4 x 4
-    outputs. That takes 4 instead of 9 multiplications an output and never writes the upsampled map.
-    """
+    """Nearest upsampling by 2, then a 3 x 3 convolution; (N, C, H, W) -> (N, C', 2H, 2W)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
+        # The two make one transposed convolution: a pixel repeated 2 x 2 and seen through a 3 x 3 kernel spreads over
+        # 4 x 4 outputs. That takes 4 instead of 9 multiplications for an output, and never writes the upsampled map.
         spread = F.pad(self.weight.flip(2, 3), (1, 1, 1, 1))  # (C', C, 5, 5)
         rows = spread[:, :, 1:] + spread[:, :, :-1]
         kernel = rows[..., 1:] + rows[..., :-1]  # (C', C, 4, 4), sums over the 2 x 2 copies of a pixel
@@ -56,11 +52,11 @@ class UpConv(nn.Conv2d):
 
 
 class NoiseInjection(nn.Module):
-    """x + weight noise, with one map of N(0, 1) a sample, fresh at every call and in evaluation too."""
+    """x (N, C, H, W) + weight noise, where noise (N, 1, H, W) is N(0, 1), new at every call, also in evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(()))  # a network starts without noise, and learns how much helps
 
     def forward(self, x: Tensor) -> Tensor:
         noise = normal_rows(len(x), 1, *x.shape[2:], device=x.device)
@@ -74,11 +70,12 @@ def first_block(z_dim: int, outputs: int) -> nn.Sequential:
 
 
 def simple_up_block(inputs: int, outputs: int) -> nn.Sequential:
+    """(N, inputs, H, W) -> (N, outputs, 2H, 2W); the GLU halves the channels of the convolution."""
     return nn.Sequential(UpConv(inputs, 2 * outputs), BatchNorm2d(2 * outputs), GLU())
 
 
 def double_up_block(inputs: int, outputs: int) -> nn.Sequential:
-    """With a second convolution, and noise before each normalisation."""
+    """A `simple_up_block` with a second convolution, and with noise before each normalisation."""
     layers: list[nn.Module] = []
     for convolution in (UpConv(inputs, 2 * outputs), conv(outputs, 2 * outputs, 3)):
         layers += [convolution, NoiseInjection(), BatchNorm2d(2 * outputs), GLU()]
@@ -91,7 +88,7 @@ def activated(convolution: nn.Conv2d) -> list[nn.Module]:
 
 
 class DownBlock(nn.Module):
-    """Residual: the mean of two convolutions and of a pooled 1 x 1 convolution; (N, C, H, W) -> (N, C', H/2, W/2)."""
+    """The mean of two convolutions and of a pooled 1 x 1 convolution; (N, C, H, W) -> (N, C', H/2, W/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -129,7 +126,7 @@ class Pyramid(nn.Module):
         style, maps = style or {}, {self.sides[0]: x}
         for side, block in zip(self.sides[1:], self.blocks, strict=True):
             x = block(x)
-            if side in self.source:
+            if side in self.source:  # before the next block, so that all larger maps feel the gate
                 low = self.source[side]
                 x = self.gates[str(side)](style.get(low, maps[low]), x)
             maps[side] = x
@@ -162,7 +159,7 @@ class GatedGenerator(CodeGenerator, ABC):
         return {side: maps[side] for side in self.pyramid.source.values()}
 
     def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
-        """As in section 4 of the paper, figure 7."""
+        """Codes of z with the gates reading `style`, as in section 4 and figure 7 of the paper."""
         return self.codes(self.maps(z, style))
 
 
