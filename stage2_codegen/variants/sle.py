@@ -190,7 +190,7 @@ class SelfSupervised:
         quadrant = int(torch.randint(4, ()))  # one for each batch, as in the code; ranks have the same seed
         scores_real, pairs = critic(real, quadrant=quadrant)
         loss, logs = self.adversarial.of_scores(at_least_fp32(scores_real), at_least_fp32(critic(fake)))
-        # Three decoders, as in the code, where the text has two. LPIPS is meant for fp32 as well.
+        # Three decoders, as in the code, where the text has two; their distances in fp32, also inside LPIPS.
         with full_precision(real):
             distances = [self.distance(at_least_fp32(made), at_least_fp32(target)) for made, target in pairs]
             reconstruction = torch.stack(distances).sum()
