@@ -1,19 +1,14 @@
-"""A critic on frozen ImageNet features of the decoded codes, after Projected GAN.
+"""A critic on frozen ImageNet features of the decoded codes.
 
 After Sauer, Chitta, Mueller, Geiger, "Projected GANs Converge Faster", NeurIPS 2021, which works on pixels.
 
     generator  z -> 4 x 4 -> 8 -> ... -> S codes; residual up-blocks, small maps gate large ones as in FastGAN
     view       codes -> pictures, augmented -> backbone -> random mixing of four scales; and the pictures themselves
-    critic     a small head a scale, and one on the pictures -> scores of places; relativistic pairing
+    critic     a small head for each scale, and one on the pictures -> scores of places; relativistic pairing
     drift      features and codes of each sample move towards those of real ones and away from others'
 
-Published: the frozen backbone, the mixing, a head a scale, augmentation of what the backbone sees. Decided here:
-pictures come from the codes by a linear approximation of the decoder, which costs next to nothing
-(`linear_decoder.py`); a head on the pictures, because a pretrained network overlooks a grid of patches; relativistic
-pairing with lazy penalties on the features (Huang et al., as in `r3`) in place of hinge loss and spectral
-normalisation, under which all samples chase one motif; the drift (`drifting.py`), which keeps samples apart; the
-generator, a plain residual one that spends its time where the maps are small; one batch of generated samples a step,
-whose features both updates share; the learning rate.
+The paper has the frozen backbone, the mixing, the heads, and augmentation of what the backbone sees. All else is
+decided here.
 """
 
 import math
@@ -42,14 +37,15 @@ from stage2_codegen.modules import GLU, BatchNorm2d, last_layer, scored
 from stage2_codegen.variants.contract import CodeShape, Judged
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 
-SLOPE = 0.2
-# Channels of the generator's maps by side, times `width`: most of the time goes where it buys most.
+SLOPE = 0.2  # of every leaky ReLU here
+# Channels of the generator's maps by side, times `width`: most of the computation is on small maps.
 WIDTHS = {4: 2.0, 8: 1.0, 16: 1.0, 32: 0.5, 64: 0.5, 128: 0.25, 256: 0.125}
 HEAD, PICTURE_HEAD = (64, 64), (32, 32)  # channels after each halving of a head
-SMALLEST_VIEW, LARGEST_VIEW = 96, 256  # pixels a side of what the backbone sees
+# Pixels per side of what the backbone sees. Below 96 the coarse scales have no positions left to judge.
+SMALLEST_VIEW, LARGEST_VIEW = 96, 256
 STRIDES = (4, 8, 16, 32)  # of the maps that a backbone gives
 BACKBONE = "backbone"
-ROWS_FOR_STATISTICS = 1024
+ROWS_FOR_STATISTICS = 1024  # latents of the store, to measure the means and correlations of its codes
 
 
 class UpBlock(nn.Module):
@@ -64,15 +60,12 @@ class UpBlock(nn.Module):
         self.direct = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        # 0.7 is near the root of 1/2, the share that keeps the variance where two paths of equal variance are added.
         return self.main(x) + 0.7 * F.interpolate(self.direct(x), scale_factor=2)
 
 
 class Generator(GatedGenerator):
-    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised.
-
-    Before the last tanh a fixed filter gives what the last convolution draws the means, deviations and correlations of
-    the data's codes, so that training starts at their scale, no cell saturates and neighbours fit together.
-    """
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised."""
 
     center: Tensor
     colouring: Tensor
@@ -84,15 +77,18 @@ class Generator(GatedGenerator):
         widths = {
             side: max(int(times * config.width), 2 * channels, 4) for side, times in WIDTHS.items() if side <= self.size
         }
-        ratio = max(4, self.size // 16)
+        ratio = max(4, self.size // 16)  # the gates of FastGAN's generator (`sle.py`)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
         self.first = nn.Linear(config.z_dim, 2 * widths[4] * 4 * 4)
         self.first_gate = nn.Sequential(BatchNorm2d(2 * widths[4]), GLU())
         blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
         self.pyramid = Pyramid(widths, blocks, skips, "swish")
         self.head = conv(widths[self.size], channels, 3)
-        nn.init.normal_(self.head.weight, std=0.1 / math.sqrt(9 * widths[self.size]))  # grey first, then detail
+        # At a tenth of the data's deviation training starts from grey and adds detail.
+        nn.init.normal_(self.head.weight, std=0.1 / math.sqrt(9 * widths[self.size]))
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
+        # A fixed filter before the tanh gives the output the means, deviations and correlations of the data's codes:
+        # training starts at their scale, no cell saturates, and neighbouring patches fit together.
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("colouring", nn.init.dirac_(torch.empty(channels, channels, KERNEL, KERNEL)))
 
@@ -107,7 +103,7 @@ class Generator(GatedGenerator):
 
 
 def condition(generator: Generator, store: LatentStore, config: ProjectedConfig) -> None:
-    """Give the generator the means and the colouring of the data's codes, as they are before the tanh."""
+    """Give the generator the means and the colouring of the data's codes, as they were before the encoder's tanh."""
     latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
     codes = CodeScale.of(store, config.standardise).to_codes(latents)
     drawn = codes if config.standardise else unbounded(codes)
@@ -116,23 +112,24 @@ def condition(generator: Generator, store: LatentStore, config: ProjectedConfig)
 
 
 class Viewed:
-    """Codes -> (codes, pictures, *maps of features from fine to coarse): what is judged; nothing of it is trained.
+    """Codes (N, C, S, S) -> (codes, pictures, *maps of features from fine to coarse), which are what is judged.
 
-    In training the pictures are augmented, with draws of their own for every sample. Each map is in units of its
-    deviation over the context's examples, so that one gamma suits all. The codes, divided by the deviations of the
-    data's, are for the drift alone.
+    Nothing in it is trained. `augment` is the policy by which pictures are augmented, empty for none. Raises
+    `UsageError` for a side of the view that does not suit the scales.
     """
 
     def __init__(self, config: ProjectedConfig, context: Context, augment: str = "") -> None:
         check_view(config)
         self.context = context
         is_whole = config.decode == "full" or context.autoencoder.factor == 1
+        # The linear approximation costs next to nothing, unlike the decoder.
         self.decode = context.autoencoder.decode if is_whole else context.linear_decoder
         self.augment = augmentation(augment, torch.ones(3))
         self.backbone = context.frozen[BACKBONE].network if config.backbone != "none" else None
         self.view_side, self.scales = config.view_side, config.scales
         widths = feature_widths(config, context)
         self.mixing = Mixing(widths).to(context.std.device) if config.mixing and widths else None
+        # In units of their deviation over the examples, one gamma suits the maps of all scales.
         with torch.no_grad(), full_precision(context.examples):
             self.units = [x.std() for x in self.features(self.pictures(context.examples))]
 
@@ -140,27 +137,29 @@ class Viewed:
         assert isinstance(codes, Tensor)
         pictures = self.augment(self.pictures(codes))
         assert isinstance(pictures, Tensor)
+        # No head reads the codes: they are for the drift, which compares their moments.
         scaled = codes / self.context.std.to(codes).view(-1, 1, 1)
         maps = [x / unit for x, unit in zip(self.features(pictures), self.units, strict=True)]
         return scaled, pictures, *maps
 
     def features(self, pictures: Tensor) -> Sequence[Tensor]:
-        """(N, 3, H, W) -> mixed maps from fine to coarse, (N, C_k, H_k, W_k)."""
+        """Return the mixed maps of pictures (N, 3, H, W), from fine to coarse, (N, C_k, H_k, W_k)."""
         if self.backbone is None:
             return ()
-        own = next(self.backbone.parameters()).dtype  # that of its file, whatever else is computed in
+        own = next(self.backbone.parameters()).dtype  # its file's, which may differ from the codes'
         maps = self.backbone(self.resized(pictures).to(own))[: self.scales]
         return self.mixing(maps) if self.mixing else maps
 
     def pictures(self, codes: Tensor) -> Tensor:
-        """(N, C, S, S) -> (N, 3, H, W) in [-1, 1]."""
+        """Decode codes (N, C, S, S) to pictures (N, 3, H, W) in [-1, 1]."""
         return self.decode(inward(self.context.scale.to_latents(codes)))
 
     def side(self, picture_side: int) -> int:
+        """Return the side, in pixels, at which the backbone sees pictures of this side."""
         return self.view_side or min(max(picture_side, SMALLEST_VIEW), LARGEST_VIEW)
 
     def resized(self, pictures: Tensor) -> Tensor:
-        """Pictures of the side that the backbone sees."""
+        """Resize pictures (N, 3, H, W) to the side that the backbone sees."""
         shown, side = pictures.shape[-1], self.side(pictures.shape[-1])
         if shown < side:
             return F.interpolate(pictures, (side, side), mode="bilinear")
@@ -168,13 +167,13 @@ class Viewed:
 
 
 def feature_widths(config: ProjectedConfig, context: Context) -> list[int]:
-    """Channels of the judged maps as the backbone gives them."""
+    """Return the channels of the judged maps as the backbone gives them."""
     widths = context.frozen[BACKBONE].network.widths if config.backbone != "none" else ()
     return list(widths)[: config.scales]  # type: ignore[arg-type]
 
 
 def check_view(config: ProjectedConfig) -> None:
-    """`UsageError` unless every judged map of features has at least 2 x 2 places."""
+    """Raise `UsageError` unless every judged map of features has at least 2 x 2 places."""
     least = 2 * STRIDES[config.scales - 1]
     if config.view_side and (config.view_side < least or config.view_side % STRIDES[-1]):
         raise UsageError(
@@ -184,16 +183,18 @@ def check_view(config: ProjectedConfig) -> None:
 
 
 def inward(latents: Tensor) -> Tensor:
-    """Latents within what the decoder takes, with the gradient of the identity: a saturated cell finds its way back."""
+    """Clamp latents to the range that the decoder takes, with the gradient of the identity."""
+    # With the clamp's own gradient, which is 0 outside the range, a saturated cell would never find its way back.
     return latents + (latents.clamp(-BOUND, BOUND) - latents).detach()
 
 
 def view(config: ProjectedConfig, context: Context) -> Viewed:
+    """Make the view of training, with the configuration's augmentation."""
     return Viewed(config, context, config.augment)
 
 
 class Head(nn.Sequential):
-    """A halving convolution for each of `widths`, then scores of places, (N, 1, h, w)."""
+    """Maps (N, inputs, H, W) -> scores of places (N, 1, h, w), after a halving convolution for each of `widths`."""
 
     def __init__(self, inputs: int, widths: Sequence[int], classes: int) -> None:
         layers: list[nn.Module] = []
@@ -203,7 +204,8 @@ class Head(nn.Sequential):
         layers += [nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(SLOPE)]
 
         def to_scores(count: int) -> nn.Module:
-            return nn.Conv2d(last, count, 3, 1, 1, bias=False)  # pairs of scores would not feel a bias
+            # Without a bias, which would cancel in every difference of two scores.
+            return nn.Conv2d(last, count, 3, 1, 1, bias=False)
 
         super().__init__(*layers, last_layer(to_scores, classes))
 
@@ -215,9 +217,9 @@ class Head(nn.Sequential):
 
 
 class Critic(nn.Module):
-    """What a `Viewed` gives, or codes (N, C, S, S), which it then views as they are -> scores (N, k).
+    """The output of a `Viewed`, or codes (N, C, S, S), which it then views without augmentation -> scores (N, k).
 
-    One head a scale and one on the pictures; every head counts alike, for its map of scores is enlarged to the largest.
+    There is a head for each scale and one on the pictures. Raises `UsageError` where neither is left.
     """
 
     def __init__(self, code_shape: CodeShape, config: ProjectedConfig, context: Context | None = None) -> None:
@@ -231,6 +233,7 @@ class Critic(nn.Module):
         self.heads = nn.ModuleList(
             Head(read, HEAD[:count], config.classes) for read, count in zip(inputs, halvings, strict=False)
         )
+        # A pretrained network overlooks the grid of patches that a decoder makes of wrong codes.
         self.picture_head = Head(3, PICTURE_HEAD, config.classes) if config.picture_head else None
 
     def forward(self, judged: Judged, classes: Tensor | None = None) -> Tensor:
@@ -239,16 +242,18 @@ class Critic(nn.Module):
         if self.picture_head is not None:
             scores.insert(0, self.picture_head(pictures, classes))
         side = scores[0].shape[-1]
+        # All maps of scores are enlarged to the largest, so that every head has the same weight.
         return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
 
 
 def loss(config: ProjectedConfig, context: Context | None = None) -> Loss:
+    # In place of the paper's hinge loss and spectral normalisation, under which all samples followed one motif.
     adversarial = RelativisticPairing(config.gamma)
     return Drifting(adversarial, config.drift_weight) if config.drift_weight else adversarial
 
 
 def frozen(config: ProjectedConfig) -> dict[str, Frozen]:
-    """The backbone; raises what `open_backbone` raises."""
+    """Open the backbone, where there is one; raises what `open_backbone` raises."""
     if config.backbone == "none":
         return {}
     name: BackboneName = config.backbone
