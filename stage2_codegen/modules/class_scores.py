@@ -1,4 +1,4 @@
-"""The last layer of a critic that is told the class of what it judges."""
+"""The last layer of a critic that knows the class of each sample it judges."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,17 @@ MakeLayer = Callable[[int], nn.Module]  # outputs -> a layer with that many
 
 
 class ClassScores(nn.Module):
-    """Scores of a sample as one of its class: psi(x) + V_y(x) for features x (N, C, ...) and classes y (N,).
+    """Scores of samples as members of their class: psi(x) + V_y(x) for features x (N, C, ...) and classes y (N,).
 
-    That is the projection of Miyato and Koyama, "cGANs with Projection Discriminator", eq. 3, where V_y(x) is the
-    inner product of the features with a vector of the class. Both terms are layers of one kind, so that a convolution
-    scores every place, (N, 1, h, w), as a linear layer does the sample, (N, 1).
+    This is the projection of Miyato and Koyama, "cGANs with Projection Discriminator", eq. 3, where V_y(x) is the inner
+    product of the features with a vector of the class. With a linear layer scores are (N, 1), with a convolution there
+    is one for every place, (N, 1, h, w).
     """
 
     def __init__(self, make: MakeLayer, classes: int) -> None:
         super().__init__()
         self.psi = make(1)
+        # The vectors of all classes are the weights of one more layer of the same kind, which also serves convolutions.
         self.projection = make(classes)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -28,11 +29,11 @@ class ClassScores(nn.Module):
 
 
 def last_layer(make: MakeLayer, classes: int) -> nn.Module:
-    """A layer of one score or, with classes, one of a score as the sample's class."""
+    """Make a layer with one score or, where there are classes, `ClassScores`."""
     return ClassScores(make, classes) if classes else make(1)
 
 
 def scored(layer: nn.Module, x: Tensor, classes: Tensor | None) -> Tensor:
-    """What a `last_layer` gives for features (N, ...) and, where it was made for them, classes (N,)."""
+    """Apply a `last_layer` to features (N, ...) and, where it was made for them, classes (N,)."""
     scores: Tensor = layer(x) if classes is None else layer(x, classes)
     return scores
