@@ -1,4 +1,4 @@
-"""The code generators one can train, by name."""
+"""The table of all variants, by name."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ VARIANTS: dict[str, Variant] = {
     "sle": Variant(CONFIGS["sle"], sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
 }
 
-MAX_CHANNELS = 64
+MAX_CHANNELS = 64  # more would widen most maps, which have at least twice as many channels as the codes
 
 
 def check_code_shape(code_shape: CodeShape) -> None:
@@ -55,9 +55,10 @@ def check_code_shape(code_shape: CodeShape) -> None:
 
 
 def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -> tuple[Variant, Any]:
-    """A variant and its Config with fields overridden, which may come from JSON.
+    """Return a variant and its Config with fields overridden, which may come from JSON.
 
-    Raises `UsageError` for an unknown variant or field, for a value it cannot have and for a shape no variant takes.
+    Raises `UsageError` for an unknown variant or field, for a value that a field cannot have, and for a shape of codes
+    that no variant takes.
     """
     if name not in VARIANTS:
         raise UsageError(f"{name}: is not a variant", f"choose one of {', '.join(VARIANTS)}")
@@ -73,9 +74,9 @@ def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -
 
 
 def build_networks(name: str, code_shape: CodeShape, **overrides: Any) -> tuple[CodeGenerator, nn.Module]:
-    """(generator, critic) of a variant for codes of that shape; raises what `configured` raises.
+    """Build (generator, critic) of a variant for codes of that shape; raises what `configured` raises.
 
-    A critic that looks at decoded pictures decodes by an untrained autoencoder (`Context.stand_in`).
+    A critic that looks at decoded pictures decodes them with an untrained autoencoder (`Context.stand_in`).
     """
     variant, config = configured(name, code_shape, overrides)
     return build_generator(variant, code_shape, config), variant.Critic(code_shape, config)
