@@ -1,4 +1,4 @@
-"""What a variant is: networks, a configuration and a loss; the trainer knows nothing else about it."""
+"""The contract of a variant (networks, a configuration and a loss), which is all that the trainer knows about it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     classes: Tensor | None = None
 
     def parts(self, count: int) -> list["Batch"]:
-        """Equal parts in order."""
+        """Divide the batch into equal parts, in order."""
         classes = [None] * count if self.classes is None else self.classes.chunk(count)
         return [Batch(*part) for part in zip(self.codes.chunk(count), classes, strict=True)]
 
@@ -44,52 +44,50 @@ class CodeGenerator(nn.Module):
 
     @property
     def unconditional(self) -> "CodeGenerator":
-        """The network of the variant itself."""
+        """The variant's own network, which a conditional generator wraps."""
         return self
 
     def of_classes(self, noise: Tensor, classes: Tensor | None) -> Tensor:
-        """z (N, z_dim) of noise (N, noise_dim) and, in a conditional generator, of classes (N,)."""
+        """Make z (N, z_dim) from noise (N, noise_dim) and, in a conditional generator, classes (N,)."""
         return noise
 
     def classes_of(self, z: Tensor) -> Tensor | None:
-        """The classes (N,) that z (N, z_dim) was made of, in a conditional generator."""
+        """Return the classes (N,) from which z (N, z_dim) was made, in a conditional generator."""
         return None
 
     def random_z(self, count: int, device: torch.device) -> Tensor:
-        """This rank's z (count, z_dim) of a batch, with classes as frequent as in the data."""
+        """Draw this rank's z (count, z_dim) of a batch, with classes as frequent as in the data."""
         return normal_rows(count, self.noise_dim, device=device)
 
     def truncated(self, z: Tensor, truncation: float) -> Tensor:
-        """z (N, z_dim) with its noise scaled: below 1, samples are more alike and more usual.
-
-        As the first layer of a generator is linear in the noise, that draws its first map towards the mean, as the
-        truncation trick of Karras et al., "A Style-Based Generator Architecture", section B, does with styles.
-        """
+        """Scale the noise of z (N, z_dim) by `truncation`: below 1, samples are more typical and less varied."""
+        # The first layer is linear in the noise, so this moves the first map towards its mean, as the truncation trick
+        # of Karras et al., "A Style-Based Generator Architecture", appendix B, does with styles.
         return z * truncation
 
     def judged(self, z: Tensor) -> Judged:
-        """What the critic sees of a batch in training; a generator with outputs at several scales gives all."""
+        """Generate what the critic sees in training: codes, or all scales of a generator that has several."""
         return self(z)
 
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
-        """Codes (N, C, S, S) of points that lie `share` (N,) of the way from one z (N, z_dim) to another."""
+        """Generate codes (N, C, S, S) at points `share` (N,) of the way from one z (N, z_dim) to another."""
         return self(slerp(start, stop, share))
 
     def style(self, z: Tensor) -> dict[int, Tensor]:
-        """Maps that gate larger ones, by their side; none where a generator has no gates."""
+        """Return the maps that gate larger ones, by their side; none where a generator has no gates."""
         return {}
 
     def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
-        """Codes of z, with the gates of these sides reading the maps of `style` in place of its own."""
+        """Generate codes of z, whose gates read the maps of `style`, where it has them, in place of z's own."""
         return self(z)
 
 
 class JudgedBy(nn.Module):
-    """A generator with `judged` as its forward: the form in which several processes share it."""
+    """A generator whose forward is `judged`."""
 
     def __init__(self, generator: CodeGenerator) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator = generator  # DDP shares gradients of what goes through a module's forward only
 
     def forward(self, z: Tensor) -> Judged:
         return self.generator.judged(z)
@@ -101,33 +99,33 @@ def constant(config: Any, kimg: float) -> Any:
 
 
 def unconditional(generator: Any, store: LatentStore, config: Any) -> None:
-    """For generators that keep nothing of the data."""
+    """The condition of generators that keep nothing of the data."""
 
 
 View = Callable[[Judged], Judged]
 
 
 def augmented(config: Any, context: Context) -> View:
-    """The view of a critic that sees the codes themselves."""
+    """Make the view of a critic that sees the codes themselves, augmented."""
     return augmentation(config.augment, context.std)
 
 
 def no_networks(config: Any) -> dict[str, Frozen]:
-    """For variants that train all they use."""
+    """The frozen networks of variants that train everything they use."""
     return {}
 
 
 class Variant(NamedTuple):
-    """A record of `VARIANTS`.
+    """A row of `VARIANTS`.
 
-    `Generator(code_shape, config)`: z (N, z_dim) -> codes; `Critic(code_shape, config)`: what is judged, or real
-    codes -> scores (N, k); `loss(config)` -> an object with `critic_loss` and `generator_loss`; `schedule(config,
-    kimg)` -> the configuration as of that moment of the training; `condition(generator, store, config)` shows a new
-    generator its data once; `view(config, context)` -> what is done in training, alike to real and generated codes,
-    before the critic: a differentiable function without weights of its own to train.
+    `Generator(code_shape, config)` maps z (N, z_dim) to codes, and `Critic(code_shape, config)` maps what is judged, or
+    real codes, to scores (N, k). `loss(config)` makes an object with `critic_loss` and `generator_loss`.
+    `schedule(config, kimg)` returns the configuration at that moment of the training. `condition(generator, store,
+    config)` shows a new generator its data once. `view(config, context)` makes the function that real and generated
+    codes go through before the critic in training; it is differentiable, and has no weights to train.
 
     `frozen(config)` opens the pretrained networks that the variant needs. Where it `uses_context`, `Critic` and `loss`
-    take a `Context` as their last argument; without one they open what they need and stand alone.
+    take a `Context` as their last argument; without one they open what they need themselves.
     """
 
     Config: type[VariantConfig]
@@ -141,7 +139,7 @@ class Variant(NamedTuple):
     uses_context: bool = False
 
     def given(self, context: Context) -> Self:
-        """The same variant, whose critic and loss know what they use and do not train."""
+        """Return the same variant with this context given to its critic and loss."""
         if not self.uses_context:
             return self
         return self._replace(Critic=partial(self.Critic, context=context), loss=partial(self.loss, context=context))
