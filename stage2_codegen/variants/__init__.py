@@ -39,7 +39,7 @@ VARIANTS: dict[str, Variant] = {
     "sle": Variant(CONFIGS["sle"], sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
 }
 
-MAX_CHANNELS = 64  # more would widen most maps, which have at least twice as many channels as the codes
+MAX_CHANNELS = 64
 
 
 def check_code_shape(code_shape: CodeShape) -> None:
