@@ -28,33 +28,33 @@ class TrainAEConfig(RunConfig):
     init: OptionalPath = None
     """Fine-tune this autoencoder, its run folder or default, instead of starting from random weights."""
     snapshot_kimg: Positive = 20.0
-    """Save a checkpoint and a preview every so many thousand crops."""
+    """Thousands of crops between two snapshots, each a checkpoint and a preview."""
     precision: Precision = "fp32"
-    """bf16 is about twice as fast where the hardware has it; weights stay fp32."""
+    """Precision of the networks: bf16 is about twice as fast where the hardware supports it; weights stay fp32."""
     adversarial_weight: Weight = 0.01
-    """Weight alpha of the adversarial loss (eq. 3); 0 trains without a discriminator."""
+    """Weight alpha of the adversarial loss (eq. 3); with 0 there is no discriminator."""
     warmup_kimg: Weight = 20.0
     """Thousands of crops before the adversarial loss joins."""
     lr: Positive = 1e-3
-    """Learning rate of Adam for the autoencoder; half of it for the discriminator."""
+    """Learning rate of Adam for the autoencoder; the discriminator's is half of it."""
     lr_ramp_kimg: Weight = 2.0
-    """Thousands of crops over which the learning rate rises from 0: without it, codes saturate at once."""
+    """Thousands of crops over which the learning rate rises from 0; without such a rise, latents saturate at once."""
     lr_decay_kimg: Weight = 0.0
     """Thousands of crops at the end of training over which both learning rates fall to 0."""
     code_noise: Weight = 0.0
-    """Gaussian noise on the latents that the decoder learns from, so that it also decodes what a generator makes: its
-    deviation is uniform between 0 and this for each crop."""
+    """Largest standard deviation of Gaussian noise on the latents that the decoder learns from; each crop's is uniform
+    between 0 and this. Noise prepares the decoder for the latents of a generator."""
     mirror: bool = False
-    """Learn from every other crop that latents mirror with their images: mirrored, each channel with its sign, they
-    then decode almost as well as those of the mirrored image."""
+    """Train every other crop with mirrored latents. Mirrored latents, each channel times its sign, then decode almost
+    as well as the latents of mirrored images."""
     jitter: Weight = 0.0
-    """Colours of crops vary by up to this: 0.1 is a tenth of the contrast and of half the range."""
+    """Vary the colours of crops by up to this share: 0.1 is a tenth of the contrast and of half the range."""
     ema_halflife_kimg: Weight = 2.0
-    """Half-life of the averaged weights, thousands of crops."""
+    """Half-life of the averaged weights, in thousands of crops."""
     discriminator_width: Count = 64
     """Channels after the discriminator's first layer."""
     max_skip: Fraction = 0.01
-    """Fraction of the files that may be unreadable."""
+    """Largest fraction of the files that may be unreadable."""
     threads: Count = 4
     """Threads that decode and crop images."""
 
@@ -66,29 +66,32 @@ class EncodeConfig(Limited):
     data: Data = ()
     """A folder, a .zip, .tar shards, or scenes:N."""
     autoencoder: OptionalPath = None
-    """Run folder of an autoencoder. Unless a run here has that name: default, the one that is packaged with codegan
-    and is used when this is left out; default:F for another factor F; or pixels, to store the pixels themselves."""
+    """Run folder of an autoencoder, or one of these names, unless a run folder has it: default, the autoencoder that
+    is included in codegan and used when this is left out; default:F, for another factor F; pixels, to store the pixels
+    themselves."""
     out: LocationArg
-    """The store to make, or the folder for one store a size; the same command goes on with an interrupted one.
-    s3://BUCKET/STORE works too."""
+    """The store to make, or the folder for one store of each size, also as s3://BUCKET/STORE. The same command
+    continues an interrupted encoding."""
     size: tuple[Count, ...] = (256,)
-    """Sides in pixels that every image is fitted to (centre crop, Lanczos); several make the stores OUT/SIZE."""
+    """Sides, in pixels, to which every image is fitted (centre crop, Lanczos); several sides make stores OUT/SIZE."""
     dtype: Literal["float16", "float32", "int8"] = "float16"
-    """Numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""
+    """Type of the numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""
     flip: bool = False
-    """Also encode each image mirrored; the mirror of image i is row 2 i + 1."""
+    """Also encode the mirror of each image; that of image i is row 2 i + 1."""
     batch_size: Count = 16
-    """Images in a forward pass, on each process."""
+    """Images in a forward pass, in each process."""
     precision: Precision = "fp32"
-    """bf16 is about twice as fast where the hardware has it; latents differ in the third digit."""
+    """Precision of the encoder: bf16 is about twice as fast where the hardware supports it, and changes the third digit
+    of latents."""
     max_skip: Fraction = 0.01
-    """Fraction of the files that may be unreadable."""
+    """Largest fraction of the files that may be unreadable."""
     shard_rows: OptionalCount = None
-    """Latents in a shard file, the unit that a process writes and that a crash can cost; by default as many as fill
+    """Latents in a shard file, the unit that a process writes and that a crash can lose; by default as many as fill
     32 MB."""
     allow_host: Hosts = ()
-    """Web servers that DATA, and their redirects, may be read from."""
+    """Web servers from which DATA, and their redirects, may be read."""
     threads: Count = 4
     """Threads that decode images."""
     repair: bool = False
-    """Restore the damaged files of the store at --out; data and autoencoder are those it names, unless given."""
+    """Restore the damaged files of the store at --out, from the data and the autoencoder that it names unless others
+    are given."""
