@@ -1,4 +1,4 @@
-"""What the configurations of both trainings have in common."""
+"""The flags that both trainings have in common."""
 
 import math
 from dataclasses import dataclass
@@ -14,28 +14,29 @@ Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Limited):
-    """Fields of every training run; its clock counts the images it has been shown."""
+    """Fields of every training run, whose clock counts the images that have been shown."""
 
     out: Path
     """Run folder; the same command resumes it."""
     kimg: Positive = 200.0
-    """Length of training, thousands of images shown."""
+    """Length of training, in thousands of images shown."""
     batch_size: Count = 16
-    """Images a step, over all processes."""
+    """Images in each step, over all processes."""
     seed: Natural = 0
-    """Decides the initial weights, the order of the images and all noise."""
+    """Seed of the initial weights, the order of the images and all noise."""
     snapshot_kimg: Positive = 10.0
-    """Save a checkpoint and a preview every so many thousand images."""
+    """Thousands of images between two snapshots, each a checkpoint and a preview."""
     tracker: Tracker = "none"
-    """Also log to tensorboard, wandb or trackio; files under RUN/tracker."""
+    """Also log to tensorboard, wandb or trackio, whose files go to RUN/tracker."""
     allow_host: Hosts = ()
-    """Web servers that images, and their redirects, may be read from."""
+    """Web servers from which images, and their redirects, may be read."""
 
     @property
     def total_nimg(self) -> int:
-        """Images that whole batches show until `kimg` are reached."""
+        """Images that whole batches have shown when `kimg` is reached."""
         return math.ceil(self.kimg * 1000 / self.batch_size) * self.batch_size
 
     @property
     def snapshot_nimg(self) -> int:
+        """Images between two snapshots."""
         return max(1, round(self.snapshot_kimg * 1000))
