@@ -1,1 +1,1 @@
-"""What both trainings share: processes, precision, updates, the clock, and stopping."""
+"""Everything that both trainings share: processes, precision, updates, the clock, and stopping."""
