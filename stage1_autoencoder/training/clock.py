@@ -1,4 +1,4 @@
-"""What a training costs and when it reports: seconds, waiting for data, memory."""
+"""The cost of a training (seconds, waiting for data, memory) and when it is reported."""
 
 import resource
 import sys
@@ -11,12 +11,12 @@ LOG_EVERY_STEPS = 10
 
 
 def crossed(nimg: int, batch_size: int, every: int) -> bool:
-    """Whether the step that ended at `nimg` reached or passed a multiple of `every` images."""
+    """Tell whether the step that ended at `nimg` reached or passed a multiple of `every` images."""
     return nimg // every > (nimg - batch_size) // every
 
 
 class StepClock:
-    """Seconds per thousand images, and the share of the time spent waiting for data, since it was last read."""
+    """Measures seconds per thousand images, and the share of the time spent waiting for data."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -24,7 +24,7 @@ class StepClock:
         self._nimg: int | None = None
 
     def waiting[Batch](self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Pass `batches` through, timing how long each one took to come."""
+        """Pass `batches` through, and measure how long each one took to arrive."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -36,6 +36,7 @@ class StepClock:
             yield batch
 
     def read(self, nimg: int) -> dict[str, float]:
+        """Return what was measured since the last call, by name; empty at the first call."""
         now = time.perf_counter()
         elapsed, waited = now - self._since, self._waited
         images = nimg - self._nimg if self._nimg is not None else 0
@@ -44,7 +45,8 @@ class StepClock:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far: tensors on a GPU, else the whole process."""
+    """Return the most memory held so far, in MB: that of tensors on a GPU, otherwise that of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    # ru_maxrss is in bytes on macOS and in KiB elsewhere.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
