@@ -18,9 +18,9 @@ from stage1_autoencoder.training.stopping import StopSignal
 
 
 class Run:
-    """A context in which `lock`, `open` and `start` come once, in this order, then `advance` after every step.
+    """A context in which `lock`, `open` and `start` are called once, in this order, and `advance` after every step.
 
-    All processes call every method; folder, log and tracker belong to the main one.
+    All processes call every method; the main process has the folder, the log and the tracker.
     """
 
     def __init__(self, config: RunConfig, accelerator: Accelerator, label: str) -> None:
@@ -48,21 +48,22 @@ class Run:
         on_main(self.accelerator, lambda: self._stack.enter_context(lock(self.config.out)))
 
     def open(self, identity: dict[str, Any], may_change: tuple[str, ...], earlier: Mapping[str, Any]) -> None:
-        """Begin the run, or go on with it; raises what `open_run` does.
+        """Start the run, or resume it; raises what `open_run` raises.
 
-        `identity` is what must agree besides the configuration, whose fields it may replace.
+        `identity` holds what must agree besides the configuration, and may replace its fields. `may_change` names the
+        fields in which a resumed run may differ, and `earlier` gives those that earlier versions did not record.
         """
 
         def begin() -> None:
             remove_partials(self.config.out)
-            described = {**identity, **to_json(self.config)} | identity  # what it is stands first in config.json
+            described = {**identity, **to_json(self.config)} | identity  # identity stands first in config.json
             open_run(self.config.out, described, may_change, earlier)
             self._stack.enter_context(tracked(self.accelerator))
 
         on_main(self.accelerator, begin)
 
     def start(self, progress: Progress) -> None:
-        """Log and count from `progress` on; from here on a first signal to stop waits for `stopping`."""
+        """Log and count from `progress` on; from now on a first signal to stop waits for `stopping`."""
         self.progress = progress
         if self.main:
             self._log = MetricsLog(self.config.out, progress.nimg)
@@ -78,24 +79,27 @@ class Run:
         self.clock = StepClock()
 
     def advance(self) -> None:
-        """A batch has been shown."""
+        """Count a batch that has been shown."""
         nimg, number, rollbacks = self.progress
         self.progress = Progress(nimg + self.config.batch_size, number + 1, rollbacks)
 
     @property
     def finished(self) -> bool:
+        """Whether the run has shown all its images."""
         return self.progress.nimg >= self.config.total_nimg
 
     @property
     def at_log(self) -> bool:
+        """Whether the step that has just ended is logged."""
         return self.progress.step % LOG_EVERY_STEPS == 0 or self.finished
 
     @property
     def at_snapshot(self) -> bool:
+        """Whether the step that has just ended is followed by a snapshot."""
         return crossed(self.progress.nimg, self.config.batch_size, self.config.snapshot_nimg)
 
     def stopping(self) -> bool:
-        """Whether a signal has reached any process."""
+        """Tell whether a signal to stop has reached any process."""
         return any_rank(self.accelerator, self.stop.received is not None)
 
     def record(self, values: Mapping[str, float]) -> None:
@@ -113,5 +117,5 @@ class Run:
             self.record(values | self.clock.read(self.progress.nimg))
 
     def raise_if_early(self) -> None:
-        """After the last save: raise what tells the caller that the run was stopped, if it was."""
+        """Raise `KeyboardInterrupt` or `Preempted` if the run was stopped; to be called after the last save."""
         self.stop.raise_if_early(self.config.out, self.progress.nimg, self.config.total_nimg)
