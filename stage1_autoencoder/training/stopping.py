@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of a training."""
+"""Ctrl-C and SIGTERM during a training."""
 
 import signal
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class StopSignal:
 
     @contextmanager
     def at_once(self, when: bool = True) -> Iterator[None]:
-        """Inside, where nothing is left to save, a signal acts at once, and so does one that came before."""
+        """Inside, if `when`, a signal acts at once, also one received before; for work that leaves nothing to save."""
         self._waits = not when
         try:
             if when and self.received is not None:
@@ -43,7 +43,7 @@ class StopSignal:
         return self
 
     def raise_if_early(self, folder: Path, nimg: int, total: int) -> None:
-        """After the state is saved: `KeyboardInterrupt` for Ctrl-C, `Preempted` for SIGTERM, if work is left."""
+        """Raise `KeyboardInterrupt` for Ctrl-C or `Preempted` for SIGTERM, if images are left to show."""
         if nimg < total and self.received is signal.SIGINT:
             raise KeyboardInterrupt
         if nimg < total:
