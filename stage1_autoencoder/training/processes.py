@@ -1,4 +1,4 @@
-"""The processes that train or encode together, and what each of them does."""
+"""The processes that train or encode together, and the share of each."""
 
 import importlib.util
 import os
@@ -18,15 +18,17 @@ from data.files.atomic import disk_errors
 from data.images import Share
 from stage1_autoencoder.training.config import Tracker
 
-# How long a rank waits for another, which may be saving. One that dies is noticed at once; this is for one that hangs.
+# How long a rank waits for another, which may be saving. A rank that dies is noticed at once,
+# and one that hangs after this time.
 PATIENCE = timedelta(minutes=30)
 
 
 def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patience: timedelta = PATIENCE) -> Accelerator:
-    """The processes and the device of this run, and its tracker, with files under `run`/tracker (see `tracked`).
+    """Set up the processes, the device and the tracker of this run, with the tracker's files under `run`/tracker.
 
-    Without a GPU, `Accelerator(cpu=True)` is needed for the ranks to find each other; if they still did not, training
-    would silently happen once per process, so that is refused. Raises `UsageError` when the tracker is not installed.
+    `patience` is how long ranks wait for each other. Raises `UsageError` when the tracker is not installed, for
+    settings of Accelerate that are not supported, and for more processes than GPUs, and `WorkerError` when the
+    processes do not find each other.
     """
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         package = "'codegan[tracking]'" if tracker == "tensorboard" else tracker
@@ -37,20 +39,21 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
     gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if 0 < gpus < local:
         raise UsageError(f"{local} processes: more than this machine's GPUs ({gpus})", f"give --processes {gpus}")
-    # Networks keep their buffers alike themselves; DDP's own broadcast would change them between two forwards.
-    # torch's new name for that exists only in its newest releases
+    # Networks keep their buffers equal on all ranks themselves; DDP's own broadcast would change them between two
+    # forwards. Its new name exists only in torch's newest releases.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     group = InitProcessGroupKwargs(timeout=patience)
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="no",  # else the environment would decide instead of our flags, here and below
+        cpu=not torch.cuda.is_available(),  # without this, ranks without a GPU do not find each other
+        mixed_precision="no",  # otherwise the environment would decide in place of our flags, here and below
         dynamo_backend="no",
         kwargs_handlers=[ddp, group],
         log_with=None if tracker == "none" else tracker,
         project_dir=None if run is None else run / "tracker",
     )
     accelerator.gradient_accumulation_steps = 1
+    # Each process would otherwise train on its own, without a word.
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise WorkerError(
@@ -62,12 +65,12 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
 
 @contextmanager
 def tracked(accelerator: Accelerator) -> Iterator[None]:
-    """The tracker that `make_accelerator` was told of, on the main process, until the end of the block."""
+    """Inside, the tracker that `make_accelerator` was given runs on the main process."""
     if accelerator.log_with:
         folder = accelerator.logging_dir
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        # They write elsewhere unless told so here.
+        # Without these variables they write elsewhere.
         for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TRACKIO_DIR"):
             os.environ[name] = str(folder)
         accelerator.init_trackers("codegan")
@@ -79,7 +82,10 @@ def tracked(accelerator: Accelerator) -> Iterator[None]:
 
 
 def local_share(global_batch: int, accelerator: Accelerator, parts: int = 1) -> slice:
-    """This rank's rows of a global batch, which go through in `parts`; `UsageError` when they do not divide."""
+    """Return this rank's rows of a global batch, which goes through in `parts`.
+
+    Raises `UsageError` when the batch does not divide into equal parts on all ranks.
+    """
     ranks = accelerator.num_processes
     if global_batch < ranks * parts or global_batch % (ranks * parts):
         among = f"{ranks} processes" + (f" times --accumulate {parts}" if parts > 1 else "")
@@ -91,19 +97,19 @@ def local_share(global_batch: int, accelerator: Accelerator, parts: int = 1) -> 
 
 
 def scan_share(accelerator: Accelerator) -> Share:
-    """This rank's part of looking through a data set (see `data.images.open_images`)."""
+    """Return this rank's share of looking through a data set (see `data.images.open_images`)."""
     return Share(accelerator.process_index, accelerator.num_processes, gather_object)
 
 
 def any_rank(accelerator: Accelerator, flag: bool) -> bool:
-    """True on every rank when it is on one, so that all ranks leave a loop at the same step."""
+    """Tell every rank whether `flag` is true on any, so that all ranks leave a loop at the same step."""
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.gather(torch.tensor([flag], device=accelerator.device)).any())
 
 
 def on_main[Result](accelerator: Accelerator, work: Callable[[], Result]) -> Result:
-    """The result of `work`, done by the main process alone, on every process; its `CodeganError` is raised on all."""
+    """Let the main process do `work`, and return its result on every process; its `CodeganError` is raised on all."""
     outcome: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
