@@ -1,1 +1,1 @@
-"""Stage one, pixels <-> latents: networks, losses, training, encoding."""
+"""Stage one, pixels <-> latents: networks, losses, training, and the encoding of data sets."""
