@@ -1,7 +1,7 @@
-"""The autoencoders that come with the package, trained once on free photographs (docs/autoencoder.md).
+"""The autoencoders that are included in the package, trained once on free photographs (docs/autoencoder.md).
 
-weights/factorF is a folder written by `save_weights` whose numbers are float16, which halves the download.
-`default` names the one of factor 4, `default:F` another.
+weights/factorF is a folder written by `save_weights` whose numbers are float16, which halves the download. `default` is
+the name of the autoencoder of factor 4, `default:F` that of another.
 """
 
 import importlib.metadata
@@ -15,23 +15,23 @@ from data.files.atomic import read_json, verify_folder
 from data.files.checkpoints import Checkpoint, Tensors, load_weights, save_weights
 
 DEFAULT, DEFAULT_FACTOR = "default", 4
-FORMAT = 1  # of config.json, and of what it means; a change that old versions would misread raises it
+FORMAT = 1  # of config.json and its meaning; to be raised with any change that old versions would misread
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def is_default(name: str) -> bool:
-    """Whether this is the form of a name, also of one that does not exist."""
+    """Tell whether this has the form of a name, even if there is no such autoencoder."""
     return re.fullmatch(f"{DEFAULT}(:[^/]*)?", name) is not None
 
 
 def default_factors() -> list[int]:
-    """Those there are weights for."""
+    """Return the factors for which there are weights."""
     ends = (folder.name.removeprefix("factor") for folder in WEIGHTS.glob("factor*"))
     return sorted(int(end) for end in ends if end.isdecimal())
 
 
 def find_default(name: str) -> Path:
-    """The folder of the weights behind a name; raises `UsageError` when there are none."""
+    """Return the folder of the weights behind a name; raises `UsageError` when there are none."""
     factors = default_factors()
     if not factors:
         raise UsageError(
@@ -50,7 +50,7 @@ def find_default(name: str) -> Path:
 
 
 def load_default(name: str) -> Checkpoint:
-    """The weights behind a name, in float16, every byte checked.
+    """Load the weights behind a name, in float16, and check every byte.
 
     Raises `UsageError` when there are none, `CorruptError` on damage, `MismatchError` when a newer version made them.
     """
@@ -74,7 +74,7 @@ def _refuse_newer(name: str, config: dict[str, Any]) -> None:
 
 
 def save_default(tensors: Tensors, autoencoder: dict[str, int], **about: Any) -> Path:
-    """Put weights of an `Autoencoder` of this configuration into the package, with what else is to be known of them."""
+    """Put weights of an `Autoencoder` of this configuration into the package, with facts `about` them; return where."""
     folder = WEIGHTS / f"factor{autoencoder['factor']}"
     halves = {name: tensor.half() for name, tensor in tensors.items()}
     made = {"kind": "autoencoder", "format": FORMAT, "codegan": importlib.metadata.version("codegan")}
