@@ -1,6 +1,7 @@
-"""Encoding an image collection, once, into a sealed latent store, or into one for each of several sizes.
+"""Encoding a data set, once, into a sealed latent store, or into one for each of several sizes.
 
-An interrupted run goes on with the shards that are missing. A damaged store is repaired by encoding what is damaged.
+An interrupted encoding continues with the missing shards. A damaged store is repaired by encoding its damaged shards
+again.
 """
 
 from collections.abc import Mapping
@@ -25,17 +26,21 @@ from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
 from stage1_autoencoder.repair import repair
 from stage1_autoencoder.training.processes import make_accelerator, on_main, scan_share
 
-# Ranks meet when their shards are done, and one may have a shard more than another: hours, for large ones on a CPU.
+# Ranks wait for each other when their shards are done. One may have a shard more, which takes hours on a slow CPU.
 PATIENCE = timedelta(days=2)
 
 
 def encode(config: EncodeConfig) -> Done:
-    """Make, finish or repair the stores; sealed ones made by the same command are left as they are."""
+    """Make, finish or repair the stores, but leave those as they are that the same command has sealed.
+
+    Raises `UsageError` for flags that do not fit together, `LockedError` for a store in use, and whatever
+    `Autoencoder.load`, `open_images` and `LatentWriter` raise.
+    """
     _check(config)
     if config.repair:
         return repair(config, make_accelerator(patience=PATIENCE))
     if not config.data:
-        raise UsageError("--data: is needed", "name a data set; only --repair finds it in the store")
+        raise UsageError("--data: is missing", "name a data set; only --repair finds it in the store")
     origin = config.autoencoder or Path(DEFAULT)
     autoencoder = Autoencoder.load(origin)
     check_multiple(config.size, autoencoder.factor)
@@ -80,7 +85,7 @@ def _check(config: EncodeConfig) -> None:
 
 
 def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Location]) -> dict[int, LatentWriter]:
-    """Writers of the stores that are not sealed yet, by size."""
+    """Open writers, by size, for the stores that are not sealed yet."""
     images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
     for size, path in stores.items():
         settings = {
@@ -93,7 +98,7 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Locati
             "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
         }
         if _already_sealed(path, {**settings, "dtype": config.dtype}):
-            remove_journal(path)  # an encode may have been killed between writing the seal and this
+            remove_journal(path)  # an earlier encoding may have been killed just before this
             print(f"{path}: is complete already")
             continue
         side = size // autoencoder.factor
@@ -103,7 +108,8 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Locati
 
 
 def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeConfig, origin: Path) -> None:
-    """The locations of the data and the autoencoder are only remarks: both may move, and fingerprints identify them."""
+    """Seal the stores, with the locations of their data and autoencoder."""
+    # Locations are only remarks: both may move, and fingerprints identify them.
     keys, labels = keys_and_labels(images, config.flip)
     run = str(origin if is_built_in(origin) else origin.resolve())
     for writer in writers.values():
