@@ -1,4 +1,4 @@
-"""How well an autoencoder reconstructs images at several sizes (the paper's Table 1)."""
+"""Measures how well an autoencoder reconstructs images of several sizes (Liu, Yao, Ren, table 1)."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,14 @@ from data.prefetch import prefetch
 from stage1_autoencoder.default import load_default
 from stage1_autoencoder.networks import Autoencoder, is_built_in
 
-# Liu, Yao, Ren, table 1, factor 4, on faces, by side in pixels
+# Table 1 of the paper, for factor 4, on faces, by side in pixels. It does not say for which range of pixels.
 PAPER_MSE = {128: 1.3e-3, 256: 1.0e-3, 512: 7.5e-4, 1024: 3.5e-4}
 MSE_OF_RANGE_2 = 4.0  # peak-to-peak squared of [-1, 1]
 
 
 class Reconstruction(TypedDict):
+    """A row of the table."""
+
     size: int  # pixels a side
     count: int  # images measured
     mse: float  # mean squared error of images in [-1, 1]
@@ -28,13 +30,16 @@ class Reconstruction(TypedDict):
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of an error measured on images in [-1, 1]."""
+    """Return the peak signal-to-noise ratio, in dB, for a mean squared error of images in [-1, 1]."""
     return 10 * math.log10(MSE_OF_RANGE_2 / mse) if mse > 0 else math.inf
 
 
 @torch.inference_mode()
 def reconstruction_error(autoencoder: Autoencoder, images_u8: NDArray[np.uint8]) -> float:
-    """Mean squared error of one batch (N, 3, H, W) in fp32, images in [-1, 1], reconstructions not rounded."""
+    """Return the mean squared error of a batch, uint8 (N, 3, H, W), in [-1, 1] and in fp32.
+
+    Reconstructions are not rounded to 8 bits.
+    """
     device = autoencoder.device
     images = to_float(torch.from_numpy(images_u8).to(device))
     return (autoencoder(images) - images).square().mean().item()
@@ -42,7 +47,7 @@ def reconstruction_error(autoencoder: Autoencoder, images_u8: NDArray[np.uint8])
 
 @torch.inference_mode()
 def comparison(autoencoder: Autoencoder, images_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, 3, H, W) -> one picture (3, ...): originals above their reconstructions."""
+    """Draw one picture (3, ...) of images, uint8 (N, 3, H, W): originals above their reconstructions."""
     decoded = to_uint8(autoencoder(to_float(torch.from_numpy(images_u8).to(autoencoder.device)))).cpu().numpy()
     return image_grid(np.concatenate([images_u8, decoded]), columns=len(images_u8))
 
@@ -54,9 +59,9 @@ def reconstruction_table(
     indices: Sequence[int] | None = None,
     limit: int = 256,
 ) -> list[Reconstruction]:
-    """One row a size, over the first `limit` of `indices` whose shorter side is at least that size.
+    """Measure reconstructions at each size, over the first `limit` of `indices` whose shorter side has that size.
 
-    Images are never enlarged, so a size that the data does not have gives no row.
+    Images are never enlarged, so a size that none of them reaches gives no row.
     """
     chosen = list(range(len(images)) if indices is None else indices)
     rows: list[Reconstruction] = []
@@ -74,9 +79,9 @@ def reconstruction_table(
 
 
 def held_out_mse(run: str | Path) -> dict[int, float]:
-    """By size in pixels, the errors of a run or of a default autoencoder on images held out from its training.
+    """Return the errors of a run or of a default autoencoder on images held out from its training, by size in pixels.
 
-    Empty where none were measured. Raises what `Autoencoder.load` does.
+    The result is empty where none were measured. Raises what `load_default` raises.
     """
     if is_built_in(run):
         recorded = load_default(str(run)).state.get("held_out_mse", {})
@@ -86,6 +91,7 @@ def held_out_mse(run: str | Path) -> dict[int, float]:
 
 
 def format_table(rows: Sequence[Reconstruction]) -> str:
+    """Lay out rows as text, with a line of headings."""
     lines = [f"{'size':>6} {'images':>7} {'MSE in [-1, 1]':>15} {'PSNR dB':>8}"]
     lines += [f"{r['size']:>6} {r['count']:>7} {r['mse']:>15.3e} {r['psnr']:>8.2f}" for r in rows]
     return "\n".join(lines)
