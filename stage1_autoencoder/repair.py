@@ -1,4 +1,4 @@
-"""Repairing latent stores: what is damaged is encoded again from the images, and nothing else is touched."""
+"""Repairing latent stores: damaged files are made again from the images, and nothing else is touched."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -24,8 +24,8 @@ def repair(config: EncodeConfig, accelerator: Accelerator) -> Done:
     """Repair the store at `config.out`, or the stores inside it.
 
     Everything that `config` leaves out is taken from the seal of each store. Raises `InputError` without a store,
-    `CorruptError` when one is unsealed or both copies of its seal are damaged, and `MismatchError` when the images or
-    the autoencoder are not those that one was made of; the others are repaired first.
+    `CorruptError` for a store that is not sealed or whose seal is damaged in both copies, and `MismatchError` for one
+    that was encoded from other images or by another autoencoder; all other stores are repaired first.
     """
     stores = find_stores(config.out)
     if not stores:
@@ -36,7 +36,8 @@ def repair(config: EncodeConfig, accelerator: Accelerator) -> Done:
 
 
 def _repair_store(path: Location, config: EncodeConfig, accelerator: Accelerator) -> CodeganError | None:
-    """Why the store cannot be repaired, if all processes see that alike and can go on with the next store together."""
+    """Repair a store; return the error that prevents it."""
+    # Only errors that all processes meet together are returned: they can then go on with the next store together.
     with ExitStack() as stack:
 
         def examine() -> tuple[dict[str, Any], dict[str, str]]:
@@ -67,10 +68,8 @@ def _examine(path: Location) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _encode_again(store: LatentStore, damaged: dict[str, str], config: EncodeConfig, accelerator: Accelerator) -> None:
-    """Write the damaged files of a store again, and seal it.
-
-    The seal stays until it is replaced: it holds what a repair that was killed needs to go on.
-    """
+    """Write the damaged files of a store again, and seal it."""
+    # The old seal stays until it is replaced, since a repair that is killed needs it to continue.
     path, seal, images, autoencoder = store.path, store.seal, None, None
     if any(not name.endswith(SEAL) for name in damaged):  # the metadata of arrays follow from the seal alone
         images = store_images(
