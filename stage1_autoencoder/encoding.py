@@ -31,22 +31,22 @@ class Encoding:
 
     @property
     def copies(self) -> int:
+        """Rows for each image."""
         return 2 if self.flip else 1
 
 
 def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np.int64] | None]:
-    """The key and the label of every row; a mirrored copy has those of its image."""
+    """Return the key and the label of every row; a mirrored copy has those of its image."""
     copies = 2 if flip else 1
     labels = None if images.labels is None else np.repeat(images.labels, copies)
     return np.repeat(images.keys, copies).tolist(), labels
 
 
 def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
-    """Write every missing shard of the stores by image size, and read all of them back.
+    """Write every missing shard of the stores, which are given by image size, and read all of them back.
 
-    Every process takes whole blocks of as many rows as the largest shard has, and writes the shards of all sizes in
-    them: neither the number of processes nor the other sizes change a byte. Raises `CorruptError` when what is read
-    back differs from what was written, twice in a row.
+    All processes must call it. Neither their number nor the other sizes change a byte. Raises `CorruptError` when
+    shards read back differ from what was written, twice in a row.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
     missing = _missing_shards(writers, accelerator)
@@ -63,7 +63,8 @@ def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: A
 
 
 def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerator) -> dict[int, list[int]]:
-    """By size, and the same on all processes, since none writes while another looks."""
+    """The missing shards of each size, the same on all processes."""
+    # No process may write while another looks.
     accelerator.wait_for_everyone()
     missing = {size: writer.missing_shards() for size, writer in writers.items()}
     accelerator.wait_for_everyone()
@@ -73,7 +74,8 @@ def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerato
 def _share(
     writers: Mapping[int, LatentWriter], missing: Mapping[int, list[int]], rank: int, ranks: int
 ) -> dict[int, set[int]]:
-    """The missing shards, by size, in every `ranks`-th block that lacks one."""
+    """The missing shards of each size that this rank writes: those in every `ranks`-th block that lacks one."""
+    # A block has as many rows as the largest shard: it holds whole shards of all sizes, and decodes their images once.
     block_rows = max(writer.shard_rows for writer in writers.values())
     block_of = {
         (size, shard): shard * writers[size].shard_rows // block_rows
@@ -112,7 +114,7 @@ def _write(
 
 
 class _Filling:
-    """The shards of one store that this process writes. Rows come in order and are encoded in batches."""
+    """The shards of one store that this process writes. Rows arrive in order and are encoded in batches."""
 
     def __init__(
         self,
@@ -127,15 +129,17 @@ class _Filling:
         self.done = 0
 
     def takes(self, row: int) -> bool:
+        """Tell whether this process writes the shard of a row."""
         return row // self._writer.shard_rows in self._shards
 
     def add(self, row: int, image: NDArray[np.uint8]) -> None:
-        """Take the image of a row. Batches end with their shard, so no latent depends on what was encoded before it."""
+        """Take the image of a row, uint8 (3, H, W), if its shard is one of these."""
         if not self.takes(row):
             return
         shard = row // self._writer.shard_rows
         complete = row + 1 == self._writer.rows_of(shard).stop
         self._images.append(image)
+        # A batch ends with its shard, so no latent depends on the images of another shard.
         if complete or len(self._images) == self._batch_size:
             self._latents.append(self._encode(np.stack(self._images)))
             self.done += len(self._images)
@@ -146,7 +150,7 @@ class _Filling:
 
 
 def _encoder(encoding: Encoding, accelerator: Accelerator) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """uint8 (n, 3, H, W) -> latents."""
+    """Make the function that encodes images, uint8 (n, 3, H, W), to latents (n, C, h, w)."""
     autoencoder = encoding.autoencoder.to(accelerator.device).to(memory_format=torch.channels_last)
 
     def encode(images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
