@@ -32,18 +32,21 @@ from stage1_autoencoder.training.processes import any_rank, local_share, make_ac
 from stage1_autoencoder.training.run import Run
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
 
-# Of the autoencoder's gradient, which is 0.5 most of the time. Without it a few steps in a row with several times that
-# have sent all latents into saturation, out of which no gradient leads.
+# The norm of the autoencoder's gradient is 0.5 most of the time. Without this limit a few steps in a row with several
+# times that have sent all latents into saturation, out of which no gradient leads.
 MAX_GRADIENT_NORM = 1.0
-LOST = 0.25  # mean error from which on reconstructions that are worse than plain grey end the training
-BALANCED_ON = 32  # crops that decide how the channels of the latents are scaled at the start
+LOST = 0.25  # mean error above which reconstructions that are also worse than plain grey end the training
+BALANCED_ON = 32  # crops on which the initial scales of the latents' channels are measured
 EVALUATED_SIZES = (128, 256, 512, 1024)
 _PIXELS_INSTEAD = ("encode the pixels themselves instead", Advice(Action.ENCODE_PIXELS))
 MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and to measure on: one image in twenty is held out, at least one and at most 256."""
+    """Return the indices to train on and those held out: one image in twenty, at least one and at most 256.
+
+    Raises `InputError` for fewer than two images.
+    """
     if count < 2:
         raise InputError("the data set has fewer than 2 images", "give at least 2; 100 or more for a useful result")
     order = np.random.default_rng(derive_seed(seed, count, HELD_OUT)).permutation(count)
@@ -52,7 +55,7 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _refuse_impossible(config: TrainAEConfig) -> None:
-    """Raise `UsageError` for networks that cannot be, before there is a folder."""
+    """Raise `UsageError` for networks that are impossible, before there is a folder."""
     if config.factor == 1:
         raise UsageError("--factor 1: there is nothing to train", *_PIXELS_INSTEAD)
     Autoencoder(config.factor, config.code_channels, config.width)
@@ -60,14 +63,14 @@ def _refuse_impossible(config: TrainAEConfig) -> None:
 
 
 def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
-    """The autoencoder to fine-tune; raises what `Autoencoder.load` does, `MismatchError` when it has another form."""
+    """Load the autoencoder to fine-tune; raises what `Autoencoder.load` raises, `MismatchError` for another form."""
     if config.init is None:
         return None
     initial = Autoencoder.load(config.init)
     if initial.factor == 1:
         raise UsageError(f"--init {config.init}: there is nothing to train", *_PIXELS_INSTEAD)
     if initial.factor != config.factor and is_built_in(config.init):
-        find_default(f"{DEFAULT}:{config.factor}")  # it may be that this was meant, and that there is none
+        find_default(f"{DEFAULT}:{config.factor}")  # raises the better error where this was meant and does not exist
     if initial.config != {name: getattr(config, name) for name in initial.config}:
         form = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in initial.config.items())
         raise MismatchError(f"--init {config.init}: has another form than is asked for", f"give {form}")
@@ -75,7 +78,11 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
 
 
 def train(config: TrainAEConfig) -> Done:
-    """Train until `kimg`, resuming what is in `out`; writes weights, previews, metrics and reconstructions.json."""
+    """Train until `kimg`, resuming the run in `out`; writes weights, previews, metrics and reconstructions.json.
+
+    Raises `UsageError` and `MismatchError` for flags that do not fit together, `DivergedError` when training diverges,
+    `KeyboardInterrupt` and `Preempted` when it was stopped, and whatever `open_images` and `open_run` raise.
+    """
     _refuse_impossible(config)
     initial = _load_initial(config)
     accelerator = make_accelerator(config.tracker, config.out)
@@ -199,13 +206,14 @@ def train(config: TrainAEConfig) -> Done:
 
 
 def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, float]:
-    """Of the learning rate, for the step that begins at `nimg`: the rise at the start and the fall at the end."""
+    """Return two factors of the learning rate at `nimg`: that of the rise at the start, and of the fall at the end."""
     ramp, decay = (max(kimg * 1000, config.batch_size) for kimg in (config.lr_ramp_kimg, config.lr_decay_kimg))
     return min(1.0, (nimg + config.batch_size) / ramp), min(1.0, (total - nimg) / decay)
 
 
 def _identity(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:
-    """What a resumed run must agree with: with other pictures it would train on some that were held out before."""
+    """What a resumed run must agree with besides its configuration."""
+    # With other images it would train on some that were held out before.
     data = list(map(redacted, config.data))  # without signatures, which may be renewed
     return {"kind": "autoencoder", "data": data, "data_fingerprint": images.fingerprint}
 
