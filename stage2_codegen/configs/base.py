@@ -1,4 +1,4 @@
-"""Fields that variants share."""
+"""Fields that all variants have, and fields that several share."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar
@@ -11,7 +11,7 @@ from stage2_codegen.configs.choices import Penalty
 
 @dataclass(frozen=True)
 class VariantConfig(Limited):
-    """Fields every variant has, because the trainer reads them; a variant sets its paper's defaults."""
+    """Fields of every variant, because the trainer reads them; a variant sets its paper's defaults."""
 
     flags: ClassVar[str] = "--model."
     takes_classes: ClassVar[bool] = True
@@ -29,24 +29,25 @@ class VariantConfig(Limited):
     n_critic: Count = 1
     """Critic updates for each generator update."""
     ema_halflife_kimg: Weight = 10.0
-    """Half-life of the averaged generator, thousands of samples."""
+    """Half-life of the averaged generator, in thousands of samples."""
     standardise: bool = False
-    """Train on latents with zero mean and unit deviation a channel instead of the encoder's [-1, 1]."""
+    """Train on codes whose channels have zero mean and unit deviation, instead of the encoder's range [-1, 1]."""
     one_batch_of_fakes: bool = False
-    """Let both networks learn from the same generated batch in a step, which spares drawing it twice."""
+    """In each step, train both networks on the same generated batch, which is then drawn once instead of twice."""
     classes: Annotated[Natural, tyro.conf.Suppress, tyro.conf.Fixed] = 0
-    """Number of classes that samples are drawn of; set by --conditional, 0 without."""
+    """Number of classes to draw samples of; set by --conditional, 0 without it."""
     augment: str = ""
-    """What is done alike to real and fake before the critic: comma-separated names of `stage2_codegen.augment`."""
+    """Augmentation of real and generated codes before the critic, names separated by commas: translation, cutout,
+    jitter and, for pixels, color."""
 
     @property
     def penalty_period(self) -> int:
-        """Critic updates from one with a gradient penalty to the next."""
+        """Critic updates from one that has a gradient penalty to the next."""
         return 1
 
     @classmethod
     def retired(cls) -> set[str]:
-        """Fields that runs of earlier versions recorded and that did nothing in this variant."""
+        """Return fields that runs of earlier versions recorded, although they did nothing in this variant."""
         return {"penalty_every"} - {field.name for field in fields(cls)}
 
 
@@ -55,7 +56,7 @@ class PenalisedConfig(VariantConfig):
     """Fields of variants whose loss has a gradient penalty."""
 
     penalty_every: Count = 1
-    """Apply the penalty at every so many critic updates only, as many times as strong."""
+    """Critic updates from one with the penalty to the next; the penalty is as many times as strong there."""
 
     @property
     def penalty_period(self) -> int:
