@@ -12,8 +12,9 @@ class AccelConfig(WassersteinConfig):
     """The code GAN of the acceleration framework (Liu, Yao, Ren): plain convolutions, pixel norm, WGAN-GP."""
 
     width: Count = 256
-    """Channels of maps up to 32 x 32; half of it at 64 and 128, a quarter at 256, ... (256 is the paper's)."""
+    """Channels of maps up to 32 x 32; half as many at 64 and 128, a quarter at 256 (the paper has 256)."""
     drift: Weight = 0.0
-    """Weight of E[score(real)^2], 0.001 in progressive growing; not in the paper."""
+    """Weight of E[score(real)^2], which the paper does not have; 0.001 in progressive growing."""
     output: Literal["tanh", "none"] = "tanh"
-    """Last activation, none for standardised codes; without one they are clamped to [-1, 1] before decoding."""
+    """Last activation of the generator. Standardised codes always have none. Without one, latents are clamped to
+    [-1, 1] before decoding."""
