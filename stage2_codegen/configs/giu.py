@@ -13,15 +13,15 @@ class GIUConfig(ChainConfig, WassersteinConfig):
     """GIU-GANs (Tian et al.): involution with excited kernels, spectral norm, WGAN-GP."""
 
     spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (eq. 13)."""
+    """Networks whose convolutions, except those in modules, have spectral normalisation (eq. 13)."""
     spectral_norm_last: bool = False  # or the critic could not reach the slope of 1 that its penalty asks for
     """With spectral_norm, also normalise the critic's last convolution."""
     generator_giu: tuple[Natural, ...] | None = None
-    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None: 4, as published at 32, and 4 8 from S = 64."""
+    """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None means 4 below S = 64, and 4 8 from there on."""
     critic_giu: tuple[Natural, ...] | None = None
     """The same in the critic."""
     generator_rbn: tuple[Natural, ...] | None = None
-    """Sides of maps with representative instead of plain batch norm; None: 4 and S/2, the ends."""
+    """Sides of maps with representative instead of plain batch norm; None means 4 and S/2, the ends."""
     kernel_size: Natural = 3
     """K, the side of the involution's kernels, which must be odd (table 4)."""
     group_channels: Natural = 16
