@@ -1,4 +1,4 @@
-"""Options with names that configurations and modules share."""
+"""Named options that configurations and modules share."""
 
 from typing import Literal
 
