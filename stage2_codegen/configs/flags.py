@@ -1,4 +1,4 @@
-"""Flags that take more than the type of a field."""
+"""Flags for which the type of a field is not enough."""
 
 from typing import Annotated
 
@@ -14,12 +14,12 @@ type _Switch = tyro.conf.FlagCreatePairsOff[bool]
 def _mirror_flags(
     mirror: Annotated[_Switch, _BY_STORE] = False, no_mirror: Annotated[_Switch, _BY_STORE] = False
 ) -> bool | None:
-    """What the two say together.
+    """Return the choice that the two flags make together, None if neither is given.
 
     Args:
-        mirror: Show each code by chance as it is or as that of the mirrored picture. Left to the store, this is done
-            where its autoencoder has learnt to mirror (default, pixels, or one trained with --mirror) and it holds no
-            mirrored pictures itself (encoded with --flip).
+        mirror: Show half of the codes, at random, as those of mirrored pictures. By default this is done where the
+            store's autoencoder has learnt to mirror (default, pixels, or one trained with --mirror) and the store does
+            not contain mirrored pictures (encoded with --flip).
         no_mirror: Show every code as it is.
     """
     if mirror and no_mirror:
