@@ -16,34 +16,34 @@ HOSTS: dict[HostName, ChainConfig] = {"dcgan": DCGANConfig(), "sagan": SAGANConf
 class GCAConfig(VariantConfig):
     """GCA (Peng et al.): graph convolution over the positions of the 8 x 8 map of DCGAN or SAGAN.
 
-    Once made, it holds numbers everywhere: fields given as None took the host's values.
+    Fields that are given as None have the host's values after initialisation.
     """
 
     host: HostName = "dcgan"
-    """The GAN whose networks, objective and optimiser these are."""
+    """GAN that provides the networks, the objective and the optimiser's settings."""
     z_dim: Count | None = None  # type: ignore[assignment]
-    """Length of the noise vector, N(0, 1); None: the host's."""
+    """Length of the noise vector, N(0, 1); None means the host's."""
     lr: Weight | None = None  # type: ignore[assignment]
-    """Learning rate of Adam for the generator; None: the host's."""
+    """Learning rate of Adam for the generator; None means the host's."""
     critic_lr: Weight | None = None  # type: ignore[assignment]
-    """Learning rate of Adam for the critic; None: the host's."""
+    """Learning rate of Adam for the critic; None means the host's."""
     beta1: Decay | None = None  # type: ignore[assignment]
-    """Adam's first decay; None: the host's."""
+    """Adam's first decay; None means the host's."""
     beta2: Decay | None = None  # type: ignore[assignment]
-    """Adam's second decay; None: the host's."""
+    """Adam's second decay; None means the host's."""
     width: Count = 64
-    """Channels of the map before the codes; twice as many a halving of the side, up to 8 times (64 is the hosts')."""
+    """Channels of the map before the codes; they double whenever the side halves, up to 8 times (the hosts have 64)."""
     side: Natural = 8
-    """Side of the map with the module, 4, 8, ..., S/2; parameters grow with its fourth power."""
+    """Side of the map with the module (4, 8, ..., S/2); its parameters grow with the fourth power of the side."""
     relation: Literal["gca", "non-local"] = "gca"
-    """The module: graph convolution, or the non-local block it is compared with."""
+    """Module to use: graph convolution, or the non-local block that it is compared with."""
     adjacency: Adjacency = "soft"
-    """Weights of the graph's edges: the attention map (eq. 1), or which of its entries exceed 1 / positions."""
+    """Weights of the graph's edges: those of the attention map (eq. 1), or 1 where they exceed 1 / positions."""
     node_features: NodeFeatures = "conv"
-    """Feature matrix J of the nodes (eq. 2): from a 1 x 1 convolution, or one number a node on the diagonal."""
+    """Feature matrix J of the nodes (eq. 2): from a 1 x 1 convolution, or one number for each node on its diagonal."""
 
     def __post_init__(self) -> None:
-        """Take from the host what was left to it, so that the trainer and a run's config.json see numbers."""
+        """Take the host's values for fields that are None, so that the trainer and config.json see numbers."""
         super().__post_init__()
         for field in ("z_dim", "lr", "critic_lr", "beta1", "beta2"):
             if getattr(self, field) is None:
