@@ -15,31 +15,32 @@ class LRMConfig(VariantConfig):
     takes_classes: ClassVar[bool] = False  # the vectors already say what to draw
 
     z_dim: Count = 100
-    """Length of the noise vector, N(0, 1); with metadata z has one more entry, which picks the row of the bank."""
+    """Length of the noise vector, N(0, 1); with metadata, z has one more entry, which picks a row of the bank."""
     beta1: Decay = 0.5
     """Adam's first decay."""
     beta2: Decay = 0.999
     """Adam's second decay."""
     ema_halflife_kimg: Weight = 16.6
-    """Half-life of the averaged generator, thousands of samples (0.999 a step of 24)."""
+    """Half-life of the averaged generator, in thousands of samples (0.999 per step of 24)."""
     width: Count = 32
-    """Channels of the generator's 64 x 64 map; twice as many at 32, ..., half as many at 128, ..., (ngf)."""
+    """Channels of the generator's 64 x 64 map (ngf); they double whenever the side halves."""
     critic_width: Count = 32
-    """Channels of a critic's first map; they double up to eight times as many (ndf)."""
+    """Channels of a critic's first map (ndf); they double whenever the side halves, up to 8 times."""
     long_range: Literal["lrm", "none", "residual", "attention"] = "lrm"
-    """What stands on the chosen map: the long-range module, or the paper's ablations of it (table 1)."""
+    """Module on the chosen map: the long-range module, or one of the paper's ablations (table 1)."""
     long_range_size: Natural = 0
-    """Side of that map (the paper: 32 or 64); 0 is 32, or half the code's side where that is less."""
+    """Side of that map, 32 or 64 in the paper; 0 means 32, or half the code's side where that is less."""
     relation: Relation = "matmul"
-    """How relations weigh the map: matmul as the equations say, pairwise as the prose does."""
+    """How relations weigh the map: matmul follows the paper's equations, pairwise its prose."""
     merge: Merge = "concat"
-    """How the map and its two long-range maps are joined."""
+    """How the map is joined with its two long-range maps."""
     metadata_dim: Natural = 512
-    """Length of a metadata vector; 0 is without metadata."""
+    """Length of a metadata vector; with 0 there are no metadata."""
     metadata_rows: Count = 1024
-    """Metadata vectors the generator keeps."""
+    """Number of metadata vectors that the generator keeps."""
     metadata: str = ""
-    """A bank of vectors, one a picture (verb metadata); without one, the store's own latents pooled over space."""
+    """Bank with a vector for each picture, made by codegan metadata; without one, the store's latents are pooled over
+    space."""
     mean_weight: Weight = 1.0
     """Weight lambda1 of the means in colour consistency (eq. 1)."""
     covariance_weight: Weight = 5.0
@@ -47,4 +48,4 @@ class LRMConfig(VariantConfig):
     colour_weight: Weight = 50.0
     """Weight lambda3 of colour consistency (eq. 4)."""
     colour_reduction: Literal["mean", "norm"] = "mean"
-    """mean divides by the number of entries, as the lineage's code does; norm is eq. 1 to the letter."""
+    """How eq. 1 adds up entries: mean divides by their number, norm is the equation as printed."""
