@@ -21,28 +21,29 @@ class ProjectedConfig(PenalisedConfig):
     beta2: Decay = 0.99
     """Adam's second decay."""
     gamma: Weight = 5.0
-    """Weight gamma of the penalties on real and fake, which hold the critic's slope in the features it sees."""
+    """Weight gamma of the penalties at real and fake samples, which limit the slope of the critic in its features."""
     penalty_every: Count = 4
-    """Critic updates from one with its penalties to the next; they weigh as many times more in it."""
+    """Critic updates from one with the penalties to the next; the penalties are as many times as strong there."""
     one_batch_of_fakes: bool = True
-    """Let both networks learn from the same generated batch in a step, which spares drawing and viewing it twice."""
+    """In each step, train both networks on the same generated batch, which is then drawn and viewed only once."""
     augment: str = "color,translation,cutout"
-    """What is done alike to real and generated pictures before the critic."""
+    """Augmentation of real and generated pictures before the critic, names separated by commas."""
     width: Count = 96
-    """Channels of the generator's 16 x 16 map; all others in proportion."""
+    """Channels of the generator's 16 x 16 map; all other maps are in proportion."""
     backbone: BackboneName | Literal["none"] = "lite0"
-    """Frozen network: EfficientNet-Lite0 or Lite1, SqueezeNet from a file, or none, which leaves the picture head."""
+    """Frozen network: EfficientNet-Lite0 or Lite1, SqueezeNet from a file, or none, with the picture head alone."""
     backbone_weights: str = ""
-    """File of the backbone's weights, where they are not those of its package."""
+    """File with the backbone's weights, where they do not come from its package."""
     scales: Annotated[int, Limit(least=1, most=4)] = 4
-    """Scales of features that are judged, from the finest, 1 to 4."""
+    """Number of scales whose features are judged, starting from the finest."""
     mixing: bool = True
-    """Mix features at random across channels and scales; without it heads read the backbone's own."""
+    """Mix features at random across channels and scales; otherwise heads read the backbone's own features."""
     view_side: Natural = 0
-    """Pixels a side that the backbone sees; 0 takes the picture's, but no less than 96 and no more than 256."""
+    """Side, in pixels, at which the backbone sees pictures; 0 means their own side, but at least 96 and at most 256."""
     decode: Literal["linear", "full"] = "linear"
-    """How the critic sees pictures: by a linear approximation of the decoder, nearly free, or by the decoder itself."""
+    """How codes become the critic's pictures: by a linear approximation of the decoder, which costs almost nothing, or
+    by the full decoder."""
     picture_head: bool = True
-    """Also judge the pictures themselves, whose finest pattern the backbone overlooks."""
+    """Also judge the pictures themselves, whose finest patterns the backbone overlooks."""
     drift_weight: Weight = 0.1
-    """Weight of the drift of generated features and codes towards real ones, beside the critic's judgement."""
+    """Weight of the drift, which moves generated features and codes towards real ones, beside the critic's loss."""
