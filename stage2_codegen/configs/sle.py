@@ -19,22 +19,23 @@ class SLEConfig(VariantConfig):
     beta2: Decay = 0.999
     """Adam's second decay."""
     ema_halflife_kimg: Weight = 5.5
-    """Half-life of the averaged generator, thousands of samples (0.999 a step of 8)."""
+    """Half-life of the averaged generator, in thousands of samples (0.999 per step of 8)."""
     one_batch_of_fakes: bool = True
-    """Let both networks learn from the same generated batch in a step, as the public code does."""
+    """In each step, train both networks on the same generated batch, as the public code does."""
     augment: str = "translation"
-    """What is done alike to real and fake before the critic; the public code's on pixels is color,translation."""
+    """Augmentation of real and generated codes before the critic, names separated by commas; the public code has
+    color,translation on pixels."""
     width: Count = 64
-    """Channels of the generator's 128 x 128 and of the critic's 64 x 64 map (ngf, ndf); all others in proportion."""
+    """Channels of the generator's 128 x 128 and the critic's 64 x 64 map (ngf, ndf); other maps are in proportion."""
     excitation: Literal["both", "generator", "none"] = "both"
-    """Networks with skip-layer excitation: the public code's both, or the text's generator."""
+    """Networks with skip-layer excitation: both as in the public code, or the generator alone as in the text."""
     activation: Activation = "leaky_relu"
-    """Inside the excitation: the paper's leaky ReLU, or the public code's swish."""
+    """Activation inside the excitation: the paper's leaky ReLU, or the public code's swish."""
     reconstruct: Literal["l1", "mse", "lpips", "none"] = "l1"
-    """Distance that the critic's decoders minimise; lpips on pixels only; none is without self-supervision."""
+    """Distance that the critic's decoders minimise; lpips needs pixels, and none trains without self-supervision."""
     reconstruct_weight: Weight = 8.0
-    """Weight of the reconstructions (the public code: LPIPS summed over a batch of 8)."""
+    """Weight of the reconstructions; the public code sums LPIPS over a batch of 8."""
     vgg_weights: str = ""
     """File with the weights of torchvision's vgg16, for lpips."""
     soft_margin: tuple[Weight, Weight] = (0.8, 1.0)
-    """Range of the hinge's random margin, a score each; 1 1 is the paper's eq. 3."""
+    """Range of the hinge loss's margin, drawn for each score; 1 1 is the paper's eq. 3."""
