@@ -9,7 +9,7 @@ from stage2_codegen.configs.base import VariantConfig, WassersteinConfig
 
 @dataclass(frozen=True)
 class ChainConfig(VariantConfig):
-    """Fields of every GAN on this chain; the defaults are those of GIU-GANs and the baselines it compares with."""
+    """Fields of every GAN on this chain; the defaults are those of GIU-GANs and its baselines."""
 
     slope: ClassVar[float] = 0.1  # of the critic's leaky ReLU
     critic_batch_norm: ClassVar[bool] = False  # after every convolution of the critic but its first and last
@@ -17,11 +17,11 @@ class ChainConfig(VariantConfig):
     z_dim: Count = 128
     """Length of the noise vector, N(0, 1)."""
     width: Count = 64
-    """Channels of the map before the codes; twice as many a halving of the side, up to 8 times (64 is published)."""
+    """Channels of the map before the codes; they double whenever the side halves, up to 8 times (64 is published)."""
     spectral_norm: Literal["none", "critic", "both"] = "none"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
+    """Networks whose convolutions, except those in modules, have spectral normalisation (Miyato et al., eq. 8)."""
     spectral_norm_last: bool = True
-    """With spectral_norm, normalise the critic's last convolution too."""
+    """With spectral_norm, also normalise the critic's last convolution."""
     init_std: Weight = 0.0
     """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
 
@@ -34,7 +34,7 @@ class DCGANConfig(ChainConfig):
     critic_batch_norm: ClassVar[bool] = True
 
     z_dim: Count = 100
-    """Length of the noise vector, N(0, 1); published as uniform noise."""
+    """Length of the noise vector, N(0, 1); the paper's noise is uniform."""
     beta1: Decay = 0.5
     """Adam's first decay."""
     beta2: Decay = 0.999
@@ -59,9 +59,10 @@ class WGANGPConfig(ChainConfig, WassersteinConfig):
     n_critic: Count = 5
     """Critic updates for each generator update."""
     generator_convs: tuple[Natural, ...] = ()
-    """Sides of maps (4, 8, ..., S/2) that get one more 3 x 3 convolution; GIU-GANs' (+2): 4 8, its (+3): 4 8 16."""
+    """Sides of maps (4, 8, ..., S/2) followed by one more 3 x 3 convolution; 4 8 in the (+2) of GIU-GANs, 4 8 16 in
+    its (+3)."""
     critic_convs: tuple[Natural, ...] = ()
-    """The same in the critic; (+2): 4 8, (+3): 4 8 32, the last for codes of 64 x 64."""
+    """The same in the critic; 4 8 in (+2), 4 8 32 in (+3), which needs codes of 64 x 64."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class SNGANConfig(ChainConfig):
     beta2: Decay = 0.999
     """Adam's second decay."""
     spectral_norm: Literal["none", "critic", "both"] = "critic"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
+    """Networks whose convolutions, except those in modules, have spectral normalisation (Miyato et al., eq. 8)."""
     objective: Literal["hinge", "bce"] = "hinge"
     """The hinge loss, or the binary cross-entropy of the original GAN."""
 
@@ -87,8 +88,8 @@ class SAGANConfig(ChainConfig):
     critic_lr: Weight = 4e-4
     """Learning rate of Adam for the critic."""
     spectral_norm: Literal["none", "critic", "both"] = "both"
-    """Networks whose chain of convolutions, not the modules, has spectral normalisation (Miyato et al., eq. 8)."""
+    """Networks whose convolutions, except those in modules, have spectral normalisation (Miyato et al., eq. 8)."""
     generator_attention: tuple[Natural, ...] | None = None
-    """Sides of maps (4, 8, ..., S/2) followed by self-attention; None: the last two, at most of side 32."""
+    """Sides of maps (4, 8, ..., S/2) followed by self-attention; None means the last two up to side 32."""
     critic_attention: tuple[Natural, ...] | None = None
-    """The same in the critic; None: its last two, 8 and 4."""
+    """The same in the critic; None means its last two, 8 and 4."""
