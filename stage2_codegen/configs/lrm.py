@@ -39,8 +39,7 @@ class LRMConfig(VariantConfig):
     metadata_rows: Count = 1024
     """Number of metadata vectors that the generator keeps."""
     metadata: str = ""
-    """Bank with a vector for each picture, made by codegan metadata; without one, the store's latents are pooled over
-    space."""
+    """Bank with a vector for each picture (verb metadata); without one, the store's latents are pooled over space."""
     mean_weight: Weight = 1.0
     """Weight lambda1 of the means in colour consistency (eq. 1)."""
     covariance_weight: Weight = 5.0
