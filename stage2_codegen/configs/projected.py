@@ -23,7 +23,7 @@ class ProjectedConfig(PenalisedConfig):
     gamma: Weight = 5.0
     """Weight gamma of the penalties at real and fake samples, which limit the slope of the critic in its features."""
     penalty_every: Count = 4
-    """Critic updates from one with the penalties to the next; the penalties are as many times as strong there."""
+    """Critic updates from one with the penalties to the next, where they weigh that many times as much."""
     one_batch_of_fakes: bool = True
     """In each step, train both networks on the same generated batch, which is then drawn and viewed only once."""
     augment: str = "color,translation,cutout"
