@@ -56,7 +56,7 @@ class PenalisedConfig(VariantConfig):
     """Fields of variants whose loss has a gradient penalty."""
 
     penalty_every: Count = 1
-    """Critic updates from one with the penalty to the next; the penalty is as many times as strong there."""
+    """Critic updates from one with the penalty to the next, where it weighs that many times as much."""
 
     @property
     def penalty_period(self) -> int:
