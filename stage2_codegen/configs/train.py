@@ -1,4 +1,4 @@
-"""The flags of training a code generator; those of a variant are its own."""
+"""The flags of training a code generator, besides those of its variant."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -19,35 +19,39 @@ class TrainConfig[Model: VariantConfig](RunConfig):
     store: LocationArg
     """The latent store."""
     init: OptionalPath = None
-    """Run to take the weights from at the start, as far as they fit, in place of random ones."""
+    """Run from whose weights to start, as far as they fit, instead of random ones."""
     freeze_critic: Natural = 0
-    """With --init: how many of the critic's first layers are not trained, for few pictures."""
+    """With --init, number of the critic's first layers that are not trained, for small data sets."""
     conditional: bool = False
-    """Train on the classes of the data, so that samples of a class can be asked for."""
+    """Train on the classes of the data, so that samples of a given class can be drawn."""
     balance: bool = False
-    """Show all classes equally often, however many pictures they have."""
+    """With --conditional, show all classes equally often, however many pictures they have."""
     mirror: MirrorFlags = None
     precision: PrecisionFlag = None
-    """In bf16, weights and gradient penalties stay fp32. Left out, a new run takes bf16 where the hardware has it."""
+    """Precision of the networks; in bf16, weights and gradient penalties stay fp32. By default a new run uses bf16
+    where the hardware supports it."""
     accumulate: Count = 1
-    """Parts a batch goes through in, to need less memory; batch normalisation then sees one part at a time."""
+    """Number of parts in which a batch is processed, to save memory; batch normalisation then sees one part at a
+    time."""
     compile: bool = False
-    """Compile the networks with torch.compile: minutes at the start, faster steps on most GPUs."""
+    """Compile the networks with torch.compile, which takes minutes at the start and speeds up steps on most GPUs."""
     on_nan: Literal["stop", "rollback"] = "stop"
-    """At NaN end with exit code 8, or go back to the last checkpoint with half the learning rates, up to 3 times."""
+    """At NaN, stop with exit code 8, or go back to the last checkpoint with half the learning rates, up to 3 times."""
     score_kimg: Weight = 0.0
-    """Score at a snapshot every so many thousand samples and keep the best weights as well; 0 never does."""
+    """Thousands of samples between two scores, which are made at snapshots; the best weights are kept as well. 0 makes
+    no scores."""
     score_num: Annotated[int, Limit(least=4)] = 2048
-    """Images drawn for a score, always from the same seeds, and real ones at most."""
+    """Images drawn for a score, always from the same seeds, and the largest number of real ones."""
     score_features: FeatureName = "inception"
-    """Network that scores them; the best has the least kernel distance."""
+    """Network that scores images; the best weights have the smallest kernel distance."""
     feature_weights: OptionalPath = None
-    """File of that network's weights. Inception finds its own: cached, else downloaded once (96 MB)."""
+    """File with that network's weights. Inception does not need it: its weights are downloaded once (96 MB)."""
     autoencoder: OptionalPath = None
-    """Run folder of the autoencoder, when it has moved since encoding."""
+    """Run folder of the autoencoder, if it has moved since encoding."""
     model: Model
     """The variant's own fields."""
 
     @property
     def score_nimg(self) -> int:
+        """Samples between two scores."""
         return max(1, round(self.score_kimg * 1000))
