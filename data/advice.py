@@ -14,6 +14,7 @@ class Action(Enum):
     DESCRIBE_IMAGES = auto()  # facts: store, or none
     TRAIN_GENERATOR = auto()  # facts: store, out, or none of them
     SAMPLE = auto()  # facts: run
+    REPORT = auto()  # facts: run
 
 
 class Advice(NamedTuple):

@@ -31,6 +31,8 @@ def command(advice: Advice) -> list[str]:
             words = ["metadata", "--store", store, "--weights", "FILE"]
         case Action.TRAIN_GENERATOR:
             words = ["train", "--store", store, "--out", str(facts.get("out", "RUN"))]
+        case Action.REPORT:
+            words = ["report", "--run", run]
         case Action.SAMPLE:
             words = ["sample", "--run", run, "--out", "samples", "--num", "64"]
     return ["codegan", *words]

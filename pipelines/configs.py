@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from data.flags import Data, Hosts, OptionalPath, OptionalText
+from data.errors import UsageError
+from data.flags import ClassFlag, Data, Hosts, OptionalPath
 from data.limits import Count, Limit, Limited, Natural, Positive, Weight
 from data.sources.locations import LocationArg
 from stage2_codegen.configs.base import VariantConfig
@@ -90,7 +91,7 @@ class DrawnConfig(Limited):
     """Run folder of `codegan train`."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
-    class_name: Annotated[OptionalText, tyro.conf.arg(name="class")] = None
+    class_name: ClassFlag = None
     """Draw this class alone, of a generator trained with --conditional."""
     truncation: Weight = 1.0
     """Scale of the noise: below 1, pictures are more usual and more alike, down to one picture at 0."""
@@ -166,12 +167,19 @@ class ExploreConfig(Limited):
     Ctrl-C ends it, with exit code 0.
     """
 
-    run: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    run: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+    ]
     """Run folder of `codegan train`; the page lets you choose among several."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
     port: Annotated[int, Limit(least=0, most=65535)] = 7860
     """Port of the page on 127.0.0.1; the next free one is taken where another program has it, and any with 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.run:
+            raise UsageError("no run given", "name the run folder of a generator, as in codegan explore runs/photos")
 
 
 @dataclass(frozen=True, kw_only=True)

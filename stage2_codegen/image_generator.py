@@ -16,9 +16,9 @@ from data.images import to_uint8
 from data.seeds import IMAGE_CLASS, IMAGE_NOISE, IMAGE_Z, derive_seed
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants import configured
+from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.variants.contract import CodeGenerator
 
 MOST_NAMED = 20  # classes in a message

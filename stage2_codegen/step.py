@@ -19,12 +19,12 @@ from data.seeds import INITIAL_WEIGHTS, UPDATES, derive_seed
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
-from stage2_codegen.conditional import build_generator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import Judge, LossAndLogs
 from stage2_codegen.rank_noise import normal_rows, part_of_batch
 from stage2_codegen.transfer import set_training, trained_parameters
+from stage2_codegen.variants.conditional import build_generator
 from stage2_codegen.variants.contract import Batch, CodeGenerator, CodeShape, Judged, JudgedBy, Variant
 
 

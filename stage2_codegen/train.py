@@ -17,12 +17,12 @@ from data.latents import LatentStore
 from stage1_autoencoder.training.processes import any_rank
 from stage1_autoencoder.training.run import Run
 from stage1_autoencoder.training.updates import diverged
-from stage2_codegen.conditional import ConditionalGenerator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.setup import Setup, codes_between, prepare
 from stage2_codegen.snapshots import MakeScorer, Snapshots
 from stage2_codegen.transfer import listed
+from stage2_codegen.variants.conditional import ConditionalGenerator
 
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),

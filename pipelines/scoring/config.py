@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from data.errors import UsageError
-from data.flags import Data, Hosts, OptionalCount, OptionalPath, OptionalText
-from data.limits import Count, Fraction, Limited, Natural
+from data.flags import ClassFlag, Data, Hosts, OptionalCount, OptionalPath, OptionalText
+from data.limits import Count, Fraction, Limited, Natural, Weight
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, ProtocolName
 from stage2_codegen.configs.choices import FeatureName
 
@@ -30,6 +30,10 @@ class ScoreConfig(Limited):
     """Folder of a trained generator; its images are drawn in memory."""
     best: bool = False
     """Score the weights that scored best (`train --score-kimg`) instead of the newest."""
+    class_name: ClassFlag = None
+    """Score this class alone, of a generator trained with --conditional; DATA should be its pictures."""
+    truncation: Weight = 1.0
+    """Scale of the noise; scores of truncated samples, or of a class, are written only where --out says so."""
     images: OptionalText = None
     """Images to score instead of a run: like --data, one name."""
     num: OptionalCount = None
@@ -77,6 +81,11 @@ def asked_metrics(config: ScoreConfig) -> tuple[MetricName, ...]:
     return config.metrics or (PROTOCOLS[config.protocol].metrics if config.protocol else _DEFAULT)
 
 
+def is_selected(config: ScoreConfig) -> bool:
+    """Whether what is drawn is not what the generator draws by itself, so that these are not the scores of its run."""
+    return config.class_name is not None or config.truncation != 1
+
+
 def compares_sets(metrics: Sequence[str]) -> bool:
     return not set(metrics) <= ALONE
 
@@ -90,6 +99,8 @@ def check_flags(config: ScoreConfig) -> None:
         raise UsageError(f"--size {config.size}: goes with --images, a run has its own size", "leave out --size")
     if config.images and config.best:
         raise UsageError("--best: goes with --run, given images have no weights", "leave out --best")
+    if config.images and is_selected(config):
+        raise UsageError("--class and --truncation: go with --run, given images are drawn already", "leave them out")
     if config.num is not None and config.num < least:
         raise UsageError(f"--num {config.num}: is too few to compare", f"give at least {least}, better 2048")
     if config.cache and config.no_cache:

@@ -17,7 +17,7 @@ import numpy as np
 from data.errors import CorruptError, InputError, UsageError
 from data.files.atomic import read_json
 from data.seeds import REAL_HALVES
-from pipelines.scoring.config import ScoreConfig
+from pipelines.scoring.config import ScoreConfig, is_selected
 from pipelines.scoring.coverage import by_factor, combinations_covered
 from pipelines.scoring.extraction import Extracted
 from pipelines.scoring.metrics import (
@@ -181,11 +181,11 @@ def _cell(value: Any) -> str:
 def scores_file(config: ScoreConfig) -> Path | None:
     """--out, else RUN/scores.json; a protocol's scores and those of the best weights have files of their own.
 
-    None with --images alone. Raises `UsageError` where nothing can be written, and `CorruptError` where the file holds
-    something else than scores.
+    None with --images alone, or for a selection of the samples. Raises `UsageError` where nothing can be written, and
+    `CorruptError` where the file holds something else than scores.
     """
     name = "-".join(filter(None, ("scores", config.protocol, "best" if config.best else None)))
-    path = config.out or (config.run and config.run / f"{name}.json")
+    path = config.out or (None if is_selected(config) else config.run and config.run / f"{name}.json")
     if path is None:
         return None
     if path.is_dir():

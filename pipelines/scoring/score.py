@@ -9,12 +9,21 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from data.console import finish, warn
+from data.advice import Action, Advice, Done
+from data.console import warn
 from data.errors import UsageError
 from data.files.atomic import write_json
 from data.files.runs import versions
 from data.images import ImageSet
-from pipelines.scoring.config import ALONE, UNBIASED_FROM, ScoreConfig, asked_metrics, check_flags, compares_sets
+from pipelines.scoring.config import (
+    ALONE,
+    UNBIASED_FROM,
+    ScoreConfig,
+    asked_metrics,
+    check_flags,
+    compares_sets,
+    is_selected,
+)
 from pipelines.scoring.coverage import train_classifier
 from pipelines.scoring.entries import Entry, comparable_scores, entries_of, make_entries, scores_file, table
 from pipelines.scoring.extraction import Extracted, FeatureCache, FeaturePass, extract
@@ -28,8 +37,14 @@ from stage1_autoencoder.training.processes import make_accelerator, on_main
 from stage2_codegen.image_generator import ImageGenerator
 
 
-def score(config: ScoreConfig) -> dict[str, Any]:
-    """Compute the scores, print a table and write them; returns what the file holds, on every process.
+def score(config: ScoreConfig) -> Done:
+    """Compute the scores, print a table and write them; raises what `compute_scores` does."""
+    _, wrote = compute_scores(config)
+    return Done(wrote, Advice(Action.REPORT, {"run": config.run}) if config.run else None)
+
+
+def compute_scores(config: ScoreConfig) -> tuple[dict[str, Any], list[Path]]:
+    """Compute the scores, print a table and write them; what the file holds, and the files, on every process.
 
     Raises `UsageError` for flags that do not go together, `InputError` for sets too small, `DivergedError` when the
     autoencoder's images are not finite, `CorruptError` when the features are not.
@@ -53,7 +68,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         features_of = FeaturePass(needed, accelerator, config.batch_size, classifier, cache)
         extracted = _extract_all(features_of, comparison.sets)
 
-    def conclude() -> dict[str, Any]:
+    def conclude() -> tuple[dict[str, Any], list[Path]]:
         entries: dict[str, Entry] = {}
         for metric in metrics:
             if metric == "sifid":
@@ -83,8 +98,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         if target and extracted and extracted.generated.features.shape[1]:
             path = target.with_name("neighbours-best" if config.best else "neighbours")
             wrote += _write_neighbours(path, scores, comparison.sets, extracted, config.seed)
-        finish(wrote, ["codegan", "report", "--run", str(config.run)] if config.run else None)
-        return scores
+        return scores, wrote
 
     return on_main(accelerator, conclude)
 
@@ -132,6 +146,7 @@ def _settings(config: ScoreConfig, comparison: Comparison, network: FeatureNetwo
     return {
         "nimg": comparison.nimg,
         "best": config.best,
+        **({"class": config.class_name, "truncation": config.truncation} if is_selected(config) else {}),
         "num": comparison.sets.generated.count,
         "features": network.name,
         "weights_sha256": network.weights_sha256,

@@ -73,7 +73,7 @@ def open_comparison(config: ScoreConfig, accelerator: Accelerator) -> Comparison
 
 
 def _compare_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Comparison:
-    pipe = load_generator(run, config.best)
+    pipe = load_generator(run, config.best).drawing(config.class_name, config.truncation)
     reference = _open_set(config, config.data, pipe.image_size, accelerator)
     num = _number(config, min(max(len(reference), _MIN_DEFAULT), _MAX_DEFAULT))
     real = _real_images(config, reference, num)

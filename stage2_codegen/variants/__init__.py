@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from data.errors import UsageError
-from stage2_codegen.conditional import build_generator
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.registry import CONFIGS, SIDES
 from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, projected, r3, sle
+from stage2_codegen.variants.conditional import build_generator
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
 VARIANTS: dict[str, Variant] = {

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import NoneType
+from typing import get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
+from data.advice import Done
 from data.errors import UsageError
 from data.latents import LatentStore
 from data.store.writer import LatentWriter
@@ -142,6 +145,11 @@ def test_a_wrong_command_line_is_two_plain_lines_in_a_pipe(
     assert fix == f"  fix: {program} --help"
     assert "--help" not in what
     assert not re.search(r"-{3,}|[─│╭╮╰╯\x1b]|  ", what)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_gives_what_the_command_line_prints_at_the_end(verb: str) -> None:
+    assert get_type_hints(VERBS[verb].load())["return"] in (Done, NoneType)
 
 
 @pytest.mark.parametrize("verb", ["train-ae", "encode", "train accel"])

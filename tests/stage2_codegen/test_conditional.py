@@ -17,12 +17,12 @@ from pipelines import cli
 from pipelines.sample import load_generator
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
-from stage2_codegen.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.drifting import drift_loss
 from stage2_codegen.modules import ClassScores
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, configured
+from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
 from tests.tiny_variants import TINY
 from tests.training_runs import assert_same_bits
 
@@ -179,6 +179,18 @@ def test_a_class_is_asked_for_by_its_name(labelled: Path, tmp_path: Path) -> Non
         cli.run([*sample, "--out", str(tmp_path / "grey"), "--class", "grey"])
     assert "dark, light" in raised.value.fix
     assert not (tmp_path / "grey").exists()
+
+
+def test_a_class_is_scored_against_pictures_of_its_own(labelled: Path, pictures: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "dark.json"
+    train("accel", configuration(labelled, run, kimg=0.016))
+    score = ["score", "--run", str(run), "--data", str(pictures / "dark"), "--features", "offline", "--num", "8"]
+    cli.run([*score, "--class", "dark"])
+    assert not (run / "scores.json").exists()  # which would be those of all samples
+    cli.run([*score, "--class", "dark", "--truncation", "0.5", "--out", str(out)])
+    assert (read_json(out)["class"], read_json(out)["truncation"]) == ("dark", 0.5)
+    with pytest.raises(UsageError, match="go with --run"):
+        cli.run(["score", "--images", str(pictures), "--data", str(pictures), "--class", "dark"])
 
 
 def test_what_cannot_be_conditional_is_refused(labelled: Path, store: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pipelines.scoring import score as score_module
 from pipelines.scoring.config import Resize, ScoreConfig
 from pipelines.scoring.metrics import frechet_distance, kernel_distance
 from pipelines.scoring.networks import FeatureNetwork, load_features
-from pipelines.scoring.score import real_features, score, score_generator
+from pipelines.scoring.score import compute_scores, real_features, score_generator
 from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.configs.choices import FeatureName
 
@@ -61,6 +61,9 @@ class FakeGenerator:
         self.autoencoder = FakeAutoencoder()
         self.seeds: list[int] = []
 
+    def drawing(self, class_name: str | None, truncation: float) -> "FakeGenerator":
+        return self
+
     def __call__(self, seeds: list[int]) -> Images:
         self.seeds += seeds
         return np.stack([np.random.default_rng(s).integers(0, 256, (3, SIZE, SIZE)).astype(np.uint8) for s in seeds])
@@ -78,6 +81,11 @@ def configuration(**changes: Any) -> ScoreConfig:
     return ScoreConfig(**defaults | changes)
 
 
+def scores_of(config: ScoreConfig) -> dict[str, Any]:
+    scores, _ = compute_scores(config)
+    return scores
+
+
 def folder_of(path: Path, images: Iterable[Images]) -> str:
     path.mkdir()
     for i, image in enumerate(images):
@@ -88,7 +96,7 @@ def folder_of(path: Path, images: Iterable[Images]) -> str:
 def test_a_run_is_scored_against_all_real_images_beside_both_floors(
     generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = score(configuration(run=tmp_path, num=30))
+    result, wrote = compute_scores(configuration(run=tmp_path, num=30))
     offline = load_features("offline", None, torch.device("cpu"))
     real_u8 = np.concatenate(list(open_images(SCENES, size=SIZE).batches(24)))
     real, fake = offline(real_u8), offline(FakeGenerator()(list(range(30))))
@@ -107,12 +115,9 @@ def test_a_run_is_scored_against_all_real_images_beside_both_floors(
     assert (result["num"], result["features"], result["reference"]) == (30, "offline", SCENES[0])
     near = json.loads((tmp_path / "neighbours.json").read_text())
     assert result["nimg"] == near["nimg"] == 4000
-    printed = capsys.readouterr().out
-    for name in ("scores.json", "neighbours.png", "neighbours.json"):
-        assert f"wrote {tmp_path / name}\n" in printed
-        assert (tmp_path / name).is_file()
-    assert printed.endswith(f"next: codegan report --run {tmp_path}\n")
-    assert "kd-offline is the one to trust" in printed
+    assert {path.name for path in wrote} == {"scores.json", "neighbours.png", "neighbours.json"}
+    assert all(path.is_file() and path.parent == tmp_path for path in wrote)
+    assert "kd-offline is the one to trust" in capsys.readouterr().out
 
 
 def test_mirrored_copies_are_noticed_where_a_generator_was_shown_mirrored_pictures(
@@ -124,7 +129,7 @@ def test_mirrored_copies_are_noticed_where_a_generator_was_shown_mirrored_pictur
     values = set()
     for described, is_shown in (({}, False), ({"mirror": True}, True), ({"flip": True, "mirror": False}, True)):
         write_json(tmp_path / "weights" / "config.json", described)
-        values.add(score(configuration(run=tmp_path, num=24))["kd-offline"]["value"])
+        values.add(scores_of(configuration(run=tmp_path, num=24))["kd-offline"]["value"])
         near = json.loads((tmp_path / "neighbours.json").read_text())
         assert near["mirrored_too"] == is_shown
         assert (near["generated_to_real"]["100"] < 0.01 * near["real_to_real"]["0"]) == is_shown
@@ -133,21 +138,22 @@ def test_mirrored_copies_are_noticed_where_a_generator_was_shown_mirrored_pictur
 
 def test_scores_depend_on_the_inputs_and_the_seed_alone(generator: FakeGenerator, tmp_path: Path) -> None:
     np.random.seed(1)
-    first = score(configuration(run=tmp_path, num=16))
+    first = scores_of(configuration(run=tmp_path, num=16))
     np.random.seed(2)
-    other_batches = score(configuration(run=tmp_path, num=16, batch_size=5))
+    other_batches = scores_of(configuration(run=tmp_path, num=16, batch_size=5))
     for name in ("fd-offline", "kd-offline"):
         for number in ("value", "autoencoder_floor", "real_floor"):
             assert first[name][number] == pytest.approx(other_batches[name][number], rel=1e-3, abs=1e-5)
-    assert first["kd-offline"]["value"] != score(configuration(run=tmp_path, num=16, seed=100))["kd-offline"]["value"]
+    other_seeds = scores_of(configuration(run=tmp_path, num=16, seed=100))
+    assert first["kd-offline"]["value"] != other_seeds["kd-offline"]["value"]
 
 
 def test_num_limits_both_sides_and_defaults_to_at_least_2048_generated(
     generator: FakeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sets, "_MIN_DEFAULT", 40)
-    assert score(configuration(run=tmp_path, num=8))["kd-offline"]["num_real"] == 8
-    entry = score(configuration(run=tmp_path))["kd-offline"]
+    assert scores_of(configuration(run=tmp_path, num=8))["kd-offline"]["num_real"] == 8
+    entry = scores_of(configuration(run=tmp_path))["kd-offline"]
     assert (entry["num_generated"], entry["num_real"]) == (40, 24)
 
 
@@ -155,14 +161,14 @@ def test_two_sets_of_images_need_no_run(tmp_path: Path, capsys: pytest.CaptureFi
     scenes = open_images(("scenes:12",), size=SIZE)
     given = folder_of(tmp_path / "given", [scenes.image(i) for i in range(12)])
     save_png(tmp_path / "given/grid.png", np.zeros((3, 4 * SIZE, 4 * SIZE), np.uint8))  # what `sample` adds
-    result = score(configuration(data=("scenes:12",), images=given, metrics=("fid",)))
+    result = scores_of(configuration(data=("scenes:12",), images=given, metrics=("fid",)))
     entry = result["fd-offline"]
     assert (entry["num_generated"], entry["num_real"], entry["autoencoder_floor"]) == (12, 12, None)
     assert entry["value"] < 1e-6  # the same pictures, and the grid is no picture
     assert result["size"] == SIZE
     assert "kd-offline" not in result
     assert "wrote" not in capsys.readouterr().out
-    score(configuration(data=("scenes:12",), images=given, size=16, out=tmp_path / "new/scores.json"))
+    scores_of(configuration(data=("scenes:12",), images=given, size=16, out=tmp_path / "new/scores.json"))
     assert json.loads((tmp_path / "new/scores.json").read_text())["size"] == 16
 
 
@@ -186,21 +192,21 @@ def test_only_inception_scores_are_called_fid_and_below_2048_images_only_by_forc
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = configuration(run=tmp_path, num=16, features="inception")
-    result = score(few)
+    result = scores_of(few)
     assert "kid" in result
     assert "fid" not in result
     assert "fid: needs 2,048 images of each kind, there are 16 and 16; it is left out" in capsys.readouterr().out
     with pytest.raises(UsageError, match="needs 2,048") as raised:
-        score(replace(few, metrics=("fid", "kid")))
+        scores_of(replace(few, metrics=("fid", "kid")))
     assert "--force-fid" in raised.value.fix
-    forced = score(replace(few, metrics=("fid", "kid"), force_fid=True))
+    forced = scores_of(replace(few, metrics=("fid", "kid"), force_fid=True))
     assert list(forced)[:2] == ["kid", "fid"]
 
 
 @pytest.mark.usefixtures("colours", "generator")
 def test_every_metric_of_features_has_its_value_its_interval_and_its_floors(tmp_path: Path) -> None:
     metrics = ("is", "precision-recall", "density-coverage")
-    result = score(configuration(run=tmp_path, num=24, features="squeezenet", metrics=metrics))
+    result = scores_of(configuration(run=tmp_path, num=24, features="squeezenet", metrics=metrics))
     names = [f"{name}-squeezenet" for name in ("is", "precision", "recall", "density", "coverage")]
     assert list(result)[:5] == names
     for name in names:
@@ -220,7 +226,7 @@ def test_features_that_the_critic_learned_through_are_said_to_flatter(
         return replace(colour_features(*args), weights_sha256="a" * 64)
 
     def said(config: ScoreConfig) -> list[str]:
-        score(config)
+        scores_of(config)
         return [line for line in capsys.readouterr().err.splitlines() if "flatter" in line or "another network" in line]
 
     monkeypatch.setattr(score_module, "load_features", with_weights)
@@ -243,7 +249,7 @@ def test_a_scaled_down_protocol_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(score_module, "load_features", colour_features)
-    result = score(configuration(run=tmp_path, num=12, features="inception", protocol="giu"))
+    result = scores_of(configuration(run=tmp_path, num=12, features="inception", protocol="giu"))
     assert {"is", "kid"} < result.keys()
     assert result["is"]["num_real"] == 24  # all of them, whatever --num
     assert result["protocol_departures"] == [
@@ -253,7 +259,7 @@ def test_a_scaled_down_protocol_says_so(
         "the newest snapshot instead of the best of ten",
     ]
     assert "protocol giu, but at 12 instead of 50,000, without fid, resized" in capsys.readouterr().out
-    single = score(configuration(run=tmp_path, data=("scenes:1",), features="inception", protocol="single-image"))
+    single = scores_of(configuration(run=tmp_path, data=("scenes:1",), features="inception", protocol="single-image"))
     assert single["protocol_departures"] == []
     assert single["sifid-192"]["num_generated"] == 10
 
@@ -263,14 +269,14 @@ def test_mode_coverage_is_reported_by_factor_with_the_accuracy_behind_it(
 ) -> None:
     monkeypatch.setattr(coverage, "_TRAINING", 64)
     monkeypatch.setattr(coverage, "_HELD_OUT", 16)
-    result = score(configuration(run=tmp_path, num=24, metrics=("modes",)))
+    result = scores_of(configuration(run=tmp_path, num=24, metrics=("modes",)))
     assert 0 <= result["modes"]["value"] <= 1
     sky = result["modes"]["factors"]["sky"]
     assert f"held-out scenes: sky {sky['accuracy']:.0%}, ground" in capsys.readouterr().out
     assert {"total_variation", "real_floor", "autoencoder_floor", "accuracy", "values", "values_covered"} == sky.keys()
     assert not (tmp_path / "neighbours.png").exists()  # no features were needed
     with pytest.raises(UsageError, match="no known factors"):
-        score(configuration(data=("photos/",), run=tmp_path, metrics=("modes",)))
+        scores_of(configuration(data=("photos/",), run=tmp_path, metrics=("modes",)))
 
 
 def stored(path: Path) -> dict[str, Any]:
@@ -282,8 +288,8 @@ def test_a_second_measurement_adds_its_scores_to_those_of_the_same_settings(
     generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = configuration(run=tmp_path, num=16, metrics=("kid",))
-    kid = score(one)["kd-offline"]
-    result = score(replace(one, metrics=("precision-recall",)))
+    kid = scores_of(one)["kd-offline"]
+    result = scores_of(replace(one, metrics=("precision-recall",)))
     assert json.loads(json.dumps(result)) == stored(tmp_path / "scores.json")
     assert result["kd-offline"] == json.loads(json.dumps(kid))
     assert result["metrics"] == ["precision-recall", "kid"]
@@ -300,10 +306,10 @@ def test_scores_of_other_settings_are_replaced_and_it_is_said(
     changes: dict[str, Any], generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = configuration(run=tmp_path, num=16, metrics=("kid",))
-    score(one)
+    scores_of(one)
     generator.nimg = changes.get("nimg", generator.nimg)
     flags = {name: value for name, value in changes.items() if name != "nimg"}
-    assert "kd-offline" not in score(replace(one, metrics=("fid",), **flags))
+    assert "kd-offline" not in scores_of(replace(one, metrics=("fid",), **flags))
     changed = "reference_fingerprint" if "data" in changes else next(iter(changes))
     assert (
         f"scores.json: replaces kd-offline, scored with another {changed}; --out keeps both" in capsys.readouterr().out
@@ -314,14 +320,14 @@ def test_scores_of_other_settings_are_replaced_and_it_is_said(
 @pytest.mark.usefixtures("colours", "generator")
 def test_a_protocol_s_scores_and_those_of_the_best_weights_are_kept_apart(tmp_path: Path) -> None:
     plain = configuration(run=tmp_path, num=16, features="inception")
-    score(plain)
-    best = score(replace(plain, best=True))
-    protocol = score(replace(plain, protocol="giu"))
-    added = score(replace(plain, protocol="giu", metrics=("fid",), force_fid=True))
+    scores_of(plain)
+    best = scores_of(replace(plain, best=True))
+    protocol = scores_of(replace(plain, protocol="giu"))
+    added = scores_of(replace(plain, protocol="giu", metrics=("fid",), force_fid=True))
     assert {"fid", "is"} < added.keys()
     assert "without fid" in protocol["protocol_departures"]
     assert not any("without" in departure for departure in added["protocol_departures"])
-    of_best = score(replace(plain, protocol="giu", best=True))
+    of_best = scores_of(replace(plain, protocol="giu", best=True))
     assert "the best by kid snapshot instead of the best of ten" in of_best["protocol_departures"]
     written = {path.name: stored(path) for path in tmp_path.glob("scores*.json")}
     assert written.keys() == {"scores.json", "scores-best.json", "scores-giu.json", "scores-giu-best.json"}
@@ -340,11 +346,11 @@ def test_where_nothing_can_be_written_nothing_is_measured(generator: FakeGenerat
     (tmp_path / "file").write_bytes(b"")
     for out, problem in ((tmp_path, "is a folder"), (tmp_path / "file/scores.json", "cannot be written")):
         with pytest.raises(UsageError, match=problem):
-            score(configuration(run=tmp_path, num=8, out=out))
+            scores_of(configuration(run=tmp_path, num=8, out=out))
     for content in ("[1]", "{"):
         (tmp_path / "scores.json").write_text(content)
         with pytest.raises(CorruptError, match=r"scores\.json") as raised:
-            score(configuration(run=tmp_path, num=8))
+            scores_of(configuration(run=tmp_path, num=8))
         assert "delete this file" in raised.value.fix
         assert (tmp_path / "scores.json").read_text() == content
     assert generator.seeds == []
@@ -371,15 +377,15 @@ def test_pairs_are_of_random_images_and_one_image_is_no_pair(tmp_path: Path, mon
     flat = [np.full((3, 16, 16), level, np.uint8) for level in [0] * 20 + [100] * 20]  # sorted, as files often are
     given = folder_of(tmp_path / "given", flat)
     alone = folder_of(tmp_path / "alone", flat[:1])
-    entry = score(configuration(images=given, data=(given,), metrics=("lpips-diversity",)))["lpips-diversity"]
+    entry = scores_of(configuration(images=given, data=(given,), metrics=("lpips-diversity",)))["lpips-diversity"]
     for name in ("value", "real_floor"):
         assert 20 < entry[name] < 80
     out = tmp_path / "scores.json"
     one_real = configuration(images=given, data=(alone,), metrics=("lpips-diversity",), out=out)
-    assert score(one_real)["lpips-diversity"]["real_floor"] is None
+    assert scores_of(one_real)["lpips-diversity"]["real_floor"] is None
     assert stored(out)["lpips-diversity"]["num_real"] == 0
     with pytest.raises(InputError, match="too few for a pair"):
-        score(replace(one_real, images=alone, data=(given,)))
+        scores_of(replace(one_real, images=alone, data=(given,)))
 
 
 @pytest.mark.usefixtures("generator")
@@ -389,14 +395,14 @@ def test_sifid_compares_image_by_image_in_the_order_of_the_files(tmp_path: Path)
     save_png(tmp_path / "given/grid.png", images[0])
     config = configuration(images=given, data=(real,), metrics=("sifid",), num=3)
     for size in (None, 40):
-        entry = score(replace(config, size=size))["sifid-offline"]
+        entry = scores_of(replace(config, size=size))["sifid-offline"]
         assert entry["value"] < 1e-9
         assert (entry["num_generated"], entry["num_real"]) == (3, 3)
     (tmp_path / "real/000008.png").unlink()
     with pytest.raises(InputError, match="there are 8 real images"):
-        score(config)
+        scores_of(config)
     with pytest.raises(InputError, match="there are 8 real images") as raised:
-        score(configuration(run=tmp_path, data=(real,), metrics=("sifid",), num=8))
+        scores_of(configuration(run=tmp_path, data=(real,), metrics=("sifid",), num=8))
     assert "the one real image of the training" in raised.value.fix
 
 
@@ -415,7 +421,7 @@ def test_scoring_a_run_writes_nothing_but_its_files_and_the_cache(
     watched = files_of(tmp_path), files_of(installed)
     opened: list[str] = []
     with opened_for_writing(opened):
-        score(configuration(run=run, num=8, data=("scenes:8",)))
+        scores_of(configuration(run=run, num=8, data=("scenes:8",)))
     new = {path.relative_to(tmp_path).as_posix() for path in files_of(tmp_path) - watched[0]}
     results = {"run/scores.json", "run/neighbours.png", "run/neighbours.json"}
     assert {name for name in new if not name.startswith("cache/features/")} == results
@@ -462,21 +468,21 @@ def test_features_of_real_images_are_computed_once_and_again_for_other_data(
     images = open_images(("scenes:8",), size=SIZE)
     folder = Path(folder_of(tmp_path / "data", [images.image(i) for i in range(8)]))
     one = configuration(data=(str(folder),), run=tmp_path / "run", num=8, cache=tmp_path / "cache", metrics=("kid",))
-    first = score(one)
+    first = scores_of(one)
     assert sum(extracted) == 24  # real, decoded and generated
-    assert score(one)["kd-offline"] == first["kd-offline"]
+    assert scores_of(one)["kd-offline"] == first["kd-offline"]
     assert sum(extracted) == 24 + 8
-    score(replace(one, resize="legacy_pytorch"))
+    scores_of(replace(one, resize="legacy_pytorch"))
     assert sum(extracted) == 32 + 24
     save_png(folder / "000003.png", np.zeros((3, SIZE, SIZE), np.uint8))
-    changed = score(one)
+    changed = scores_of(one)
     assert sum(extracted) == 56 + 24
     assert changed["kd-offline"]["value"] != first["kd-offline"]["value"]
     for file in (tmp_path / "cache").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
-    assert score(one)["kd-offline"] == changed["kd-offline"]
+    assert scores_of(one)["kd-offline"] == changed["kd-offline"]
     assert sum(extracted) == 80 + 24
-    assert score(replace(one, cache=None, no_cache=True))["kd-offline"] == changed["kd-offline"]
+    assert scores_of(replace(one, cache=None, no_cache=True))["kd-offline"] == changed["kd-offline"]
     assert sum(extracted) == 104 + 24
 
 
@@ -486,7 +492,7 @@ def test_a_trainer_gets_the_numbers_of_the_verb(generator: FakeGenerator, tmp_pa
     real = real_features(open_images(SCENES, size=SIZE), 16, offline, accelerator)
     live: Any = generator
     values = score_generator(live, offline, real, 16, accelerator)
-    result = score(configuration(run=tmp_path, num=16, batch_size=16))
+    result = scores_of(configuration(run=tmp_path, num=16, batch_size=16))
     assert values == {name: pytest.approx(result[name]["value"], rel=1e-6) for name in ("kd-offline", "fd-offline")}
 
 
@@ -494,7 +500,7 @@ def test_given_images_of_mixed_sizes_are_fitted_to_their_median_and_it_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = folder_of(tmp_path / "given", [np.full((3, side, side + 8), side, np.uint8) for side in (16, 24, 24, 40)])
-    assert score(configuration(images=given, data=("scenes:4",), metrics=("kid",)))["size"] == 24
+    assert scores_of(configuration(images=given, data=("scenes:4",), metrics=("kid",)))["size"] == 24
     assert "16 to 40 pixels on the shorter side; all are cropped and fitted to 24 x 24" in capsys.readouterr().out
 
 
@@ -516,13 +522,13 @@ def test_given_images_of_mixed_sizes_are_fitted_to_their_median_and_it_is_said(
 )
 def test_flags_that_do_not_go_together_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        score(configuration(**changes))
+        scores_of(configuration(**changes))
 
 
 def test_sets_too_small_to_compare_are_refused(tmp_path: Path) -> None:
     given = folder_of(tmp_path / "given", np.zeros((3, 3, SIZE, SIZE), np.uint8))
     with pytest.raises(InputError, match="has 3 images"):
-        score(configuration(images=given))
+        scores_of(configuration(images=given))
 
 
 def test_values_that_are_not_finite_are_errors_not_scores(
@@ -533,8 +539,8 @@ def test_values_that_are_not_finite_are_errors_not_scores(
 
     generator.autoencoder = FakeAutoencoder(levels=float("nan"))
     with pytest.raises(DivergedError, match="autoencoder"):
-        score(configuration(run=tmp_path, num=8, no_cache=True))
+        scores_of(configuration(run=tmp_path, num=8, no_cache=True))
     monkeypatch.setattr(score_module, "load_features", broken)
     with pytest.raises(CorruptError, match="not finite"):
-        score(configuration(run=tmp_path, num=8, no_cache=True))
+        scores_of(configuration(run=tmp_path, num=8, no_cache=True))
     assert not (tmp_path / "scores.json").exists()
