@@ -154,6 +154,7 @@ class WGANGP:
             penalty = self.penalty(critic, real, fake)
             loss = loss + penalty_factor * self.gp_weight * penalty
             logs["penalty/gp"] = penalty.detach()
+        # Real scores are enough to hold, since the loss ties those of fakes to them.
         return loss + self.drift * scores_real.square().mean(), logs
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Tensor) -> LossAndLogs:
@@ -172,6 +173,7 @@ class BCE:
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
         """weight (E[-log sigmoid(critic(real))] + E[-log(1 - sigmoid(critic(fake)))])."""
+        # In two calls, so that batch normalisation in a critic has the moments of real or of fake samples, not of both.
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         # -log sigmoid(x) is softplus(-x), which stays finite where the sigmoid rounds to 0.
         loss = F.softplus(-scores_real).sum(1).mean() + F.softplus(scores_fake).sum(1).mean()
@@ -246,6 +248,7 @@ class RelativisticPairing:
             return F.softplus(scores_fake - scores_real).mean(), score_logs(scores_real, scores_fake)
         # On both sides: with R1 alone the paper's trainings diverge, because the slope at fakes is free.
         (scores_real, r1), (scores_fake, r2) = self.judge(critic, real), self.judge(critic, fake)
+        # Each real sample is paired with the fake of the same row, which is as random a partner as any.
         loss = F.softplus(scores_fake - scores_real).mean() + penalty_factor * self.gamma / 2 * (r1 + r2)
         penalties = {"penalty/r1": r1.detach(), "penalty/r2": r2.detach()}
         return loss, {**score_logs(scores_real, scores_fake), **penalties}
