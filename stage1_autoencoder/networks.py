@@ -109,6 +109,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), conv(12, channels[0], 3), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
             layers += [conv(inputs, outputs, 4, stride=2), nn.LeakyReLU(SLOPE)]
+        # Depth is added where maps are smallest and a convolution costs least.
         layers += [ResidualBlock(channels[-1]), ResidualBlock(channels[-1])]
         # Zero at first: random output would hide the linear path.
         layers += [nn.LeakyReLU(SLOPE), conv(channels[-1], code_channels, 3, gain=0.0)]
@@ -129,6 +130,7 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = [conv(code_channels, channels[0], 3)]
         layers += [ResidualBlock(channels[0]), ResidualBlock(channels[0]), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(channels):
+            # Pixels are shuffled after the convolution, so that it works on the smaller map.
             layers += [conv(inputs, 4 * outputs, 3), nn.PixelShuffle(2), nn.LeakyReLU(SLOPE)]
         # As in the encoder: nothing is computed at full size, and the last convolution starts at zero.
         self.layers = nn.Sequential(*layers, conv(channels[-1], 12, 3, gain=0.0), nn.PixelShuffle(2))
@@ -179,10 +181,12 @@ class Autoencoder(nn.Module):
 
     @property
     def config(self) -> dict[str, int]:
+        """The arguments that build an autoencoder of this form."""
         return {"factor": self.factor, "code_channels": self.code_channels, "width": self.width}
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are; without any, the CPU."""
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property
@@ -233,6 +237,7 @@ class Autoencoder(nn.Module):
         """
         assert isinstance(self.encoder, Encoder)
         assert isinstance(self.decoder, Decoder)
+        # The last convolution is zero still, so the linear path alone is what the tanh gets.
         deviations = self.encoder.patch(images).std(dim=(0, 2, 3))
         gains = (CODE_DEVIATION / deviations).clamp(max=MAX_GAIN).view(-1, 1, 1, 1)
         self.encoder.patch.weight *= gains
