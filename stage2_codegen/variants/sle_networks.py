@@ -65,7 +65,7 @@ class NoiseInjection(nn.Module):
 
 def first_block(z_dim: int, outputs: int) -> nn.Sequential:
     """(N, z_dim, 1, 1) -> (N, outputs, 4, 4)."""
-    dense = nn.ConvTranspose2d(z_dim, 2 * outputs, 4, bias=False)
+    dense = nn.ConvTranspose2d(z_dim, 2 * outputs, 4, bias=False)  # on a map of 1 x 1 this is a dense layer
     return nn.Sequential(dense, BatchNorm2d(2 * outputs), GLU())
 
 
@@ -96,7 +96,7 @@ class DownBlock(nn.Module):
         self.direct = nn.Sequential(nn.AvgPool2d(2), *activated(conv(inputs, outputs, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.main(x) + self.direct(x)) / 2
+        return (self.main(x) + self.direct(x)) / 2  # a mean in the authors' networks, not a sum
 
 
 class Pyramid(nn.Module):
@@ -123,6 +123,7 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
         """All maps by side; a gate reads that of `style` where it has one of its side, else the sample's own."""
+        # All maps are returned: heads, gates and the critic's decoders read different ones.
         style, maps = style or {}, {self.sides[0]: x}
         for side, block in zip(self.sides[1:], self.blocks, strict=True):
             x = block(x)
@@ -148,6 +149,7 @@ class GatedGenerator(CodeGenerator, ABC):
 
     def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
         """The pyramid's maps by side, gated by those of `style` where it has them."""
+        # Convolutions are fastest in this layout, and all later maps keep it.
         maps: dict[int, Tensor] = self.pyramid(self.first_map(z).contiguous(memory_format=torch.channels_last), style)
         return maps
 
@@ -155,6 +157,7 @@ class GatedGenerator(CodeGenerator, ABC):
         return self.codes(self.maps(z))
 
     def style(self, z: Tensor) -> dict[int, Tensor]:
+        """The maps of z that gates read, by side."""
         maps = self.maps(z)
         return {side: maps[side] for side in self.pyramid.source.values()}
 
