@@ -106,7 +106,7 @@ def condition(generator: Generator, store: LatentStore, config: ProjectedConfig)
     """Give the generator the means and the colouring of the data's codes, as they were before the encoder's tanh."""
     latents = torch.from_numpy(store.read_spaced(ROWS_FOR_STATISTICS))
     codes = CodeScale.of(store, config.standardise).to_codes(latents)
-    drawn = codes if config.standardise else unbounded(codes)
+    drawn = codes if config.standardise else unbounded(codes)  # the filter stands before the generator's tanh
     generator.center.copy_(drawn.mean((0, 2, 3)))
     generator.colouring.copy_(colouring_kernel(drawn))
 
@@ -160,6 +160,7 @@ class Viewed:
 
     def resized(self, pictures: Tensor) -> Tensor:
         """Resize pictures (N, 3, H, W) to the side that the backbone sees."""
+        # Shrunk by averages over areas: bilinear sampling would skip pixels, and with them whatever hides between.
         shown, side = pictures.shape[-1], self.side(pictures.shape[-1])
         if shown < side:
             return F.interpolate(pictures, (side, side), mode="bilinear")
