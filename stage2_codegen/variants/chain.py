@@ -92,6 +92,7 @@ class Generator(CodeGenerator):
             layers += [prepared(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding), config, normalised)]
             layers += [norm(outputs, side), nn.ReLU(), *insert(outputs, side)]
             inputs = outputs
+        # DCGAN (section 3): no batch norm at the generator's output, and a tanh, unless codes are unbounded.
         layers += [prepared(nn.ConvTranspose2d(inputs, code_shape[0], 4, 2, 1), config, normalised)]
         self.layers = nn.Sequential(*layers, *([] if config.standardise else [nn.Tanh()]))
 
@@ -115,6 +116,8 @@ class Critic(nn.Module):
             inputs = outputs
 
         def to_scores(count: int) -> nn.Module:
+            # A kernel as large as the map. Under a gradient penalty its scale may have to stay free: the critic's slope
+            # must be able to reach 1.
             return prepared(nn.Conv2d(inputs, count, BASE), config, normalised and config.spectral_norm_last)
 
         self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
