@@ -61,10 +61,13 @@ def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
 
 
 def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
+    """The Wasserstein loss with a gradient penalty."""
     return WGANGP(config.gp_weight, penalty=config.penalty)
 
 
 def sngan_loss(config: SNGANConfig) -> Loss:
+    """The loss that `config` names, the hinge loss by default."""
+    # The paper has both (its eqs. 15 to 17); later work on spectral normalisation kept the hinge loss.
     return Hinge() if config.objective == "hinge" else BCE()
 
 
@@ -87,4 +90,5 @@ def sagan_critic(code_shape: CodeShape, config: SAGANConfig) -> chain.Critic:
 
 
 def sagan_loss(config: SAGANConfig) -> Hinge:
+    """The hinge loss (eq. 4)."""
     return Hinge()
