@@ -67,7 +67,7 @@ def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
 
 def sngan_loss(config: SNGANConfig) -> Loss:
     """The loss that `config` names, the hinge loss by default."""
-    # The paper has both (its eqs. 15 to 17); later work on spectral normalisation kept the hinge loss.
+    # The paper trains with both; later work on spectral normalisation, such as SAGAN, kept the hinge loss.
     return Hinge() if config.objective == "hinge" else BCE()
 
 
