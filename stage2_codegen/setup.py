@@ -1,4 +1,4 @@
-"""What training starts from: the store, the networks, and the codes they are shown."""
+"""The set-up of a training: the store, the networks, and the codes that they are shown."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +30,7 @@ from stage2_codegen.variants.contract import Batch
 
 
 class Setup(NamedTuple):
-    """What training works with, before there is a run."""
+    """Everything that training works with, before there is a run."""
 
     config: TrainConfig[VariantConfig]  # with `mirror`, `precision` and the number of classes decided
     store: LatentStore
@@ -43,10 +43,10 @@ class Setup(NamedTuple):
 
 
 def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
-    """Open the store and build the networks, the same on every rank; writes nothing.
+    """Open the store and build the networks, the same on every rank, without writing anything.
 
-    Raises `UsageError` for what cannot be, `InputError` and `CorruptError` for the store or its autoencoder,
-    `MismatchError` when these two do not belong together.
+    Raises `UsageError` for flags that do not fit together or do not suit the store, `InputError` and `CorruptError` for
+    the store or its autoencoder, and `MismatchError` when these two do not belong together.
     """
     if config.freeze_critic and not config.init:
         raise UsageError("--freeze-critic: would freeze layers that have learnt nothing", "add --init RUN")
@@ -84,7 +84,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
 
 
 def _classes(name: str, config: TrainConfig[VariantConfig], store: LatentStore) -> Classes | None:
-    """The classes to train on, where that is asked for."""
+    """The classes of the store, for conditional training."""
     if not config.conditional:
         if config.balance:
             raise UsageError("--balance: needs classes", "add --conditional")
@@ -95,19 +95,17 @@ def _classes(name: str, config: TrainConfig[VariantConfig], store: LatentStore) 
 
 
 def _precision(config: TrainConfig[VariantConfig]) -> Precision:
-    """As the flag says, else that of the run that goes on, else the fastest of this machine."""
+    """The flag's precision; without a flag that of the run to resume, or else the fastest of this machine."""
     begun, _ = find_config(config.out)
     recorded: Precision | None = begun.get("precision") if begun else None
     return config.precision or recorded or fast_precision()
 
 
 def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
-    """Whether latents are mirrored by chance: as the flags say, else where the autoencoder has learnt it.
-
-    A store that holds the mirrored pictures needs none, and a run of a version without these flags goes on without.
-    """
+    """Whether half of the latents are mirrored: as the flags say, else where the autoencoder has learnt to mirror."""
     if config.mirror is not None:
         return config.mirror
+    # A store that holds the mirrored pictures needs no mirrors, and a run of a version without these flags had none.
     begun, _ = find_config(config.out)
     if store.seal.get("flip") or (begun is not None and "mirror" not in begun):
         return False
@@ -119,7 +117,7 @@ def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
 
 
 def codes_between(nimg: int, total: int, setup: Setup, clock: StepClock) -> Iterator[Batch]:
-    """This rank's codes for images `nimg` to `total`, one batch for each critic update, on its device."""
+    """Read this rank's codes for images `nimg` to `total`, one batch for each critic update, on its device."""
     share, n_critic, classes = setup.share, setup.config.model.n_critic, setup.classes
 
     def load(start: int) -> Batch:
