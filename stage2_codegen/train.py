@@ -1,8 +1,8 @@
-"""Training of a code generator on a latent store; the same loop for every variant.
+"""The training of a code generator on a latent store, with the same loop for every variant.
 
-The trainer owns data, clock, checkpoints, rollbacks and logs, `stage2_codegen.step` what an update needs; neither asks
-which variant it trains. The order of the samples and all noise are functions of (seed, images seen), so on a CPU a
-resumed run is bit for bit an uninterrupted one.
+The trainer owns data, clock, checkpoints, rollbacks and logs, and `stage2_codegen.step` everything that an update
+needs; neither asks which variant it trains. The order of the samples and all noise are functions of (seed, images
+seen), so on a CPU a resumed run is bit for bit the same as an uninterrupted one.
 """
 
 from typing import Any
@@ -27,19 +27,20 @@ from stage2_codegen.variants.conditional import ConditionalGenerator
 MAY_CHANGE = (
     *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
     *("score_kimg", "score_num", "score_features", "feature_weights", "allow_host"),
-    *("model.vgg_weights", "model.backbone_weights"),  # where they lie; which they are is compared by checksum
+    *("model.vgg_weights", "model.backbone_weights"),  # locations only: the weights are compared by checksum
 )
 MAX_ROLLBACKS = 3
-FEW_PICTURES = 16
+FEW_PICTURES = 16  # below this a generator memorises them
 
 
 def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> Done:
-    """Train variant `name` until `kimg`, resuming what is in `out`; writes weights, sample grids and metrics.
+    """Train variant `name` until `kimg`, resuming the run in `out`; writes weights, sample grids and metrics.
 
-    `make_scorer` is asked for the measure that `score_kimg` wants, and told the SHA-256 of the frozen networks by name:
-    scores are nothing this stage knows of.
+    `make_scorer` makes the measure for `score_kimg`, since this stage knows no scores; its last argument are the
+    SHA-256 of the frozen networks by name. Raises what `prepare` and `Run.open` raise, `DivergedError` when training
+    diverges, and `KeyboardInterrupt` or `Preempted` when it was stopped.
     """
-    setup = prepare(name, config)  # what is impossible is refused before there is a folder
+    setup = prepare(name, config)  # raises errors before there is a folder
     config = setup.config
     store, context, step = setup.store, setup.context, setup.step
     accelerator = step.accelerator
@@ -93,12 +94,12 @@ def _identity(name: str, setup: Setup) -> dict[str, Any]:
 
 
 def _may_change(model: VariantConfig) -> tuple[str, ...]:
-    """Fields in which a resumed run may differ, with those that only earlier versions recorded."""
+    """Fields in which a resumed run may differ, including those that only earlier versions recorded."""
     return (*MAY_CHANGE, *(f"model.{name}" for name in model.retired()))
 
 
 def _earlier(setup: Setup) -> dict[str, Any]:
-    """What runs of earlier versions, which did not record these fields, were trained with."""
+    """The values with which earlier versions trained, where they did not record a field."""
     model = defaults(type(setup.config.model))
     return {
         **defaults(TrainConfig),
@@ -110,7 +111,7 @@ def _earlier(setup: Setup) -> dict[str, Any]:
 
 
 def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore, device: torch.device) -> None:
-    """Say what is trained on what, with the flags that decide it, and warn where too few pictures are to come of it."""
+    """Print what is trained on what, with the flags that decide most, and warn about too few pictures."""
     where = "1 thread" if (threads := torch.get_num_threads()) == 1 else f"{threads} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -125,11 +126,11 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
     }
     print("  " + "  ".join(f"{flag} {value}" for flag, value in choices.items()), flush=True)
     if len(store) < FEW_PICTURES:
-        warn(f"{store.path}: {len(store)} pictures are so few that they will be memorised", "add more pictures")
+        warn(f"{store.path}: has only {len(store)} pictures, which will be memorised", "add more pictures")
 
 
 def start_anew(setup: Setup) -> list[str]:
-    """Put into the step what a run starts from; the names of weights that those of another run do not give."""
+    """Put initial weights into the step; return the names of weights that the run of --init does not provide."""
     step, store, new = setup.step, setup.store, list[str]()
     step.restart()
     if setup.initial:
@@ -142,7 +143,7 @@ def start_anew(setup: Setup) -> list[str]:
 
 
 def _restore(setup: Setup) -> Progress:
-    """Put the newest checkpoint of a run into the step, or what a run starts from."""
+    """Put the newest checkpoint of a run into the step, or initial weights where there is none."""
     step = setup.step
     progress = load_state(setup.config.out / "checkpoints", step.networks, step.optimizers)
     if progress.nimg == 0:
@@ -154,11 +155,7 @@ def _restore(setup: Setup) -> Progress:
 
 
 def _roll_back(setup: Setup, diverged_at: Progress) -> Progress:
-    """Back to the newest checkpoint, all ranks alike, with half the learning rates; `DivergedError` if it may not.
-
-    The state is saved at once, with the count of rollbacks in it, so that a run that is killed does not start counting
-    anew.
-    """
+    """Go back to the newest checkpoint on all ranks, with half the learning rates; `DivergedError` if it may not."""
     config, step, rollbacks = setup.config, setup.step, diverged_at.rollbacks + 1
     if config.on_nan == "stop" or rollbacks > MAX_ROLLBACKS:
         fix = "begin a new run with lower --model.lr and --model.critic-lr"
@@ -175,6 +172,7 @@ def _roll_back(setup: Setup, diverged_at: Progress) -> Progress:
             f"rates ({rollbacks} of at most {MAX_ROLLBACKS} times)",
             "nothing; if it comes again, a new run with lower --model.lr and --model.critic-lr",
         )
+        # Saved at once with the count of rollbacks, so that a run that is killed does not start counting again.
         save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
     step.accelerator.wait_for_everyone()
     return progress
