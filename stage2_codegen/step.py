@@ -1,8 +1,8 @@
-"""The adversarial training step, the same for every variant: n_critic updates of the critic, one of the generator.
+"""The adversarial training step, the same for every variant: n_critic updates of the critic, then one of the generator.
 
-The step owns what an update needs: networks and their average, optimisers, loss, augmentation, precision, accumulation
-and compilation. Nothing in it waits for the device. All noise is a function of (seed, samples seen), whatever the
-number of processes and parts.
+The step owns everything that an update needs: networks and their average, optimisers, loss, augmentation, precision,
+accumulation and compilation. Nothing in it waits for the device. All noise is a function of (seed, samples seen), for
+any number of processes and parts.
 """
 
 import copy
@@ -60,7 +60,7 @@ class AdversarialStep:
         self.now, self.loss = model, self.variant.loss(model)
         device = accelerator.device
         self.view = variant.view(model, context)
-        self._kept: tuple[Judged, Judged] | None = None  # what the critic has just seen, for the generator's update
+        self._kept: tuple[Judged, Judged] | None = None  # as the critic has just seen them, for the generator
 
         self.G, self.critic = self._initial_networks()
         self._trained = trained_parameters(self.critic, frozen_layers)
@@ -173,10 +173,10 @@ def detached(judged: Judged) -> Judged:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise `UsageError` when torch.compile cannot make code for this device here."""
+    """Raise `UsageError` when torch.compile does not work for this device on this machine."""
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # its own kinds for a missing C++ compiler, Triton, Python headers, ...
+    except Exception as error:  # torch has its own kinds for a missing C++ compiler, Triton, Python headers, ...
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"--compile: cannot compile here ({reason})", "install a C++ compiler, or leave it out"
