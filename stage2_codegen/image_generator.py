@@ -21,7 +21,7 @@ from stage2_codegen.variants import configured
 from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.variants.contract import CodeGenerator
 
-MOST_NAMED = 20  # classes in a message
+MOST_NAMED = 20  # classes that a message names
 
 
 class ImageGenerator:
@@ -37,18 +37,18 @@ class ImageGenerator:
         class_names: Sequence[str] = (),
     ) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
-        self.image_size = image_size  # pixels a side
-        self.nimg = nimg  # that it was trained on; None while it still is
+        self.image_size = image_size  # pixels per side
+        self.nimg = nimg  # samples seen in training; None while it goes on
         self.class_names = class_names  # of a conditional generator, in the order of its classes
         self.truncation = 1.0
-        self._class: int | None = None  # that all images are of; None draws them as frequently as in the data
+        self._class: int | None = None  # the class of all images; None draws classes as frequently as in the data
 
     @classmethod
     def load(cls, run: str | Path, best: bool = False) -> Self:
-        """The averaged generator of a run, with the decoder its codes belong to; on a GPU if there is one.
+        """Load the averaged generator of a run, with the decoder of its codes, onto a GPU if there is one.
 
-        `best`: as it was when it scored best, if it was trained with `--score-kimg`. Raises `InputError` without
-        weights, `CorruptError` on damage, `MismatchError` for another kind of run.
+        With `best` it is the generator at its best score, if the run was scored. Raises `InputError` without weights,
+        `CorruptError` on damage, `MismatchError` for another kind of run.
         """
         folder = Path(run) / "weights"
         if best and not (folder / BEST).is_dir():
@@ -72,10 +72,10 @@ class ImageGenerator:
         return cls(generator, scale, autoencoder, config["image_size"], config["nimg"], names)
 
     def drawing(self, class_name: str | None = None, truncation: float = 1.0) -> Self:
-        """The same generator with images of one class alone, or with truncated noise.
+        """Return the same generator, limited to images of one class, or with truncated noise.
 
-        A `truncation` below 1 makes images more usual and more alike, down to one image at 0. Raises `UsageError` for a
-        class that it does not know.
+        A `truncation` below 1 makes images more typical and less varied, down to a single image at 0. Raises
+        `UsageError` for a class that the generator does not know.
         """
         drawing = copy.copy(self)
         drawing.truncation = truncation
@@ -93,7 +93,7 @@ class ImageGenerator:
         return list(self.class_names).index(name)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """z (n, z_dim), row i a function of seeds[i], of the class and of the truncation."""
+        """Draw z (n, z_dim), whose row i is a function of seeds[i], of the class and of the truncation."""
         generator, rows = self.generator, []
         for seed in seeds:
             source = torch.Generator().manual_seed(derive_seed(seed, IMAGE_Z))
@@ -106,22 +106,20 @@ class ImageGenerator:
         return generator.truncated(generator.of_classes(noise, classes), self.truncation)
 
     def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Images (n, 3, H, W).
-
-        They are made one at a time: in a batch, the libraries choose other kernels for other sizes, and the last bit
-        of a picture would depend on its neighbours.
-        """
+        """Draw the images of these seeds, uint8 (n, 3, H, W)."""
+        # One at a time: for batches of other sizes the libraries choose other kernels, and the last bit of a picture
+        # would depend on the others.
         return np.concatenate([self._decode(self._draw(self.generator, seed, self.noise([seed]))) for seed in seeds])
 
     def codes(self, z: Tensor, seed: int) -> Tensor:
-        """Codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
+        """Draw codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
         with shared_noise():
             return self._draw(self.generator, seed, z)
 
     def between(self, points: Iterable[tuple[Tensor, Tensor, float]], seed: int) -> NDArray[np.uint8]:
-        """Images (n, 3, H, W) on the way from one z (1, z_dim) to another, each at its share of the way.
+        """Draw images, uint8 (n, 3, H, W), on the way from one z (1, z_dim) to another, each at its share of the way.
 
-        All have the noise besides z that the image of `seed` has; they are decoded together.
+        All have the noise besides z that the image of `seed` has. They are decoded together.
         """
         codes = [
             self._draw(self.generator.between, seed, start, stop, torch.tensor([share]))
@@ -131,15 +129,16 @@ class ImageGenerator:
 
     @property
     def gates(self) -> list[int]:
-        """Sides of the maps whose style `mix` can take over."""
+        """Sides of the maps whose style `mix` can replace."""
         return list(self._style(0))
 
     def mix(
         self, contents: Sequence[int], styles: Sequence[int], gates: Collection[int] | None = None
     ) -> NDArray[np.uint8]:
-        """Images (styles, contents, 3, H, W): the content of one seed in the style of another (FastGAN, figure 7).
+        """Draw the content of each seed in the style of each other (FastGAN, figure 7): (styles, contents, 3, H, W).
 
-        The maps of sides `gates`, all by default, are those of the style; raises `UsageError` where there are none.
+        The maps of sides `gates`, by default of all gates, are those of the style. Raises `UsageError` where the
+        generator does not have such gates.
         """
         known = self.gates
         chosen = known if gates is None else gates
@@ -160,9 +159,9 @@ class ImageGenerator:
 
     @torch.inference_mode()
     def _draw[**P, T](self, draw: Callable[P, T], seed: int, *inputs: P.args, **options: P.kwargs) -> T:
-        """What a method of the generator gives, with the noise it draws besides z a function of the seed."""
+        """Call a method of the generator, whose noise besides z then is a function of the seed."""
         device = next(self.generator.parameters()).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # else it wakes every GPU there is
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the default would wake every GPU
             torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
             return draw(*inputs, **options)
 
