@@ -1,4 +1,4 @@
-"""The z of given codes: from the nearest of many samples, by gradients ("back-tracking", FastGAN, table 5)."""
+"""Finding the z of given codes ("back-tracking", FastGAN, table 5): from the nearest of many samples, by gradients."""
 
 import math
 
@@ -11,25 +11,25 @@ from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants.contract import CodeGenerator
 
 LR, BETAS = 0.1, (0.9, 0.99)
-COMPARED_SIDE = 16  # of codes that are searched; larger ones are averaged down to it
-NORMS = (0.8, 1.2)  # of a z, in units of that of noise: further off a generator was never trained
+COMPARED_SIDE = 16  # side of the codes that are searched; larger ones are averaged down to it
+NORMS = (0.8, 1.2)  # range of the norm of a z, relative to that of noise: a generator never saw others in training
 
 
 def compared(codes: Tensor) -> Tensor:
-    """(N, C, S, S) -> what of them is searched, (N, D)."""
+    """Reduce codes (N, C, S, S) to the vectors (N, D) by which they are searched."""
     return F.adaptive_avg_pool2d(codes, min(COMPARED_SIDE, codes.shape[-1])).flatten(1)
 
 
 def nearest(targets: Tensor, candidates: Tensor) -> Tensor:
-    """Index of the candidate, as `compared` gives them, with the least distance to each target (N, C, S, S)."""
+    """Return the index, among candidates reduced by `compared`, of the nearest to each target (N, C, S, S)."""
     return torch.cdist(compared(targets), candidates).argmin(1)
 
 
 def invert(generator: CodeGenerator, targets: Tensor, start: Tensor, std: Tensor, steps: int, seed: int) -> Tensor:
-    """z (N, z_dim) whose codes come near `targets` (N, C, S, S), the best met on the way from `start`.
+    """Return z (N, z_dim) whose codes come near `targets` (N, C, S, S), the best found on the way from `start`.
 
-    Adam along a cosine to 0 on the squared error in units of the channels' deviations `std` (C,). Noise besides z is
-    what the sample of `seed` has. Rows do not influence each other.
+    Adam, at a rate that follows a cosine to 0, minimises the squared error in units of the channels' deviations `std`
+    (C,). The noise besides z is that of the sample of `seed`. Rows do not influence each other.
     """
     z, best = start.detach().clone().requires_grad_(True), start.detach().clone()
     least = torch.full((len(z),), math.inf, device=z.device)
@@ -51,7 +51,7 @@ def invert(generator: CodeGenerator, targets: Tensor, start: Tensor, std: Tensor
 
 
 def _errors(generator: CodeGenerator, z: Tensor, targets: Tensor, std: Tensor, seed: int) -> Tensor:
-    """(N,)."""
+    """The mean squared error of each row, (N,)."""
     devices = [z.device] if z.device.type == "cuda" else []
     with torch.random.fork_rng(devices), shared_noise():
         torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
