@@ -1,15 +1,15 @@
-"""Ways between two points that a generator draws from."""
+"""Ways from one z of a generator to another."""
 
 import torch
 from torch import Tensor
 
 
 def slerp(start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
-    """Points `share` (n,) of the way from the rows of `start` to those of `stop`, (n, dim), at equal angles.
+    """Return points (n, dim) at `share` (n,) of the way along the arc from rows of `start` to rows of `stop`.
 
-    Shoemake, "Animating rotation with quaternion curves", 1985. Vectors of noise lie near a sphere, whose inside, which
-    a straight line crosses, a generator has never seen. Parallel rows are joined by that line.
+    See Shoemake, "Animating rotation with quaternion curves", 1985. Parallel rows are joined by a straight line.
     """
+    # Vectors of noise lie near a sphere. A straight line crosses its inside, which a generator has never seen.
     share = share.to(start)[:, None]
     cosine = (start * stop).sum(1, keepdim=True) / (start.norm(dim=1, keepdim=True) * stop.norm(dim=1, keepdim=True))
     angle = cosine.clamp(-1, 1).acos()
