@@ -1,4 +1,4 @@
-"""fp32 where half precision would lose what is computed: in statistics, penalties, norms and long sums."""
+"""fp32 for computations that half precision would spoil: statistics, penalties, norms and long sums."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
+    """Convert half precision to fp32; fp32 and fp64 stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Leave autocast, where the device of x has one (meta has none)."""
+    """A context outside autocast, where the device of x has autocast (the meta device has none)."""
     known = torch.amp.is_autocast_available(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
