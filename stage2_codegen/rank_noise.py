@@ -1,7 +1,7 @@
 """Noise for a batch that is shared between ranks, and that each rank may compute in parts.
 
-At every update all ranks seed their generators alike, and again for each part. Each draws the rows of the whole global
-batch and keeps its own, so a run sees the same noise on one process or on many, in one part or in many.
+At every update, and again for each part, all ranks seed their generators with the same number. Each draws the rows of
+the whole global batch and keeps its own, so a run sees the same noise with any number of processes and parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _shared = False
 
 @contextmanager
 def part_of_batch(part: int, parts: int) -> Iterator[None]:
-    """Inside, rows are those of one of the equal parts that make up this rank's share."""
+    """Inside, rows are those of one of the equal parts into which this rank's share is divided."""
     global _part, _parts
     _part, _parts = part, parts
     try:
@@ -32,7 +32,7 @@ _shared = False
 
 @contextmanager
 def shared_noise() -> Iterator[None]:
-    """Inside, all rows of a batch are the same: what one sample alone would get."""
+    """Inside, all rows of a batch have the same noise: that of a single sample."""
     global _shared
     _shared = True
     try:
@@ -53,10 +53,10 @@ def _local_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
 
 
 def normal_rows(rows: int, *shape: int, device: torch.device) -> Tensor:
-    """N(0, 1), this rank's (rows, *shape) of the global batch."""
+    """Draw N(0, 1) for this rank's rows of the global batch, (rows, *shape)."""
     return _local_rows(lambda n: torch.randn(n, *shape, device=device), rows)
 
 
 def uniform_rows(rows: int, *shape: int, device: torch.device) -> Tensor:
-    """U[0, 1), this rank's (rows, *shape) of the global batch."""
+    """Draw U[0, 1) for this rank's rows of the global batch, (rows, *shape)."""
     return _local_rows(lambda n: torch.rand(n, *shape, device=device), rows)
