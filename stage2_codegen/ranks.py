@@ -1,4 +1,4 @@
-"""Which of the processes that train together this is, and the rows that all of them hold."""
+"""The processes that train together: their number, the number of this one, and the rows that all of them hold."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,20 @@ def _alone() -> bool:
 
 
 def this_rank() -> int:
-    """This process's number, 0 where it trains alone."""
+    """Return the number of this process, 0 if it trains alone."""
     return 0 if _alone() else dist.get_rank()
 
 
 def count_ranks() -> int:
-    """How many processes train together, 1 where this one trains alone."""
+    """Return the number of processes that train together, 1 if this one trains alone."""
     return 1 if _alone() else dist.get_world_size()
 
 
 def rows_of_all_ranks(x: Tensor) -> Tensor:
-    """The rows of every rank in their order, (N, ...) -> (ranks N, ...), without gradients; all hold equally many."""
+    """Gather the rows of every rank in their order, (N, ...) -> (ranks N, ...), without gradients.
+
+    All ranks must call it, with equally many rows.
+    """
     rows = x.detach()
     if count_ranks() == 1:
         return rows
