@@ -1,4 +1,4 @@
-"""Starting from the weights of another run, and the layers of a critic that then stay as they are."""
+"""Starting from the weights of another run, and the layers of a critic that are then not trained."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,21 +9,22 @@ from torch import Tensor, nn
 from data.errors import MismatchError, UsageError
 from data.files.checkpoints import load_newest, load_weights
 
-LEAST_SHARE = 0.5  # of a generator's weights, below which a run has too little in common to start from
-MOST_NAMED = 6
+LEAST_SHARE = 0.5  # of a generator's weights; a run that provides fewer has too little in common to start from
+MOST_NAMED = 6  # weights that a message names
 
 
 class Initial(NamedTuple):
-    """Weights to start from, by network, and the run they are of."""
+    """Weights to start from, by network, and the run that they come from."""
 
     run: Path
     tensors: Mapping[str, Mapping[str, Tensor]]
 
     @classmethod
     def of(cls, run: Path, variant: str) -> "Initial":
-        """Those of the newest checkpoint of a run or, where it has none left, its averaged generator alone.
+        """Load the newest checkpoint of a run or, where none is left, its averaged generator alone.
 
-        Raises `InputError` without weights, `CorruptError` on damage, `MismatchError` for a run of another kind.
+        Raises `InputError` without weights, `CorruptError` on damage, `MismatchError` for a run of another kind or
+        variant.
         """
         weights = load_weights(run / "weights")
         found = weights.state.get("variant")
@@ -35,9 +36,9 @@ class Initial(NamedTuple):
         return cls(run, checkpoint.tensors if checkpoint else {"G": average, "G_ema": average})
 
     def put(self, networks: Mapping[str, nn.Module]) -> list[str]:
-        """Copy every tensor whose name and shape a network of the same name has; the names of those that none fits.
+        """Copy every tensor that fits a network by name and shape; return the names of those that nothing fits.
 
-        Raises `MismatchError` where that is less than half of the generator's weights.
+        Raises `MismatchError` where less than half of the generator's weights fit.
         """
         new: list[str] = []
         for name, network in networks.items():
@@ -59,16 +60,16 @@ def _size(tensors: Mapping[str, Tensor]) -> int:
 
 
 def listed(names: list[str]) -> str:
-    """The first of them, for a message."""
+    """Join the first of these names for a message."""
     return ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
 
 
 def trained_parameters(critic: nn.Module, frozen_layers: int) -> list[nn.Parameter]:
-    """The parameters behind the first `frozen_layers` convolutions and linear layers; those before stop training.
+    """Return the parameters after the first `frozen_layers` convolutions and linear layers, and freeze those before.
 
-    Mo, Cho and Shin, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning GANs", 2020: what the lower layers
-    have learnt of pictures holds for others, and few pictures can only spoil it. Raises `UsageError` where no layer
-    would be left.
+    See Mo, Cho and Shin, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning GANs", 2020: the lower layers'
+    knowledge of pictures holds for other data, and few pictures can only spoil it. Raises `UsageError` where no layer
+    would be left to train.
     """
     parameters, layers = list(critic.parameters()), list(_weight_layers(critic))
     if frozen_layers >= len(layers):
@@ -88,5 +89,6 @@ def _weight_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def set_training(parameters: list[nn.Parameter], trains: bool) -> None:
+    """Let gradients flow to these parameters, or not."""
     for parameter in parameters:
         parameter.requires_grad_(trains)
