@@ -1,4 +1,4 @@
-"""What a training keeps at a snapshot: its state, the averaged generator as sampling needs it, a grid, and scores."""
+"""Snapshots of a training: its state, the averaged generator as sampling needs it, a grid of samples, and scores."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,18 +28,20 @@ GRID_SEEDS = range(16)
 
 
 class Scorer(NamedTuple):
-    measure: Callable[[ImageGenerator], dict[str, float]]  # collective; of several distances the first decides
-    settings: dict[str, Any]  # all that a score depends on besides the generator; others' are not compared
+    """A measure of generated images, and the settings on which its scores depend."""
+
+    measure: Callable[[ImageGenerator], dict[str, float]]  # all ranks must call it; the first distance decides
+    settings: dict[str, Any]  # scores with other settings are not compared
 
 
 type MakeScorer = Callable[[TrainConfig[VariantConfig], LatentStore, Accelerator, Mapping[str, str]], Scorer]
 
 
 class Snapshots:
-    """Saves a run when asked to; all processes ask together, and the main one writes."""
+    """Saves a run; all processes call every method, and the main one writes."""
 
     def __init__(self, name: str, setup: Setup, run: Run, scorer: Scorer | None, saved_nimg: int) -> None:
-        """`saved_nimg` is how far the checkpoint has come that the run goes on from."""
+        """Take the run and what it saves; `saved_nimg` is the progress of the checkpoint from which it continues."""
         self._name, self._setup, self._run, self._scorer = name, setup, run, scorer
         config, step, store = setup.config, setup.step, setup.store
         self._settled = SettledAverage(step.G_ema, config.batch_size // config.accumulate)
@@ -52,27 +54,27 @@ class Snapshots:
         self._scored_nimg = _last_scored(config.out, saved_nimg)
 
     def remember(self) -> None:
-        """Judge the health of the run by what its log still holds."""
+        """Repeat the judgement of the run's health from the rows of its log."""
         if self._health:
             self._health.remember(read_metrics(self._setup.config.out))
 
     def go_back(self) -> None:
-        """The run has gone back to a checkpoint."""
+        """Forget what was saved after the checkpoint to which the run has gone back."""
         self.saved_nimg = self._run.progress.nimg
         self._scored_nimg = min(self._scored_nimg, self.saved_nimg)
         self.remember()
 
     def save(self, may_score: bool = True) -> None:
-        """Save the state, unless this was saved before, then weights and a grid, with a score where one is due."""
+        """Save the state, unless it is saved already, then the weights and a grid, with a score if one is due."""
         setup, run, nimg = self._setup, self._run, self._run.progress.nimg
         config, step = setup.config, setup.step
         self._settled.refresh()
         if run.main and nimg > self.saved_nimg:
-            if self._health:  # before the state, so that a resumed run has the row or makes it
+            if self._health:  # before the state, so that a resumed run either has the row or makes it
                 run.record(self._health().to_metrics())
             save_state(config.out / "checkpoints", step.networks, step.optimizers, run.progress)
         values: dict[str, float] = {}
-        if self._scorer and may_score and self._is_due(nimg):  # after the state: it takes long
+        if self._scorer and may_score and self._is_due(nimg):  # after the state, since it takes long
             with run.stop.at_once():
                 values = self._scorer.measure(self._previews)
             self._scored_nimg = nimg
@@ -93,7 +95,7 @@ class Snapshots:
             self._run.record({f"eval/{key}": value for key, value in scores.items()})
 
     def _is_due(self, nimg: int) -> bool:
-        """Whether a score should be made at `nimg`: a multiple of its interval was passed, or training ends."""
+        """Whether to score at `nimg`: a multiple of the interval was passed, or training ends."""
         config = self._setup.config
         passed = crossed(nimg, nimg - self._scored_nimg, config.score_nimg)
         return passed or nimg >= config.total_nimg > self._scored_nimg
@@ -107,7 +109,7 @@ class Snapshots:
         return HealthCheck(self._previews, step.critic, self._previews.noise(range(HEALTH_SAMPLES)), real)
 
     def _describe(self, nimg: int) -> dict[str, Any]:
-        """Everything besides the weights that sampling needs, and what the store was made of and how."""
+        """Everything that sampling needs besides the weights, and the origin of the store."""
         config, store, context = self._setup.config, self._setup.store, self._setup.context
         return {
             "kind": "generator",
@@ -131,13 +133,13 @@ class Snapshots:
 
 
 def _last_scored(out: Path, nimg: int) -> int:
-    """Where the last score was made of those that a run at `nimg` still has; 0 without any."""
+    """The progress at the last score of a run that is at `nimg`; 0 if it has none."""
     rows = read_metrics(out, tolerate_cut=True)
     return max((row["nimg"] for row in rows if row["nimg"] <= nimg and any("eval/" in key for key in row)), default=0)
 
 
 def _is_best(out: Path, described: Mapping[str, Any]) -> bool:
-    """Whether the first of these scores is less than that of the best weights so far, or those cannot be compared."""
+    """Whether the first score is smaller than that of the best weights so far, or cannot be compared with it."""
     if not described["scores"]:
         return False
     file = out / "weights" / BEST / "config.json"
