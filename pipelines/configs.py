@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,8 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.flags import PrecisionFlag
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.configs.train import TrainConfig
+
+PictureFormat = Literal["png", "jpeg", "webp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,10 @@ class SampleConfig(DrawnConfig):
     """Draw full-resolution images from a trained run."""
 
     out: Path
-    """Folder for 000000.png ... and grid.png. What an earlier `sample` drew there is replaced, nothing else."""
+    """Folder for 000000.png ... and grid.png. What an earlier `sample` drew there is replaced, nothing else. For large
+    numbers, the name of a .tar of pictures, or of a .zarr array."""
+    format: PictureFormat = "png"
+    """Kind of the files; jpeg and webp are of quality 95."""
     num: Count = 64
     """How many images."""
     seed: Natural = 0

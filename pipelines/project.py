@@ -17,7 +17,7 @@ from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
 from pipelines.configs import ProjectConfig
-from pipelines.drawn_folder import claim_folder, image_file
+from pipelines.drawn_folder import claim_folder, picture_file
 from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
 from stage2_codegen.image_generator import ImageGenerator
@@ -113,11 +113,11 @@ def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int,
     picture = pictures.image(number)
     z = z.to(generator.autoencoder.device)
     projection = generator.between([(z, z, 0.0)], NOISE_SEED)[0]
-    save_png(image_file(out, number), image_grid([picture, projection], columns=2))
+    save_png(picture_file(out, number), image_grid([picture, projection], columns=2))
     return {
         "key": pictures.keys[number],
         "psnr": round(psnr_between(picture, projection), 3),
-        "file": image_file(out, number).name,
+        "file": picture_file(out, number).name,
     }
 
 

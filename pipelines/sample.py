@@ -1,15 +1,22 @@
 """Drawing images from a trained run."""
 
+from contextlib import ExitStack
+from itertools import batched, pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.console import ProgressReport, finish
+from data.advice import Action, Advice, Done
+from data.console import ProgressReport
+from data.errors import UsageError
+from data.files.atomic import lock
 from data.images import image_grid, save_png
 from pipelines.configs import DrawnConfig, SampleConfig
-from pipelines.drawn_folder import claim_folder, image_file
+from pipelines.drawn_folder import claim_folder
+from pipelines.drawn_pictures import ARCHIVES, check_archive, open_pictures
 from pipelines.seeds import parse_seeds
+from stage1_autoencoder.training.processes import make_accelerator, on_main
 from stage2_codegen.image_generator import ImageGenerator
 
 GRID = 64  # images at most in grid.png
@@ -25,18 +32,45 @@ def open_generator(config: DrawnConfig) -> ImageGenerator:
     return load_generator(config.run, config.best).drawing(config.class_name, config.truncation)
 
 
-def sample(config: SampleConfig) -> None:
-    """Write the images, then a grid of the first ones."""
+def sample(config: SampleConfig) -> Done:
+    """Write the images and, into a folder, a grid of the first ones; several processes share the work."""
     seeds = parse_seeds("--seeds", config.seeds) if config.seeds else range(config.seed, config.seed + config.num)
+    accelerator = make_accelerator()
+    is_archive = config.out.suffix in ARCHIVES
+    if is_archive and accelerator.num_processes > 1:
+        raise UsageError(
+            f"--out {config.out}: one process writes an archive", "leave out --processes, or give a folder"
+        )
     generator = open_generator(config)
-    claim_folder(config.out, len(seeds))
-    grid: list[NDArray[np.uint8]] = []
-    with ProgressReport("sample", len(seeds), "img") as report:
-        for start in range(0, len(seeds), config.batch_size):
-            images = generator(seeds[start : start + config.batch_size])
-            for number, image in enumerate(images, start):
-                save_png(image_file(config.out, number), image)
-            grid += list(images[: max(0, GRID - start)])
-            report.update(start + len(images))
-    save_png(config.out / "grid.png", image_grid(grid))
-    finish([config.out], ["codegan", "report", "--run", str(config.run)])
+    with ExitStack() as stack:
+        on_main(accelerator, lambda: _claim(config, len(seeds), stack))
+        put = stack.enter_context(open_pictures(config.out, len(seeds), generator.image_size, config.format))
+        mine = spread(len(seeds), accelerator.num_processes)[accelerator.process_index]
+        grid: list[NDArray[np.uint8]] = []
+        report = stack.enter_context(ProgressReport("sample", len(mine), "img", accelerator.is_main_process))
+        for numbers in batched(mine, config.batch_size):
+            images = generator([seeds[number] for number in numbers])
+            for number, image in zip(numbers, images, strict=True):
+                put(number, image)
+            grid += list(images[: max(0, GRID - len(grid))])
+            report.update(numbers[-1] + 1 - mine.start)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process and not is_archive:
+            others = seeds[len(grid) : GRID]  # that other processes drew
+            save_png(config.out / "grid.png", image_grid([*grid, *(generator(others) if others else ())]))
+    return Done([config.out], Advice(Action.REPORT, {"run": config.run}))
+
+
+def _claim(config: SampleConfig, num: int, stack: ExitStack) -> None:
+    """Keep other commands out of what is written, and see that nothing else is lost."""
+    if config.out.suffix in ARCHIVES:
+        check_archive(config.out)
+        return
+    stack.enter_context(lock(config.out))
+    claim_folder(config.out, num, config.format)
+
+
+def spread(count: int, parts: int) -> list[range]:
+    """0 ... count - 1 in consecutive ranges of about equal length."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]

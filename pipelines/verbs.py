@@ -90,6 +90,7 @@ VERBS = {
         "pipelines.sample:sample",
         "draw full-resolution images",
         "--run runs/photos --out samples --num 64",
+        shared=True,
     ),
     "walk": Verb(
         configs.WalkConfig,

@@ -16,7 +16,7 @@ from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
 from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
-from pipelines.drawn_folder import claim_folder, image_file
+from pipelines.drawn_folder import claim_folder, picture_file
 from pipelines.project import NOISE_SEED, load_projected
 from pipelines.sample import open_generator
 from pipelines.seeds import parse_seeds
@@ -43,7 +43,7 @@ def walk(config: WalkConfig) -> None:
         frames = _counted(film_through(generator, z, config.frames, config.loop, noise_seed), report)
         if not kind:
             for number, frame in enumerate(frames):
-                save_png(image_file(config.out, number), frame)
+                save_png(picture_file(config.out, number), frame)
         elif kind == VIDEO:
             _write_video(config.out, frames, config.fps)
         else:

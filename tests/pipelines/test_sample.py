@@ -1,12 +1,18 @@
 """`codegan sample` replaces what it drew before, and nothing else."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
-from data.errors import UsageError
+from data.errors import LockedError, UsageError
+from data.files.atomic import lock
+from data.images import open_images, to_array
 from pipelines.cli import run
+from pipelines.launch import launch
 
 
 def names(folder: Path) -> list[str]:
@@ -26,6 +32,63 @@ def test_another_draw_takes_the_place_of_the_last_one(trained_run: Path, tmp_pat
     with pytest.raises(UsageError, match=r"000002\.png: is there already"):
         run(["sample", "--run", str(trained_run), "--out", str(out), "--num", "3"])
     assert names(out) == ["000000.png", "000001.png", "000002.png", "grid.png", "mine.png"]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("jpeg", ".jpg"), ("webp", ".webp")])
+def test_other_kinds_of_files_take_the_place_of_the_last_ones(
+    trained_run: Path, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    out = tmp_path / "samples"
+    sample = ["sample", "--run", str(trained_run), "--out", str(out), "--num", "2"]
+    run(sample)
+    as_png = np.asarray(Image.open(out / "000001.png")).astype(float)
+    run([*sample, "--format", kind])
+    assert sorted(path.name for path in out.glob("[!.]*")) == [f"000000{suffix}", f"000001{suffix}", "grid.png"]
+    assert np.abs(np.asarray(Image.open(out / f"000001{suffix}")) - as_png).mean() < 12
+    run(sample)
+    assert names(out) == ["000000.png", "000001.png", "grid.png"] == sorted(path.name for path in out.glob("[!.]*"))
+
+
+def test_archives_hold_the_same_pictures(trained_run: Path, tmp_path: Path) -> None:
+    sample = ["sample", "--run", str(trained_run), "--num", "70"]
+    for out in ("folder", "all.tar", "all.zarr"):
+        run([*sample, "--out", str(tmp_path / out)])
+    array = zarr.open_array(tmp_path / "all.zarr", mode="r")
+    in_tar = open_images(str(tmp_path / "all.tar"))
+    assert array.shape == (70, 3, *in_tar.sizes[0])
+    assert len(in_tar) == 70
+    for number in (0, 63, 64, 69):
+        drawn = to_array(Image.open(tmp_path / "folder" / f"{number:06d}.png"))
+        np.testing.assert_array_equal(array[number], drawn)
+        np.testing.assert_array_equal(in_tar.image(number), drawn)
+
+
+@pytest.mark.parametrize("name", ["all.tar", "all.zarr"])
+def test_an_archive_replaces_an_earlier_one_and_nothing_else(trained_run: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    for num in ("3", "2"):
+        run(["sample", "--run", str(trained_run), "--out", str(out), "--num", num])
+    count = len(open_images(str(out))) if name == "all.tar" else zarr.open_array(out, mode="r").shape[0]
+    assert count == 2
+    foreign = tmp_path / f"mine{out.suffix}"
+    foreign.write_bytes(b"something else")
+    with pytest.raises(UsageError, match="codegan did not put it there"):
+        run(["sample", "--run", str(trained_run), "--out", str(foreign), "--num", "2"])
+    assert foreign.read_bytes() == b"something else"
+
+
+def test_two_at_once_do_not_write_into_one_folder(trained_run: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / "samples"), pytest.raises(LockedError):
+        run(["sample", "--run", str(trained_run), "--out", str(tmp_path / "samples"), "--num", "2"])
+
+
+def test_processes_share_the_work(trained_run: Path, tmp_path: Path) -> None:
+    sample = ["sample", "--run", str(trained_run), "--num", "5"]
+    run([*sample, "--out", str(tmp_path / "one")])
+    launch([sys.executable, "-m", "pipelines", *sample, "--out", str(tmp_path / "two")], 2)
+    assert names(tmp_path / "one") == names(tmp_path / "two")
+    for name in names(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["000001.png", "grid.png"])

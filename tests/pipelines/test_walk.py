@@ -96,7 +96,7 @@ def test_without_the_package_a_video_is_refused_before_anything_is_drawn(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    monkeypatch.setattr(walk, "load_generator", lambda *_: pytest.fail("drew"))
+    monkeypatch.setattr(walk, "open_generator", lambda *_: pytest.fail("drew"))
     with pytest.raises(InputError, match="imageio-ffmpeg"):
         run(["walk", "--run", str(trained_run), "--out", str(tmp_path / "w.mp4")])
 

@@ -1,0 +1,92 @@
+"""Where drawn pictures go: a folder with a file for each, one tar, or one zarr array."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import UsageError
+from data.files.atomic import commit_folder, publish, write_bytes
+from data.images import to_image
+from pipelines.configs import PictureFormat
+from pipelines.drawn_folder import picture_file
+
+type Put = Callable[[int, NDArray[np.uint8]], None]  # takes a picture's number and its pixels (3, H, W)
+
+ARCHIVES = (".tar", ".zarr")
+ROWS = 64  # pictures in a chunk of a zarr array
+MADE_BY = "drawn by codegan"
+QUALITY = {"jpeg": 95, "webp": 95}
+
+
+def encoded(image_u8: NDArray[np.uint8], kind: PictureFormat) -> bytes:
+    """(3, H, W) as the bytes of a file."""
+    content = io.BytesIO()
+    options = {"quality": QUALITY[kind]} if kind in QUALITY else {}
+    to_image(image_u8).save(content, kind.upper(), **options)
+    return content.getvalue()
+
+
+def check_archive(out: Path) -> None:
+    """`UsageError` where a file or folder of that name is there and `sample` did not make it."""
+    if out.exists() and not (_is_our_tar(out) if out.suffix == ".tar" else _is_our_array(out)):
+        raise UsageError(f"{out}: is there already, and codegan did not put it there", "choose another --out")
+
+
+@contextmanager
+def open_pictures(out: Path, count: int, size: int, kind: PictureFormat) -> Iterator[Put]:
+    """Yield what takes `count` pictures of `size` pixels a side; an archive takes them in order, and all or none."""
+    if out.suffix == ".tar":
+        with publish(out) as partial, tarfile.open(partial, "w", pax_headers={"comment": MADE_BY}) as tar:
+            yield lambda number, image_u8: _add(tar, picture_file(Path(), number, kind).name, encoded(image_u8, kind))
+    elif out.suffix == ".zarr":
+        with commit_folder(out) as partial:
+            yield from _open_array(partial, (count, 3, size, size))
+    else:
+        yield lambda number, image_u8: write_bytes(picture_file(out, number, kind), encoded(image_u8, kind))
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def _open_array(folder: Path, shape: tuple[int, ...]) -> Iterator[Put]:
+    """An array of zarr v3, written chunk by chunk."""
+    import zarr  # late: slow to load, and the other forms do not need it
+
+    rows = min(ROWS, shape[0])
+    array = zarr.create_array(
+        folder, shape=shape, chunks=(rows, *shape[1:]), dtype="uint8", attributes={"made": MADE_BY}
+    )
+    waiting: list[NDArray[np.uint8]] = []
+
+    def put(number: int, image_u8: NDArray[np.uint8]) -> None:
+        waiting.append(image_u8)
+        if len(waiting) == rows or number + 1 == shape[0]:
+            array[number + 1 - len(waiting) : number + 1] = np.stack(waiting)
+            waiting.clear()
+
+    yield put
+
+
+def _is_our_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return tar.pax_headers.get("comment") == MADE_BY
+    except (tarfile.TarError, OSError):
+        return False
+
+
+def _is_our_array(path: Path) -> bool:
+    import zarr
+
+    try:
+        return zarr.open_array(path, mode="r").attrs.get("made") == MADE_BY
+    except (OSError, ValueError, KeyError):
+        return False
