@@ -1,25 +1,26 @@
-"""Is the training still going anywhere? Four numbers at every snapshot, and advice when one of them is bad.
+"""The health of a training: four numbers at every snapshot, and advice when one of them is bad.
 
-    pairwise_ratio  mean distance between two generated codes, over that between two real ones
-    channel_shift   the largest deviation of a channel's mean or deviation from the real one's, in real deviations
-    critic_gap      mean score of real minus that of generated codes, in deviations of the scores around their means
-    grid            how unevenly the steps between neighbouring pixels are spread over the patches that codes decode to
-                    (see `unevenness`), over that of decoded real codes; not for pixels, which have no patches
+    pairwise_ratio  mean distance between two generated codes, relative to that between two real ones
+    channel_shift   the largest difference between generated and real codes in a channel's mean or deviation, in units
+                    of the real deviation
+    critic_gap      mean score of real codes minus that of generated ones, in deviations of the scores around them
+    grid            how unevenly the differences of neighbouring pixels are spread over the patches of decoded codes
+                    (see `unevenness`), relative to real codes; pixels have no patches and so no grid
 
-Thresholds are where the numbers leave no doubt, not where quality begins to suffer:
+The thresholds are where the numbers leave no doubt, not where quality starts to suffer:
 
     pairwise_ratio < 0.4   Runs that work have 0.7 to 1 after some thousand samples, blurred ones 0.5. Below 0.4 the
                            samples have under a sixth of the variance of the data.
-    channel_shift > 1.5    Runs that work have 0.5 to 0.9 while they settle. One and a half is a colour cast or a wrong
-                           contrast in every picture, and far beyond the chance of 64 samples.
-    critic_gap > 8         Runs that work have 1 to 5. At 8 a threshold in the middle is four deviations from either
-                           mean, which tells the two apart with one error in 30,000: the critic's answer is always the
-                           same, and little is left to learn from it. Only a gap that has also grown since the last
-                           snapshot counts, for some objectives drive scores to two fixed values and live there.
+    channel_shift > 1.5    Runs that work have 0.5 to 0.9 while they settle. A shift of 1.5 is a colour cast or a wrong
+                           contrast in every picture, and cannot happen by chance in 64 samples.
+    critic_gap > 8         Runs that work have 1 to 5. At 8 the midpoint is four deviations from either mean, and
+                           separates the two kinds with one error in 30,000: the critic's answer is always the same, and
+                           a generator can learn little from it. Only a gap that has grown since the last snapshot
+                           counts, because some objectives drive scores to two fixed values and keep them there.
 
-Every run passes through such states at its start, so a warning comes at the second snapshot in a row, once until the
-number recovers. The grid has no threshold, for no advice against it has been tested. Sixteen decoded photographs of
-64 px differ from sixteen others by a factor of up to 1.05; samples on which it can be seen had 1.6 to 4.5.
+Every run passes through such states at its start, so a warning appears at the second snapshot in a row, once until the
+number recovers. The grid has no threshold, because no advice against it has been tested. Sixteen decoded photographs of
+64 px differ from sixteen others by a factor of up to 1.05; samples with a visible grid had 1.6 to 4.5.
 """
 
 import math
@@ -37,35 +38,38 @@ from stage2_codegen.variants.contract import Batch, Judged
 
 SAMPLES = 64
 _AT_A_TIME = 16
-_DECODED = 4  # one in so many: on a CPU decoders are slow, and a picture has many patches
-_LEVEL = 2 / 255  # of 8 bits, for pixels in [-1, 1]
+_DECODED = 4  # one sample in four is decoded: decoders are slow on a CPU, and a picture has many patches
+_LEVEL = 2 / 255  # the step between two of 256 levels, for pixels in [-1, 1]
 _COLLAPSED, _SHIFTED, _PERFECT = 0.4, 1.5, 8.0
 
 
 class Health(NamedTuple):
+    """The four numbers, which the module's docstring explains."""
+
     pairwise_ratio: float
     channel_shift: float
     critic_gap: float
-    grid: float | None = None  # without patches, and in rows that were written before it was measured
+    grid: float | None = None  # None without patches, and in rows from before it was measured
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self | None:
-        """What a row of metrics.jsonl holds; None for one of another kind."""
+        """Read a row of metrics.jsonl; None for a row of another kind."""
         known = {name: row[f"health/{name}"] for name in cls._fields if f"health/{name}" in row}
         return cls(**known) if known.keys() | cls._field_defaults.keys() == set(cls._fields) else None
 
     def to_metrics(self) -> dict[str, float]:
+        """Return the numbers under their names in metrics.jsonl."""
         return {f"health/{name}": value for name, value in self._asdict().items() if value is not None}
 
 
 def measure(fake: Tensor, real: Tensor, scores_fake: Tensor, scores_real: Tensor) -> Health:
-    """Of codes (N, C, H, W) and (M, C, H, W), and of what a critic makes of them, (N, k) and (M, k)."""
+    """Measure all but the grid, from codes (N, C, H, W) and (M, C, H, W) and their scores (N, k) and (M, k)."""
     ratio = _pairwise_distance(fake) / _pairwise_distance(real).clamp(min=1e-6)
     return Health(ratio.item(), _channel_shift(fake, real).item(), _gap(scores_fake, scores_real).item())
 
 
 def _pairwise_distance(codes: Tensor) -> Tensor:
-    """Mean L2 distance between two of them; 0 for less than two."""
+    """The mean L2 distance between two of the codes; 0 for fewer than two."""
     distances = torch.pdist(codes.float().flatten(1))
     return distances.sum() / max(1, len(distances))
 
@@ -75,45 +79,48 @@ def _channel_shift(fake: Tensor, real: Tensor) -> Tensor:
         torch.std_mean(codes.float(), (0, 2, 3), correction=0) for codes in (fake, real)
     )
     shift = torch.maximum((mean_fake - mean_real).abs(), (std_fake - std_real).abs())
-    floor = max(1e-6, 0.05 * std_real.max().item())  # of a channel that hardly varies no deviation is worth a word
+    floor = max(
+        1e-6, 0.05 * std_real.max().item()
+    )  # a channel that hardly varies may shift by many deviations unnoticed
     return (shift / std_real.clamp(min=floor)).max()
 
 
 def _gap(scores_fake: Tensor, scores_real: Tensor) -> Tensor:
-    """One score a sample: the mean of its columns."""
+    """The gap between scores (N, k) and (M, k), where a sample's score is the mean of its columns."""
     fake, real = scores_fake.float().mean(1), scores_real.float().mean(1)
     spread = (fake.var(correction=0) + real.var(correction=0)).div(2).sqrt()
     return (real.mean() - fake.mean()) / spread.clamp(min=1e-6)
 
 
 def unevenness(images: Iterable[Tensor], factor: int) -> float:
-    """Of equal batches (n, 3, H, H) in [-1, 1]: 1 where pixels differ alike all over a patch, more with a grid.
+    """Measure the grid in equal batches (n, 3, H, H) in [-1, 1]: 1 where there is none, more the stronger it is.
 
-    Between two rows or two columns of pixels, the mean squared difference is taken for each of the `factor` places
-    that it can have in a patch; the largest is divided by the smallest. Measures of JPEG's blocks (Wang, Sheikh and
-    Bovik, ICIP 2002) compare the borders with the rest alone. A decoder of wrong codes may as well join its patches
-    smoothly and draw an edge through the middle of each. What 8 bits cannot show counts as even.
+    The mean squared difference between two neighbouring rows, or columns, of pixels is taken for each of the `factor`
+    places that it can have in a patch, and the largest is divided by the smallest.
     """
+    # Measures of JPEG's blocks (Wang, Sheikh and Bovik, ICIP 2002) only compare borders with the rest. A decoder of
+    # wrong codes may just as well join its patches smoothly and draw an edge through the middle of each. Differences
+    # that 8 bits cannot show count as even.
     by_place = torch.stack([_steps(batch, factor) for batch in images]).mean(0) + _LEVEL**2
     return (by_place.max() / by_place.min()).item()
 
 
 def _steps(images: Tensor, factor: int) -> Tensor:
-    """Mean squared difference of neighbours by place, (factor,); the last is that across borders."""
+    """The mean squared difference of neighbours at each place, (factor,), of which the last is across borders."""
     lines = [images.float().diff(dim=dim).square().movedim(dim, 0).flatten(1).mean(1) for dim in (-2, -1)]
     both = torch.stack(lines).mean(0)
     return torch.stack([both[place::factor].mean() for place in range(factor)])
 
 
 class Advisor:
-    """What to say of each measurement in a run's order; remembers what it has said."""
+    """Gives advice on the measurements of a run in their order, and remembers what it has said."""
 
     def __init__(self) -> None:
         self._last_gap = math.inf
         self._bad_in_a_row = {"collapse": 0, "shift": 0, "critic": 0}
 
     def __call__(self, health: Health) -> list[tuple[str, str]]:
-        """Each of what was seen and what to try."""
+        """Return the advice that is due: pairs of what was seen and what to try."""
         bad = {
             "collapse": health.pairwise_ratio < _COLLAPSED,
             "shift": health.channel_shift > _SHIFTED,
@@ -129,12 +136,13 @@ class HealthCheck:
     """Measures the averaged generator and the critic, and warns."""
 
     def __init__(self, previews: ImageGenerator, critic: nn.Module, z: Tensor, real: Batch) -> None:
-        """`z` (N, z_dim) and M real codes stay the same over a run, so that its numbers compare."""
+        """Take `z` (N, z_dim) and M real codes, which stay the same over a run so that its numbers can be compared."""
         self.previews, self.critic, self.z, self.real = previews, critic, z, real
         self.advisor = Advisor()
 
     def remember(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Rows of metrics.jsonl so far: a run that is resumed again and again warns like one that never stopped."""
+        """Take over the rows of metrics.jsonl so far."""
+        # A run that is resumed again and again then warns like one that was never stopped.
         self.advisor = Advisor()
         for row in rows:
             if health := Health.of(row):
@@ -142,7 +150,7 @@ class HealthCheck:
 
     @torch.no_grad()
     def __call__(self) -> Health:
-        """One measurement, with its warnings on stderr; networks and random numbers stay as they were."""
+        """Measure, and print warnings to stderr; networks and random numbers stay as they were."""
         was_training = self.critic.training
         self.critic.eval()  # neither its batch statistics nor its singular vectors may move
         device = self.z.device
@@ -170,14 +178,15 @@ class HealthCheck:
         return self._unevenness(self.real.codes)
 
     def _unevenness(self, codes: Tensor) -> float:
-        """Of some of them, decoded one at a time as `previews` does, which needs no more memory than those."""
+        """The unevenness of some of the codes."""
+        # Decoded one at a time, as previews are, which needs no more memory than they do.
         autoencoder, scale = self.previews.autoencoder, self.previews.scale
         images = (autoencoder.decode(scale.to_latents(code)) for code in codes[::_DECODED].split(1))
         return unevenness(images, autoencoder.factor)
 
 
 def _advice(kind: str, health: Health) -> tuple[str, str]:
-    """What was seen, and what to try."""
+    """Word what was seen, and what to try."""
     return {
         "collapse": (
             f"samples are nearly equal: {health.pairwise_ratio:.0%} of the distance between real ones",
