@@ -1,7 +1,7 @@
-"""Generators that draw what class they are asked for.
+"""Generators that draw samples of a given class.
 
-The class joins the noise at the input, as in Mirza and Osindero, "Conditional Generative Adversarial Nets", section
-3.2, through an embedding, so that any variant's generator can be conditioned. The critic's part is `ClassScores`.
+The class joins the noise at the input through an embedding, as in Mirza and Osindero, "Conditional Generative
+Adversarial Nets", section 3.2, so that any variant's generator can be conditioned. The critic's part is `ClassScores`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CLASS_DIM = 64  # length of the embedding
 
 
 def build_generator(variant: Variant, code_shape: CodeShape, config: VariantConfig) -> CodeGenerator:
-    """The generator of a variant, with classes where its configuration says how many."""
+    """Build the generator of a variant, conditional where its configuration has classes."""
     if not config.classes:
         return variant.Generator(code_shape, config)
     inner = replace(config, z_dim=config.z_dim + CLASS_DIM)
@@ -33,8 +33,8 @@ def build_generator(variant: Variant, code_shape: CodeShape, config: VariantConf
 class ConditionalGenerator(CodeGenerator):
     """z (N, noise_dim + classes) -> codes (N, C, S, S).
 
-    The first entries of a z are noise and the others weights of the classes: 1 for the class of a sample, else 0. A
-    walk from one class to another goes through weights in between.
+    The first entries of z are noise, and the others the weights of the classes: 1 for the sample's class, 0 for others.
+    A walk from one class to another goes through weights in between.
     """
 
     frequencies: Tensor  # (classes,)
@@ -45,7 +45,8 @@ class ConditionalGenerator(CodeGenerator):
         self.generator = generator
         self.classes = classes
         self.z_dim = generator.z_dim - CLASS_DIM + classes
-        self.embedding = nn.Sequential(nn.Linear(classes, CLASS_DIM, bias=False), PixelNorm())  # as large as noise
+        # Normalised to the size of the noise, so that neither drowns the other in the first layer.
+        self.embedding = nn.Sequential(nn.Linear(classes, CLASS_DIM, bias=False), PixelNorm())
         self.register_buffer("frequencies", torch.full((classes,), 1 / classes))
 
     @property
@@ -69,7 +70,8 @@ class ConditionalGenerator(CodeGenerator):
         return self.of_classes(noise, self.frequent(uniform_rows(count, device=device)))
 
     def frequent(self, chances: Tensor) -> Tensor:
-        """Classes (N,), as frequent as in the data where `chances` (N,) are U[0, 1)."""
+        """Return classes (N,), as frequent as in the data where `chances` (N,) are U[0, 1)."""
+        # The last bound may round to just below 1, hence the clamp.
         bounds = self.frequencies.cumsum(0)
         return torch.searchsorted(bounds, chances.to(bounds), right=True).clamp(max=self.classes - 1)
 
