@@ -1,7 +1,7 @@
-"""A vector for each training image that tells a generator roughly what to make (LRM GAN's "metadata", section 3.3).
+"""A vector for each training image that suggests to a generator what to draw (LRM GAN's "metadata", section 3.3).
 
 A bank is a folder with one vector for each image of a store; without one, the store's own latents are pooled over
-space. Either way only what is global of an image is left: fine detail is averaged away.
+space. Either way a vector holds only what is global in an image, since its details are averaged away.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,19 @@ from data.spacing import spaced_rows
 
 KIND = "metadata"
 _ROWS_AT_A_TIME = 64
-_SMALLEST_DEVIATION = 1e-6  # below it an entry is the same for all images
+_SMALLEST_DEVIATION = 1e-6  # an entry with less is the same for all images
 
 
 def save_bank(folder: Path, vectors: Tensor, origin: Mapping[str, Any]) -> None:
-    """Commit vectors (n, dim); `origin` says what they are and must hold the `data_fingerprint` of their images."""
+    """Save vectors (n, dim); `origin` describes them and must hold the `data_fingerprint` of their images."""
     save_weights(folder, {KIND: {"vectors": vectors}}, {"kind": KIND, **origin})
 
 
 def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
-    """What `save_bank` wrote: vectors and their origin. Raises `InputError` without one, `MismatchError` for others."""
+    """Load vectors and their origin, as `save_bank` wrote them.
+
+    Raises `InputError` without a folder, `MismatchError` for a folder of another kind, `CorruptError` on damage.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: there are no vectors here", "make them", Advice(Action.DESCRIBE_IMAGES))
     if not (folder / f"{KIND}.safetensors").is_file():
@@ -40,10 +43,10 @@ def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
 
 
 def bank_rows(store: LatentStore, folder: str, rows: int, dim: int) -> Tensor:
-    """Metadata (rows, dim) for a generator: standardised vectors of evenly spaced images, zeros after their end.
+    """Return metadata (rows, dim) for a generator: standardised vectors of evenly spaced images, padded with zeros.
 
-    Images repeat when there are fewer than `rows`. Raises `MismatchError` for a bank of other images than the store's
-    and `UsageError` for vectors longer than `dim`.
+    Images repeat when there are fewer than `rows`. Raises `MismatchError` for a bank of other images than the store's,
+    `UsageError` for vectors longer than `dim`, and whatever `load_bank` raises.
     """
     vectors = _vectors_of_bank(Path(folder), store, rows) if folder else _pooled_latents(store, rows)
     if vectors.shape[1] > dim:
