@@ -56,7 +56,7 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """What the layers below share."""
+    """The code that the layers below share."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or count_ranks() == 1:
