@@ -1,4 +1,4 @@
-"""Building blocks of the papers, one file each."""
+"""Layers that papers describe, one file for each."""
 
 from stage2_codegen.modules.batch_norm import BatchNorm1d, BatchNorm2d
 from stage2_codegen.modules.class_scores import ClassScores, last_layer, scored
