@@ -1,1 +1,1 @@
-"""What critics and losses may use that nobody trains: frozen networks, the autoencoder, the scale of the codes."""
+"""Networks that critics and losses look through and that are never trained, and the context that holds them."""
