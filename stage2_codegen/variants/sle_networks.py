@@ -141,11 +141,11 @@ class GatedGenerator(CodeGenerator, ABC):
 
     @abstractmethod
     def first_map(self, z: Tensor) -> Tensor:
-        """z (N, z_dim) -> what the pyramid reads, (N, C, 4, 4)."""
+        """Maps (N, C, 4, 4) of z (N, z_dim), with which the pyramid starts."""
 
     @abstractmethod
     def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
-        """What is drawn from the pyramid's maps by side, (N, C, S, S)."""
+        """Codes (N, C, S, S) drawn from the pyramid's maps, which are given by side."""
 
     def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
         """The pyramid's maps by side, gated by those of `style` where it has them."""
