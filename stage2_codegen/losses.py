@@ -39,7 +39,7 @@ class Judge:
 
 
 class Loss(Protocol):
-    """What the trainer minimises, as the module's docstring describes."""
+    """An objective, with the two methods that the module's docstring describes."""
 
     def critic_loss(self, critic: AnyCritic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs: ...
     def generator_loss(self, critic: AnyCritic, real: Any, fake: Any) -> LossAndLogs: ...
