@@ -121,7 +121,7 @@ class SqueezeNet(nn.Module):
         # Up to fire3, fire5, fire8 and fire9; the pooling before a fire module goes with it.
         self.levels = nn.ModuleList([layers[:5], layers[5:8], layers[8:11], layers[11:]])
         self.widths = [128, 256, 512, 512]
-        # Of ImageNet's images in [0, 1], as torchvision's networks expect them.
+        # torchvision's networks expect images in [0, 1], standardised by ImageNet's statistics.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406], device="cpu").view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225], device="cpu").view(3, 1, 1))
 
