@@ -28,6 +28,5 @@ def claim_folder(out: Path, num: int, kind: PictureFormat = "png") -> None:
         raise UsageError(what, "choose another --out")
     for file in ours:
         file.unlink(missing_ok=True)
-    write_json(
-        out / DRAWN, {"num": num, "format": kind}
-    )  # before anything is drawn, so that what an interrupted one leaves is known
+    # Before anything is drawn, so that it is known what an interrupted command leaves.
+    write_json(out / DRAWN, {"num": num, "format": kind})

@@ -38,9 +38,8 @@ def sample(config: SampleConfig) -> Done:
     accelerator = make_accelerator()
     is_archive = config.out.suffix in ARCHIVES
     if is_archive and accelerator.num_processes > 1:
-        raise UsageError(
-            f"--out {config.out}: one process writes an archive", "leave out --processes, or give a folder"
-        )
+        what = f"--out {config.out}: an archive is written by one process"
+        raise UsageError(what, "leave out --processes, or give a folder")
     generator = open_generator(config)
     with ExitStack() as stack:
         on_main(accelerator, lambda: _claim(config, len(seeds), stack))
