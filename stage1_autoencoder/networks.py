@@ -282,8 +282,8 @@ class Autoencoder(nn.Module):
             return autoencoder
         if built_in and run == recorded and is_default(run):
             raise MismatchError(
-                f"{store.path}: was encoded by {recorded} of another version; in this one that is another autoencoder",
-                "encode again into another --out, or use the version of codegan that made the store",
+                f"{store.path}: was encoded by {recorded} of another version, whose autoencoder differs",
+                "encode again into another --out, or use the version that made the store",
             )
         raise MismatchError(
             f"{store.path}: was encoded by another autoencoder than {run}",
