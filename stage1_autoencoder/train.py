@@ -73,7 +73,7 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
         find_default(f"{DEFAULT}:{config.factor}")  # raises the better error where this was meant and does not exist
     if initial.config != {name: getattr(config, name) for name in initial.config}:
         form = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in initial.config.items())
-        raise MismatchError(f"--init {config.init}: has another form than is asked for", f"give {form}")
+        raise MismatchError(f"--init {config.init}: does not have the form of these flags", f"give {form}")
     return initial
 
 
