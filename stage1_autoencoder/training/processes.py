@@ -90,7 +90,7 @@ def local_share(global_batch: int, accelerator: Accelerator, parts: int = 1) -> 
     if global_batch < ranks * parts or global_batch % (ranks * parts):
         among = f"{ranks} processes" + (f" times --accumulate {parts}" if parts > 1 else "")
         raise UsageError(
-            f"--batch-size {global_batch}: does not divide by {among}", f"give a multiple of {ranks * parts}"
+            f"--batch-size {global_batch}: is not divisible by {among}", f"give a multiple of {ranks * parts}"
         )
     rows = global_batch // ranks
     return slice(accelerator.process_index * rows, (accelerator.process_index + 1) * rows)
