@@ -15,7 +15,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         if reduction < 1:
-            raise UsageError(f"squeeze and excitation with a reduction of {reduction}: is impossible", "give 1 or more")
+            raise UsageError(f"squeeze and excitation: a reduction of {reduction} is impossible", "give 1 or more")
         hidden = max(channels // reduction, 1)
         # With biases, about which the published parameter counts are silent: they round them away.
         self.squeeze = nn.Linear(channels, hidden)
