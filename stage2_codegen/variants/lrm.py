@@ -2,7 +2,7 @@
 
     generator  noise and metadata -> dense -> 4 x 4 -> up-blocks -> map of S/4 -> codes of stage 1
                twice: conv block, two residual blocks, up-block -> map of S/2, S -> codes of stages 2, 3
-    critics    one a stage, unconditional
+    critics    one for each stage, unconditional
 
 The paper gives the three stages, the layers of their blocks (appendix A), the map with the long-range module (32 x 32
 or 64 x 64), the losses (eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and totals of 7.0 M and 7.6 M parameters at 256 x
@@ -149,7 +149,7 @@ class Generator(CodeGenerator):
                 layers += [nn.Upsample(scale_factor=2), *block(read, width, norm)]
                 read, norm = width, instance_norm
             if side == long_range_side(size, config):
-                # The spatial branch of `matmul` adds one constant a channel. Instance norm right after the next
+                # The spatial branch of `matmul` adds a constant to each channel. Instance norm right after the next
                 # convolution would subtract it (all but a border effect of the zero padding); batch norm keeps what
                 # differs between samples, and after the GLU it is a constant no more. The norm stays when the module
                 # is ablated, so that nothing else changes.
@@ -204,7 +204,7 @@ def check(config: LRMConfig) -> None:
     if config.metadata_dim and not config.metadata_rows:
         raise UsageError("metadata_rows 0: leaves no metadata", "give 1 or more, or --model.metadata-dim 0")
     if config.metadata and not config.metadata_dim:
-        raise UsageError("metadata_dim 0: is without metadata", "leave out --model.metadata or --model.metadata-dim")
+        raise UsageError("metadata_dim 0: excludes metadata", "leave out --model.metadata or --model.metadata-dim")
 
 
 def condition(generator: Generator, store: LatentStore, config: LRMConfig) -> None:
