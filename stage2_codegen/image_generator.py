@@ -63,7 +63,7 @@ class ImageGenerator:
             variant, model = configured(config["variant"], (channels, height, width), config["model"])
             generator = build_generator(variant, (channels, height, width), model)
         if autoencoder.fingerprint != config["autoencoder_fingerprint"]:
-            raise MismatchError(f"{run}: holds another autoencoder than its codes were made with", "train again")
+            raise MismatchError(f"{run}: holds another autoencoder than the one of its codes", "train again")
         put_weights(generator, weights.tensors["generator"], run)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
@@ -143,7 +143,7 @@ class ImageGenerator:
         known = self.gates
         chosen = known if gates is None else gates
         if not known:
-            raise UsageError("this generator has no gates to mix styles by", "train the variant sle or projected")
+            raise UsageError("this generator has no gates for mixing styles", "train the variant sle or projected")
         if not chosen or not set(chosen) <= set(known):
             what = f"--gates {','.join(map(str, chosen))}: are not gates of this generator"
             raise UsageError(what, f"choose from {', '.join(map(str, known))}")
