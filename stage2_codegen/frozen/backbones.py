@@ -147,7 +147,7 @@ def open_backbone(name: BackboneName, file: str = "") -> Frozen:
     path = Path(file) if file else _packaged(name)
     weights, sha256 = _read(path)
     if not file and sha256 != PUBLISHED[name].sha256:
-        raise MismatchError(f"{path}: is another version of {name} than this one was built for", _reinstall(name))
+        raise MismatchError(f"{path}: is another version of {name} than the supported one", _reinstall(name))
     try:
         network = SqueezeNet(weights) if name == "squeezenet" else EfficientNetLite(weights)
     except (LookupError, RuntimeError) as error:
