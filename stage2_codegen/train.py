@@ -158,7 +158,7 @@ def _roll_back(setup: Setup, diverged_at: Progress) -> Progress:
     """Go back to the newest checkpoint on all ranks, with half the learning rates; `DivergedError` if it may not."""
     config, step, rollbacks = setup.config, setup.step, diverged_at.rollbacks + 1
     if config.on_nan == "stop" or rollbacks > MAX_ROLLBACKS:
-        fix = "begin a new run with lower --model.lr and --model.critic-lr"
+        fix = "start a new run with lower --model.lr and --model.critic-lr"
         if config.on_nan == "stop":
             fix = f"add --on-nan rollback to the same command, which then halves the learning rates, or {fix}"
         raise diverged(diverged_at.nimg, fix)
@@ -170,7 +170,7 @@ def _roll_back(setup: Setup, diverged_at: Progress) -> Progress:
         warn(
             f"NaN or infinity before image {diverged_at.nimg}; back to image {progress.nimg} with half the learning "
             f"rates ({rollbacks} of at most {MAX_ROLLBACKS} times)",
-            "nothing; if it comes again, a new run with lower --model.lr and --model.critic-lr",
+            "nothing; if it happens again, start a new run with lower --model.lr and --model.critic-lr",
         )
         # Saved at once with the count of rollbacks, so that a run that is killed does not start counting again.
         save_state(config.out / "checkpoints", step.networks, step.optimizers, progress)
