@@ -23,7 +23,7 @@ MSE_OF_RANGE_2 = 4.0  # peak-to-peak squared of [-1, 1]
 class Reconstruction(TypedDict):
     """A row of the table."""
 
-    size: int  # pixels a side
+    size: int  # pixels per side
     count: int  # images measured
     mse: float  # mean squared error of images in [-1, 1]
     psnr: float  # dB, of that mean error
