@@ -128,7 +128,7 @@ def train(config: TrainAEConfig) -> Done:
         preview = np.stack([to_array(fit(images.pil(int(i)), config.size)) for i in shown_indices])
 
         at_divergence = (
-            f"begin a new run with a lower --lr; --init {config.out} takes over the weights of its last snapshot"
+            f"start a new run with a lower --lr; --init {config.out} starts from the weights of its last snapshot"
         )
 
         def save() -> None:
