@@ -226,7 +226,7 @@ def test_a_run_rolls_back_three_times_at_most(configure: Configure, capsys: pyte
     with poisoned("accel", updates=range(5, 1000)), pytest.raises(DivergedError) as caught:
         train("accel", config)
     assert caught.value.exit_code == 8
-    assert caught.value.fix == "begin a new run with lower --model.lr and --model.critic-lr"
+    assert caught.value.fix == "start a new run with lower --model.lr and --model.critic-lr"
     assert capsys.readouterr().err.count("warning: NaN") == 3
     with poisoned("accel", updates=range(1000)), pytest.raises(DivergedError):
         train("accel", config)  # the count is in the checkpoint
