@@ -158,7 +158,7 @@ def test_shares_of_ranks_tile_the_batch() -> None:
 
     shares = [local_share(12, Rank(rank, 3)) for rank in range(3)]
     assert [row for share in shares for row in range(12)[share]] == list(range(12))
-    with pytest.raises(UsageError, match="does not divide"):
+    with pytest.raises(UsageError, match="is not divisible"):
         local_share(10, Rank(0, 3))
     with pytest.raises(UsageError, match="3 processes times --accumulate 8"):
         local_share(12, Rank(0, 3), parts=8)
