@@ -60,10 +60,10 @@ def _check(channels: int, kernel_size: int, group_channels: int, reduction: int)
     if min(kernel_size, group_channels, reduction) < 1:
         raise UsageError("involution: kernel_size, group_channels and reduction must be positive", "give 1 or more")
     if kernel_size % 2 == 0:
-        raise UsageError(f"involution with kernels of side {kernel_size}: has no middle", "use an odd side")
+        raise UsageError(f"involution: a kernel of side {kernel_size} has no middle", "use an odd side")
     if channels % group_channels:
         raise UsageError(
-            f"involution of {channels} channels in groups of {group_channels}: leaves some over",
-            f"use a size of groups that divides {channels}, such as {math.gcd(channels, group_channels)}, or a width "
+            f"involution of {channels} channels in groups of {group_channels}: has a remainder",
+            f"use groups of a size that divides {channels}, such as {math.gcd(channels, group_channels)}, or a width "
             f"that is a multiple of {group_channels}",
         )
