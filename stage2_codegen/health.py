@@ -194,10 +194,10 @@ def _advice(kind: str, health: Health) -> tuple[str, str]:
         ),
         "shift": (
             f"a channel of the samples is {health.channel_shift:.1f} deviations off that of real codes",
-            "wait for two more snapshots; if it stays, half of --model.lr, or --model.standardise",
+            "wait for two more snapshots; if it stays so, half the --model.lr, or --model.standardise",
         ),
         "critic": (
             f"the critic tells all samples from real codes ({health.critic_gap:.0f} deviations apart, and growing)",
-            "half of --model.critic-lr, --model.augment translation,cutout, or more images",
+            "half the --model.critic-lr, --model.augment translation,cutout, or more images",
         ),
     }[kind]
