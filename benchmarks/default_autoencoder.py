@@ -1,4 +1,4 @@
-"""The autoencoder in the box, from its data to its card: the numbers of docs/autoencoder.md.
+"""The default autoencoder, from its data to its card: the numbers of docs/autoencoder.md.
 
     uv run python -m benchmarks.default_autoencoder prepare --data FOLDER --packages SITE --out FOLDER
     uv run python -m benchmarks.default_autoencoder train --out FOLDER [--init RUN] [FLAGS OF train-ae]
