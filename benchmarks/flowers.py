@@ -1,4 +1,4 @@
-"""From photographs to a generator, verb by verb, with the autoencoder in the box: the numbers of docs/flowers.md.
+"""From photographs to a generator, verb by verb, with the default autoencoder: the numbers of docs/flowers.md.
 
     uv run python -m benchmarks.flowers --data FOLDER --out FOLDER [--kimg 16] [--small-kimg 64]
 
