@@ -230,7 +230,9 @@ class Hinge:
 
 class RelativisticPairing:
     """Relativistic pairing loss with zero-centred penalties on both sides (Huang et al., "The GAN is dead; long live
-    the GAN!", section 2): each score says how much more real a sample is than the fake it is paired with.
+    the GAN!", section 2).
+
+    The difference of two scores says how much more real a sample is than the fake with which it is paired.
     """
 
     def __init__(self, gamma: float, penalty: Penalty = "exact") -> None:
