@@ -91,4 +91,5 @@ class Critic(nn.Module):
 
 
 def loss(config: AccelConfig) -> WGANGP:
+    """The Wasserstein loss with a gradient penalty (eqs. 5 to 8)."""
     return WGANGP(config.gp_weight, config.drift, config.penalty)
