@@ -43,5 +43,6 @@ def critic(code_shape: CodeShape, config: GCAConfig) -> chain.Critic:
 
 
 def loss(config: GCAConfig) -> Loss:
+    """The host's loss."""
     losses: dict[HostName, Loss] = {"dcgan": BCE(), "sagan": Hinge()}
     return losses[config.host]
