@@ -58,4 +58,5 @@ def critic(code_shape: CodeShape, config: GIUConfig) -> chain.Critic:
 
 
 def loss(config: GIUConfig) -> WGANGP:
+    """The Wasserstein loss with a gradient penalty (eq. 14)."""
     return WGANGP(config.gp_weight, penalty=config.penalty)
