@@ -293,4 +293,5 @@ class MultiStageLoss:
 
 
 def loss(config: LRMConfig) -> MultiStageLoss:
+    """The loss of all stages (eqs. 4 and 5)."""
     return MultiStageLoss(config)
