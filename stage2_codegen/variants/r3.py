@@ -108,4 +108,5 @@ class Critic(nn.Module):
 
 
 def loss(config: R3Config) -> RelativisticPairing:
+    """Relativistic pairing with penalties on both sides (section 2)."""
     return RelativisticPairing(config.gamma, config.penalty)
