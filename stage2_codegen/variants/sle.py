@@ -210,6 +210,7 @@ def frozen(config: SLEConfig) -> dict[str, Frozen]:
 
 
 def loss(config: SLEConfig, context: Context | None = None) -> Loss:
+    """The hinge loss, with self-supervision (eq. 2) unless it is switched off; raises what `frozen` raises."""
     hinge = Hinge(config.soft_margin)
     if config.reconstruct == "none":
         return hinge
