@@ -40,7 +40,7 @@ def chosen_sides(
 ) -> Sequence[int]:
     """Return the sides that a configuration names, or the published ones where it names none.
 
-    Raises `UsageError`, naming the flag of `field`, for a side of which there is no map.
+    Raises `UsageError`, which names the flag of `field`, for a side that no map has.
     """
     wanted, existing = published if chosen is None else chosen, hidden_sides(code_shape)
     if missing := [side for side in wanted if side not in existing]:
@@ -63,6 +63,7 @@ def after(sides: Sequence[int], make: MakeModule) -> Insert:
 
 
 def batch_norm(channels: int, side: int) -> nn.Module:
+    """Batch normalisation, as after every map of these GANs' generators."""
     return BatchNorm2d(channels)
 
 
