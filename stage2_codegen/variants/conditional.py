@@ -76,6 +76,7 @@ class ConditionalGenerator(CodeGenerator):
         return torch.searchsorted(bounds, chances.to(bounds), right=True).clamp(max=self.classes - 1)
 
     def set_frequencies(self, frequencies: NDArray[np.float64]) -> None:
+        """Take the frequencies of the classes in the data, (classes,), which add up to 1."""
         self.frequencies.copy_(torch.from_numpy(frequencies))
 
     def truncated(self, z: Tensor, truncation: float) -> Tensor:
