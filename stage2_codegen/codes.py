@@ -33,9 +33,11 @@ class CodeScale:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
+        """Undo `to_json`."""
         return cls(tuple(value["mean"]), tuple(value["std"]))
 
     def to_json(self) -> dict[str, Any]:
+        """Return mean and std as JSON can hold them."""
         return asdict(self)
 
     def std_of_codes(self, store: LatentStore) -> Tensor:
