@@ -43,7 +43,7 @@ MAX_CHANNELS = 64
 
 
 def check_code_shape(code_shape: CodeShape) -> None:
-    """Raise `UsageError` unless codes are square, of a side in `SIDES` and of 1 to 64 channels."""
+    """Raise `UsageError` unless codes are square, with a side in `SIDES` and 1 to 64 channels."""
     channels, height, width = code_shape
     if height != width or height not in SIDES:
         raise UsageError(
