@@ -40,6 +40,7 @@ class CodeGenerator(nn.Module):
 
     @property
     def noise_dim(self) -> int:
+        """Length of the noise in z."""
         return self.z_dim
 
     @property
