@@ -179,7 +179,7 @@ def test_a_run_that_never_came_to_a_checkpoint_starts_again_with_other_settings(
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == code
-        assert code == 0 or f"lower --lr; --init {config.out} takes over the weights" in capsys.readouterr().err
+        assert code == 0 or f"lower --lr; --init {config.out} starts from the weights" in capsys.readouterr().err
     assert_same_state(run, config.out)
 
 
