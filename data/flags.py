@@ -1,7 +1,7 @@
 """Types of flags that several verbs have: what is typed, as the help should show it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -9,6 +9,7 @@ from data.limits import Count
 
 _OPTIONAL = "(optional)"
 
+PictureFormat = Literal["png", "jpeg", "webp"]
 Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
 Hosts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=_OPTIONAL)]

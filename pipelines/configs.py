@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from data.errors import UsageError
-from data.flags import ClassFlag, Data, Hosts, OptionalPath
+from data.flags import ClassFlag, Data, Hosts, OptionalPath, PictureFormat
 from data.limits import Count, Limit, Limited, Natural, Positive, Weight
 from data.sources.locations import LocationArg
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.flags import PrecisionFlag
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.configs.train import TrainConfig
-
-PictureFormat = Literal["png", "jpeg", "webp"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data.console import ProgressReport, finish, scan_progress
+from data.drawn import claim_folder, picture_file
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
 from pipelines.configs import ProjectConfig
-from pipelines.drawn_folder import claim_folder, picture_file
 from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
 from stage2_codegen.image_generator import ImageGenerator

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from data.advice import Action, Advice, Done
 from data.console import ProgressReport
+from data.drawn import ARCHIVES, check_archive, claim_folder, open_pictures
 from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import image_grid, save_png
 from pipelines.configs import DrawnConfig, SampleConfig
-from pipelines.drawn_folder import claim_folder
-from pipelines.drawn_pictures import ARCHIVES, check_archive, open_pictures
 from pipelines.seeds import parse_seeds
 from stage1_autoencoder.training.processes import make_accelerator, on_main
 from stage2_codegen.image_generator import ImageGenerator

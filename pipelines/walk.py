@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.console import ProgressReport, finish
+from data.drawn import claim_folder, picture_file
 from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
 from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
-from pipelines.drawn_folder import claim_folder, picture_file
 from pipelines.project import NOISE_SEED, load_projected
 from pipelines.sample import open_generator
 from pipelines.seeds import parse_seeds

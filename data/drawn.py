@@ -1,4 +1,7 @@
-"""Where drawn pictures go: a folder with a file for each, one tar, or one zarr array."""
+"""Where drawn pictures go: a folder with 000000.png ..., one tar, or one zarr array.
+
+What an earlier command drew there is replaced, and nothing else.
+"""
 
 import io
 import tarfile
@@ -10,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import UsageError
-from data.files.atomic import commit_folder, publish, write_bytes
+from data.files.atomic import commit_folder, publish, read_json, write_bytes, write_json
+from data.files.runs import DRAWN
+from data.flags import PictureFormat
 from data.images import to_image
-from pipelines.configs import PictureFormat
-from pipelines.drawn_folder import picture_file
 
 type Put = Callable[[int, NDArray[np.uint8]], None]  # takes a picture's number and its pixels (3, H, W)
 
@@ -21,6 +24,30 @@ ARCHIVES = (".tar", ".zarr")
 ROWS = 64  # pictures in a chunk of a zarr array
 MADE_BY = "drawn by codegan"
 QUALITY = {"jpeg": 95, "webp": 95}
+SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+def picture_file(out: Path, number: int, kind: PictureFormat = "png") -> Path:
+    return out / f"{number:06d}{SUFFIXES[kind]}"
+
+
+def claim_folder(out: Path, num: int, kind: PictureFormat = "png") -> None:
+    """Take away what was drawn here before, and claim the folder; `UsageError` when other pictures would be lost."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file", "give a folder for --out")
+    claimed = (out / DRAWN).is_file()
+    drawn = {"num": 0, "format": "png", **(read_json(out / DRAWN) if claimed else {})}
+    ours = [picture_file(out, number, drawn["format"]) for number in range(drawn["num"])]
+    replaced = set(ours)
+    others = [file for number in range(num) if (file := picture_file(out, number, kind)) not in replaced]
+    (ours if claimed else others).append(out / "grid.png")
+    if foreign := [file for file in others if file.exists()]:
+        what = f"{foreign[0]}: is there already, and codegan did not put it there"
+        raise UsageError(what, "choose another --out")
+    for file in ours:
+        file.unlink(missing_ok=True)
+    # Before anything is drawn, so that it is known what an interrupted command leaves.
+    write_json(out / DRAWN, {"num": num, "format": kind})
 
 
 def encoded(image_u8: NDArray[np.uint8], kind: PictureFormat) -> bytes:
@@ -32,7 +59,7 @@ def encoded(image_u8: NDArray[np.uint8], kind: PictureFormat) -> bytes:
 
 
 def check_archive(out: Path) -> None:
-    """`UsageError` where a file or folder of that name is there and `sample` did not make it."""
+    """`UsageError` where a file or folder of that name is there and nothing was drawn into it."""
     if out.exists() and not (_is_our_tar(out) if out.suffix == ".tar" else _is_our_array(out)):
         raise UsageError(f"{out}: is there already, and codegan did not put it there", "choose another --out")
 
