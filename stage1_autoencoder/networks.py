@@ -67,7 +67,7 @@ def widths(factor: int, width: int) -> list[int]:
 
 def _frequencies(factor: int, code_channels: int) -> list[tuple[int, int, int]]:
     """The initial meaning of each channel: its colour (0 is grey), and half-waves down and across a patch."""
-    # Colour counts as two half-waves more: people and photographs have less detail in it than in brightness.
+    # Colour counts as two half-waves more: photographs have less detail in colour than in brightness.
     order = sorted(
         ((u + v + 2 * (c > 0), c, u, v) for c in range(3) for u in range(factor) for v in range(factor)),
     )
@@ -161,8 +161,8 @@ class Autoencoder(nn.Module):
     """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`.
 
     With factor 1 and 3 channels it is the identity and has no weights. A generator is then trained on pixels, which is
-    what the paper measures its acceleration against. Raises `UsageError` for
-    a factor or a width that the networks cannot have.
+    what the paper measures its acceleration against. Raises `UsageError` for a factor or a width that the networks
+    cannot have.
     """
 
     def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
