@@ -60,7 +60,6 @@ class UpBlock(nn.Module):
         self.direct = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # 0.7 is near the root of 1/2, the share that keeps the variance where two paths of equal variance are added.
         return self.main(x) + 0.7 * F.interpolate(self.direct(x), scale_factor=2)
 
 
@@ -84,7 +83,7 @@ class Generator(GatedGenerator):
         blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
         self.pyramid = Pyramid(widths, blocks, skips, "swish")
         self.head = conv(widths[self.size], channels, 3)
-        # At a tenth of the data's deviation training starts from grey and adds detail.
+        # Training starts from nearly grey pictures, at about a tenth of the data's deviation, and adds detail.
         nn.init.normal_(self.head.weight, std=0.1 / math.sqrt(9 * widths[self.size]))
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
         # A fixed filter before the tanh gives the output the means, deviations and correlations of the data's codes:
@@ -230,7 +229,7 @@ class Critic(nn.Module):
         inputs = [CHANNELS if config.mixing else width for width in feature_widths(config, context)]
         if not inputs and not config.picture_head:
             raise UsageError("backbone none: leaves nothing to judge", "add --model.picture-head")
-        halvings = (2, 1, 0, 0)  # to maps of about the same side
+        halvings = (2, 1, 0, 0)  # the finer a scale, the more, so that all heads score maps of about the same side
         self.heads = nn.ModuleList(
             Head(read, HEAD[:count], config.classes) for read, count in zip(inputs, halvings, strict=False)
         )
