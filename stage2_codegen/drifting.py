@@ -45,7 +45,7 @@ def drift(generated: Tensor, real: Tensor, foreign: Tensor | None = None) -> Ten
         kernel = (logits.softmax(2) * logits.softmax(1)).sqrt()
         to_real, to_generated = kernel[:, :, :-count], kernel[:, :, -count:]
         # The double sum over r and g factors into two products of matrices. Each side is weighed with the other's sum,
-        # so attraction and repulsion cancel where real and generated samples have the same distribution.
+        # so attraction and repulsion cancel, on average, where real and generated samples are distributed alike.
         attraction = to_real * to_generated.sum(2, keepdim=True) @ real
         repulsion = to_generated * to_real.sum(2, keepdim=True) @ generated
         field = attraction - repulsion
