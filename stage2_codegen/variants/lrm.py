@@ -28,7 +28,7 @@ from stage2_codegen.picture_vectors import bank_rows
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
-SLOPE = 0.2
+SLOPE = 0.2  # of every leaky ReLU here
 METADATA_WIDTH = 128  # what the generator sees of a metadata vector
 
 
@@ -157,6 +157,7 @@ class Generator(CodeGenerator):
                 layers, norm = [*layers, module], batch_norm
             if side >= size // 4:
                 self.stages.append(nn.Sequential(*layers))
+                # A head on the last map of each stage, whose stage then continues from the same map.
                 bound = [] if config.standardise else [nn.Tanh()]
                 self.heads.append(nn.Sequential(conv(read, channels), *bound))
                 layers = []
@@ -220,6 +221,7 @@ class StageCritic(nn.Sequential):
     """
 
     def __init__(self, channels: int, side: int, config: LRMConfig) -> None:
+        # Not published: widths that double from 32 to 256, so that the three critics together have the paper's size.
         first, last = max(config.critic_width, 2 * channels), max(8 * config.critic_width, 2 * channels)
         maps = [channels, *(min(first << level, last) for level in range(len(sides(side)) - 1))]
         layers: list[nn.Module] = []
@@ -255,7 +257,7 @@ def colour_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     colours = at_least_fp32(codes).flatten(2)  # (N, C, positions)
     mean = colours.mean(2)
     centred = colours - mean[:, :, None]
-    return mean, centred @ centred.mT / centred.shape[2]  # the positions are the population, not a sample of one
+    return mean, centred @ centred.mT / centred.shape[2]  # not N - 1: the positions are the population
 
 
 def colour_consistency(lower: Tensor, upper: Tensor, config: LRMConfig) -> Tensor:
@@ -265,7 +267,7 @@ def colour_consistency(lower: Tensor, upper: Tensor, config: LRMConfig) -> Tenso
     instead of summed.
     """
     with full_precision(upper):
-        # The lower stage is a target without gradient: it should learn from its critic, not from finer stages.
+        # As in the lineage, the lower stage is a target without gradient: it learns from its own critic.
         targets = colour_statistics(lower.detach())
         gaps = [(own - target).square() for own, target in zip(colour_statistics(upper), targets, strict=True)]
         # As means over the C and C x C entries, the weights mean the same for any number of channels. Sums would be 16
