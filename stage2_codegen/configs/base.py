@@ -31,9 +31,9 @@ class VariantConfig(Limited):
     ema_halflife_kimg: Weight = 10.0
     """Half-life of the averaged generator, in thousands of samples."""
     standardise: bool = False
-    """Train on codes whose channels have zero mean and unit deviation, instead of the encoder's range [-1, 1]."""
+    """Whether codes have zero mean and unit deviation in each channel, instead of the encoder's range [-1, 1]."""
     one_batch_of_fakes: bool = False
-    """In each step, train both networks on the same generated batch, which is then drawn once instead of twice."""
+    """Whether both networks learn from the same generated batch in a step, which is then drawn only once."""
     classes: Annotated[Natural, tyro.conf.Suppress, tyro.conf.Fixed] = 0
     """Number of classes to draw samples of; set by --conditional, 0 without it."""
     augment: str = ""
