@@ -21,7 +21,7 @@ class SLEConfig(VariantConfig):
     ema_halflife_kimg: Weight = 5.5
     """Half-life of the averaged generator, in thousands of samples (0.999 per step of 8)."""
     one_batch_of_fakes: bool = True
-    """In each step, train both networks on the same generated batch, as the public code does."""
+    """Whether both networks learn from the same generated batch in a step, as in the public code."""
     augment: str = "translation"
     """Augmentation of real and generated codes before the critic, names separated by commas; the public code has
     color,translation on pixels."""
