@@ -25,7 +25,7 @@ class R3Config(PenalisedConfig):
     ema_halflife_kimg: Weight = 0.0
     """Half-life of the averaged generator, in thousands of samples."""
     standardise: bool = True
-    """Train on codes whose channels have zero mean and unit deviation, instead of the encoder's range [-1, 1]."""
+    """Whether codes have zero mean and unit deviation in each channel, instead of the encoder's range [-1, 1]."""
     burnin_kimg: Weight = 100.0
     """Length of the cosine from these values to those of --model.end-*, in thousands of samples."""
     end_lr: Weight = 5e-5
