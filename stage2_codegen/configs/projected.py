@@ -25,7 +25,7 @@ class ProjectedConfig(PenalisedConfig):
     penalty_every: Count = 4
     """Critic updates from one with the penalties to the next, where they weigh that many times as much."""
     one_batch_of_fakes: bool = True
-    """In each step, train both networks on the same generated batch, which is then drawn and viewed only once."""
+    """Whether both networks learn from the same generated batch in a step, which is then drawn and viewed only once."""
     augment: str = "color,translation,cutout"
     """Augmentation of real and generated pictures before the critic, names separated by commas."""
     width: Count = 96
@@ -37,13 +37,13 @@ class ProjectedConfig(PenalisedConfig):
     scales: Annotated[int, Limit(least=1, most=4)] = 4
     """Number of scales whose features are judged, starting from the finest."""
     mixing: bool = True
-    """Mix features at random across channels and scales; otherwise heads read the backbone's own features."""
+    """Whether features are mixed at random across channels and scales before the heads read them."""
     view_side: Natural = 0
     """Side, in pixels, at which the backbone sees pictures; 0 means their own side, but at least 96 and at most 256."""
     decode: Literal["linear", "full"] = "linear"
     """How codes become the critic's pictures: by a linear approximation of the decoder, which costs almost nothing, or
     by the full decoder."""
     picture_head: bool = True
-    """Also judge the pictures themselves, whose finest patterns the backbone overlooks."""
+    """Whether a head also judges the pictures themselves, whose finest patterns the backbone overlooks."""
     drift_weight: Weight = 0.1
     """Weight of the drift, which moves generated features and codes towards real ones, beside the critic's loss."""
