@@ -21,7 +21,7 @@ class ChainConfig(VariantConfig):
     spectral_norm: Literal["none", "critic", "both"] = "none"
     """Networks whose convolutions, except those in modules, have spectral normalisation (Miyato et al., eq. 8)."""
     spectral_norm_last: bool = True
-    """With spectral_norm, also normalise the critic's last convolution."""
+    """Whether spectral_norm includes the critic's last convolution."""
     init_std: Weight = 0.0
     """Deviation of normal initial weights of the convolutions; 0 is PyTorch's uniform initialisation."""
 
