@@ -15,7 +15,7 @@ class GIUConfig(ChainConfig, WassersteinConfig):
     spectral_norm: Literal["none", "critic", "both"] = "both"
     """Networks whose convolutions, except those in modules, have spectral normalisation (eq. 13)."""
     spectral_norm_last: bool = False  # or the critic could not reach the slope of 1 that its penalty asks for
-    """With spectral_norm, also normalise the critic's last convolution."""
+    """Whether spectral_norm includes the critic's last convolution."""
     generator_giu: tuple[Natural, ...] | None = None
     """Sides of maps (4, 8, ..., S/2) followed by a GIU module; None means 4 below S = 64, and 4 8 from there on."""
     critic_giu: tuple[Natural, ...] | None = None
