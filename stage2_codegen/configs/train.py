@@ -41,7 +41,7 @@ class TrainConfig[Model: VariantConfig](RunConfig):
     """Thousands of samples between two scores, which are made at snapshots; the best weights are kept as well. 0 makes
     no scores."""
     score_num: Annotated[int, Limit(least=4)] = 2048
-    """Images drawn for a score, always from the same seeds, and the largest number of real ones."""
+    """Generated images for a score, always from the same seeds, which are compared with as many real ones at most."""
     score_features: FeatureName = "inception"
     """Network that scores images; the best weights have the smallest kernel distance."""
     feature_weights: OptionalPath = None
