@@ -20,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def is_default(name: str) -> bool:
-    """Tell whether this has the form of a name, even if there is no such autoencoder."""
+    """Return whether this has the form of a name, even if there is no such autoencoder."""
     return re.fullmatch(f"{DEFAULT}(:[^/]*)?", name) is not None
 
 
