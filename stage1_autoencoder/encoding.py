@@ -129,7 +129,7 @@ class _Filling:
         self.done = 0
 
     def takes(self, row: int) -> bool:
-        """Tell whether this process writes the shard of a row."""
+        """Return whether this process writes the shard of a row."""
         return row // self._writer.shard_rows in self._shards
 
     def add(self, row: int, image: NDArray[np.uint8]) -> None:
