@@ -11,7 +11,7 @@ LOG_EVERY_STEPS = 10
 
 
 def crossed(nimg: int, batch_size: int, every: int) -> bool:
-    """Tell whether the step that ended at `nimg` reached or passed a multiple of `every` images."""
+    """Return whether the step that ended at `nimg` reached or passed a multiple of `every` images."""
     return nimg // every > (nimg - batch_size) // every
 
 
