@@ -99,7 +99,7 @@ class Run:
         return crossed(self.progress.nimg, self.config.batch_size, self.config.snapshot_nimg)
 
     def stopping(self) -> bool:
-        """Tell whether a signal to stop has reached any process."""
+        """Return whether a signal to stop has reached any process."""
         return any_rank(self.accelerator, self.stop.received is not None)
 
     def record(self, values: Mapping[str, float]) -> None:
