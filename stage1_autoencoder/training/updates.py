@@ -31,7 +31,7 @@ class FiniteGuard:
         optimizer.zero_grad()
 
     def found(self) -> bool:
-        """Tell whether a gradient was not finite; the host waits for the device."""
+        """Return whether a gradient was not finite; the host then waits for the device."""
         return bool(self._found.item())
 
     def refuse(self, nimg: int, fix: str) -> None:
@@ -45,7 +45,7 @@ class FiniteGuard:
 
 
 def diverged(nimg: int, fix: str) -> DivergedError:
-    """The error for a gradient before image `nimg` that was not finite."""
+    """Return the error for a gradient before image `nimg` that was not finite."""
     what = f"a gradient became NaN or infinite within {LOG_EVERY_STEPS} steps before image {nimg}"
     return DivergedError(f"{what}; it changed no weight", fix)
 
