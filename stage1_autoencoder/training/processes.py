@@ -102,7 +102,7 @@ def scan_share(accelerator: Accelerator) -> Share:
 
 
 def any_rank(accelerator: Accelerator, flag: bool) -> bool:
-    """Tell every rank whether `flag` is true on any, so that all ranks leave a loop at the same step."""
+    """Return on every rank whether `flag` is true on any, so that all ranks leave a loop at the same step."""
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.gather(torch.tensor([flag], device=accelerator.device)).any())
