@@ -7,7 +7,7 @@ from stage1_autoencoder.training.config import Precision
 
 
 def autocast(accelerator: Accelerator, precision: Precision) -> torch.autocast:
-    """A context in which a forward pass has mixed precision; for fp32 it does nothing."""
+    """Return a context in which a forward pass has mixed precision; for fp32 it does nothing."""
     return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
