@@ -33,10 +33,10 @@ class RunConfig(Limited):
 
     @property
     def total_nimg(self) -> int:
-        """Images that whole batches have shown when `kimg` is reached."""
+        """The number of images that whole batches have shown when `kimg` is reached."""
         return math.ceil(self.kimg * 1000 / self.batch_size) * self.batch_size
 
     @property
     def snapshot_nimg(self) -> int:
-        """Images between two snapshots."""
+        """The number of images between two snapshots."""
         return max(1, round(self.snapshot_kimg * 1000))
