@@ -37,7 +37,7 @@ def repair(config: EncodeConfig, accelerator: Accelerator) -> Done:
 
 def _repair_store(path: Location, config: EncodeConfig, accelerator: Accelerator) -> CodeganError | None:
     """Repair a store; return the error that prevents it."""
-    # Only errors that all processes meet together are returned: they can then go on with the next store together.
+    # Only errors that all processes meet together are returned: they can then continue with the next store together.
     with ExitStack() as stack:
 
         def examine() -> tuple[dict[str, Any], dict[str, str]]:
