@@ -30,12 +30,12 @@ PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
 def unbounded(latents: Tensor) -> Tensor:
-    """Latents in [-1, 1] before the encoder's last tanh, of the same shape; those beyond `BOUND` are clamped to it."""
+    """Undo the encoder's last tanh for latents of any shape in [-1, 1]; those beyond `BOUND` are clamped to it."""
     return torch.atanh(latents.clamp(-BOUND, BOUND))
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
-    """A convolution with a bias that keeps or halves the side of a map; weights are N(0, gain^2 / fan_in).
+    """Make a convolution with a bias that keeps or halves the side of a map; its weights are N(0, gain^2 / fan_in).
 
     Without a `gain` they are He-normal for leaky ReLU.
     """
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 
 
 def widths(factor: int, width: int) -> list[int]:
-    """Channels after each halving: w, 3w, 3w, ..."""
+    """Return the channels after each halving: w, 3w, 3w, ..."""
     return [width] + [3 * width] * (int(math.log2(factor)) - 1)
 
 
@@ -186,16 +186,16 @@ class Autoencoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; without any, the CPU."""
+        """The device of the weights; without any, the CPU."""
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property
     def fingerprint(self) -> str:
-        """Identity of these weights: latents are only decodable by the autoencoder that made them."""
+        """The identity of these weights, by which a store knows the autoencoder that can decode its latents."""
         return fingerprint(self.state_dict(), self.config)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> latents (N, code_channels, H/factor, W/factor) in [-1, 1].
+        """Encode images (N, 3, H, W) in [-1, 1] to latents (N, code_channels, H/factor, W/factor) in [-1, 1].
 
         Raises `UsageError` when a side is not a multiple of the factor.
         """
@@ -203,7 +203,7 @@ class Autoencoder(nn.Module):
         return self.encoder(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, code_channels, h, w) -> images (N, 3, h factor, w factor) in [-1, 1]."""
+        """Decode latents (N, code_channels, h, w) to images (N, 3, h factor, w factor) in [-1, 1]."""
         return self.decoder(latents)
 
     def mirror(self, latents: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ class Autoencoder(nn.Module):
 
 
 def is_built_in(run: str | Path) -> bool:
-    """Tell whether `run` is a name that `Autoencoder.built_in` knows and no run folder has that name."""
+    """Return whether `run` is a name that `Autoencoder.built_in` knows and no run folder has."""
     return (str(run) == PIXELS or is_default(str(run))) and not (Path(run) / "weights").exists()
 
 
