@@ -38,7 +38,7 @@ class ImageGenerator:
     ) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
         self.image_size = image_size  # pixels per side
-        self.nimg = nimg  # samples seen in training; None while it goes on
+        self.nimg = nimg  # samples seen in training; None while it continues
         self.class_names = class_names  # of a conditional generator, in the order of its classes
         self.truncation = 1.0
         self._class: int | None = None  # the class of all images; None draws classes as frequently as in the data
