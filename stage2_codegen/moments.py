@@ -70,7 +70,7 @@ class SettledAverage:
     def __init__(self, average: CodeGenerator, rows: int) -> None:
         """Take the average, and the size of the batches to measure with, over all ranks."""
         self.average, self.rows = average, rows
-        # A copy is measured, so that training, also when resumed, goes on with the average as it is.
+        # A copy is measured, so that training, also when resumed, continues with the average as it is.
         self.generator = copy.deepcopy(average) if _layers(average) else average
 
     def refresh(self) -> None:
