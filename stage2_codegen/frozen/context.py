@@ -33,7 +33,7 @@ class Context:
     autoencoder: Autoencoder
     scale: CodeScale
     std: Tensor  # (C,), deviation of each channel of the codes
-    examples: Tensor  # (N, C, S, S), a few of the codes
+    examples: Tensor  # (N, C, S, S), some of the codes
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
 
     @classmethod
