@@ -13,6 +13,6 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A context outside autocast, where the device of x has autocast (the meta device has none)."""
+    """Return a context outside autocast, where the device of x has autocast (the meta device has none)."""
     known = torch.amp.is_autocast_available(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
