@@ -23,7 +23,7 @@ SLOPE = 0.2  # of every leaky ReLU here, as in progressive growing
 
 
 def channels_at(side: int, width: int, code_channels: int) -> int:
-    """Channels of the map of this side."""
+    """Return the channels of the map of this side."""
     # 256 at 4 x 4 and 128 at 64 x 64 are those of table 2, which also gives the pixel GAN's 64 at 256 x 256. The larger
     # sides are for timing that GAN up to 1024 pixels.
     divisor = {64: 2, 128: 2, 256: 4, 512: 8, 1024: 16}.get(side, 1)
@@ -31,7 +31,7 @@ def channels_at(side: int, width: int, code_channels: int) -> int:
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
-    """A convolution with a bias that keeps the side of a map, He-initialised for leaky ReLU."""
+    """Make a convolution with a bias that keeps the side of a map, He-initialised for leaky ReLU."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     nn.init.kaiming_normal_(layer.weight, SLOPE)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -91,5 +91,5 @@ class Critic(nn.Module):
 
 
 def loss(config: AccelConfig) -> WGANGP:
-    """The Wasserstein loss with a gradient penalty (eqs. 5 to 8)."""
+    """Make the Wasserstein loss with a gradient penalty (eqs. 5 to 8)."""
     return WGANGP(config.gp_weight, config.drift, config.penalty)
