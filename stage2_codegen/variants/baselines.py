@@ -28,17 +28,17 @@ MAX_ATTENTION_SIDE = 32
 
 
 def dcgan_loss(config: DCGANConfig) -> BCE:
-    """The original GAN's loss, as in the paper."""
+    """Make the original GAN's loss, as in the paper."""
     return BCE()
 
 
 def lsgan_loss(config: LSGANConfig) -> LeastSquares:
-    """Least squares with targets 0 and 1 (eq. 9)."""
+    """Make the least-squares loss with targets 0 and 1 (eq. 9)."""
     return LeastSquares()
 
 
 def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Generator:
-    """The chain, with one more convolution after each of the maps `generator_convs`."""
+    """Build the chain with one more convolution after each of the maps `generator_convs`."""
 
     def convolution(channels: int, side: int) -> nn.Module:
         conv = chain.prepared(nn.Conv2d(channels, channels, 3, padding=1), config, config.spectral_norm == "both")
@@ -49,7 +49,7 @@ def wgan_gp_generator(code_shape: CodeShape, config: WGANGPConfig) -> chain.Gene
 
 
 def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
-    """The chain, with one more convolution after each of the maps `critic_convs`."""
+    """Build the chain with one more convolution after each of the maps `critic_convs`."""
 
     def convolution(channels: int, side: int) -> nn.Module:
         # Without normalisation: under the gradient penalty a score must depend on its own sample alone.
@@ -61,12 +61,12 @@ def wgan_gp_critic(code_shape: CodeShape, config: WGANGPConfig) -> chain.Critic:
 
 
 def wgan_gp_loss(config: WGANGPConfig) -> WGANGP:
-    """The Wasserstein loss with a gradient penalty."""
+    """Make the Wasserstein loss with a gradient penalty."""
     return WGANGP(config.gp_weight, penalty=config.penalty)
 
 
 def sngan_loss(config: SNGANConfig) -> Loss:
-    """The loss that `config` names, the hinge loss by default."""
+    """Make the loss that `config` names, by default the hinge loss."""
     # The paper trains with both; later work on spectral normalisation, such as SAGAN, kept the hinge loss.
     return Hinge() if config.objective == "hinge" else BCE()
 
@@ -76,7 +76,7 @@ def _attention(channels: int, side: int) -> nn.Module:
 
 
 def sagan_generator(code_shape: CodeShape, config: SAGANConfig) -> chain.Generator:
-    """The chain with self-attention after two maps."""
+    """Build the chain with self-attention after the maps `generator_attention`."""
     # Two modules in each network give the counts that Tian et al. publish for 32 and 64 pixels (tables 5 and 6).
     published: Sequence[int] = [side for side in chain.hidden_sides(code_shape) if side <= MAX_ATTENTION_SIDE][-2:]
     sides = chain.chosen_sides("generator_attention", config.generator_attention, published, code_shape)
@@ -84,11 +84,11 @@ def sagan_generator(code_shape: CodeShape, config: SAGANConfig) -> chain.Generat
 
 
 def sagan_critic(code_shape: CodeShape, config: SAGANConfig) -> chain.Critic:
-    """The chain with self-attention after its last two maps."""
+    """Build the chain with self-attention after the maps `critic_attention`."""
     sides = chain.chosen_sides("critic_attention", config.critic_attention, (8, 4), code_shape)
     return chain.Critic(code_shape, config, chain.after(sides, _attention))
 
 
 def sagan_loss(config: SAGANConfig) -> Hinge:
-    """The hinge loss (eq. 4)."""
+    """Make the hinge loss (eq. 4)."""
     return Hinge()
