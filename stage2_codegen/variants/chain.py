@@ -28,7 +28,7 @@ def hidden_sides(code_shape: CodeShape) -> list[int]:
 
 
 def channels_at(side: int, code_shape: CodeShape, config: ChainConfig) -> int:
-    """Channels of the hidden map of this side."""
+    """Return the channels of the hidden map of this side."""
     channels, size, _ = code_shape
     # They double with each halving of the side, as in DCGAN, up to the 512 of its 64-pixel networks. No map should hold
     # less than the codes do.
@@ -63,7 +63,7 @@ def after(sides: Sequence[int], make: MakeModule) -> Insert:
 
 
 def batch_norm(channels: int, side: int) -> nn.Module:
-    """Batch normalisation, as after every map of these GANs' generators."""
+    """Make the batch normalisation that follows every map of the generators here."""
     return BatchNorm2d(channels)
 
 
