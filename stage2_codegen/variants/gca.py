@@ -33,16 +33,16 @@ def _insert(code_shape: CodeShape, config: GCAConfig) -> chain.Insert:
 
 
 def generator(code_shape: CodeShape, config: GCAConfig) -> chain.Generator:
-    """The host's, with the module after the block that makes the map of side `config.side`."""
+    """Build the host's generator, with the module after the block that makes the map of side `config.side`."""
     return chain.Generator(code_shape, _chain_config(config), _insert(code_shape, config))
 
 
 def critic(code_shape: CodeShape, config: GCAConfig) -> chain.Critic:
-    """The host's, with the module after the block that reaches the map of side `config.side`."""
+    """Build the host's critic, with the module after the block that reaches the map of side `config.side`."""
     return chain.Critic(code_shape, _chain_config(config), _insert(code_shape, config))
 
 
 def loss(config: GCAConfig) -> Loss:
-    """The host's loss."""
+    """Make the host's loss."""
     losses: dict[HostName, Loss] = {"dcgan": BCE(), "sagan": Hinge()}
     return losses[config.host]
