@@ -35,7 +35,7 @@ def _giu(channels: int, config: GIUConfig, norm: bool) -> nn.Module:
 
 
 def generator(code_shape: CodeShape, config: GIUConfig) -> chain.Generator:
-    """The chain with GIU modules and representative batch norm after the maps that `config` names."""
+    """Build the chain with GIU modules and representative batch norm after the maps that `config` names."""
     giu = chain.chosen_sides("generator_giu", config.generator_giu, _published_giu(code_shape), code_shape)
     # "Near the input and output layers" of the generator; the counts cannot tell this from the first map alone.
     ends = (4, code_shape[1] // 2)
@@ -49,7 +49,7 @@ def generator(code_shape: CodeShape, config: GIUConfig) -> chain.Generator:
 
 
 def critic(code_shape: CodeShape, config: GIUConfig) -> chain.Critic:
-    """The chain with GIU modules after the maps that `config` names, and without batch norm (section 3.4)."""
+    """Build the chain with GIU modules after the maps that `config` names, and without batch norm (section 3.4)."""
     giu = chain.chosen_sides("critic_giu", config.critic_giu, _published_giu(code_shape), code_shape)
     # Eq. 5 has batch norm in every involution, algorithm 1 has none. By default the critic's have none, because it
     # mixes samples, while the gradient penalty is that of one sample.
@@ -58,5 +58,5 @@ def critic(code_shape: CodeShape, config: GIUConfig) -> chain.Critic:
 
 
 def loss(config: GIUConfig) -> WGANGP:
-    """The Wasserstein loss with a gradient penalty (eq. 14)."""
+    """Make the Wasserstein loss with a gradient penalty (eq. 14)."""
     return WGANGP(config.gp_weight, penalty=config.penalty)
