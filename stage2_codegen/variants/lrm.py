@@ -33,7 +33,7 @@ METADATA_WIDTH = 128  # what the generator sees of a metadata vector
 
 
 def channels_at(side: int, config: LRMConfig, code_channels: int) -> int:
-    """512 at 4 x 4, ..., 32, 16 and 8 at 64, 128 and 256, but never less than twice the code's channels."""
+    """Return 512 at 4 x 4, ..., 32, 16, 8 at 64, 128, 256, but never less than twice the code's channels."""
     # Not published; those of the lineage give 7.16 M parameters, where the paper has 7.0 M. Codes have more channels
     # than pictures, hence the bound. At S = 16 the refining stages stand on the widest maps, which gives 33 M.
     return max(64 * config.width // side, 2 * code_channels)
@@ -64,7 +64,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution of 3 x 3 that keeps the side of a map, or of 4 x 4 that halves it with a stride of 2."""
+    """Make a convolution of 3 x 3 that keeps the side of a map, or of 4 x 4 that halves it with a stride of 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
 
 
@@ -74,7 +74,8 @@ batch_norm: Norm = BatchNorm2d
 
 
 def block(inputs: int, outputs: int, norm: Norm) -> list[nn.Module]:
-    """3 x 3 convolution, normalisation, GLU (which halves the channels); the paper lists them without an order."""
+    """Make a 3 x 3 convolution, a normalisation and a GLU, which halves the channels."""
+    # The paper lists the layers of a block without an order; this is the lineage's.
     return [conv(inputs, 2 * outputs), norm(2 * outputs), GLU()]
 
 
@@ -178,7 +179,7 @@ class Generator(CodeGenerator):
         return torch.cat([truncation * z[:, :-1], z[:, -1:]], 1)
 
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
-        """Codes (N, C, S, S) on the way from one z (N, z_dim) to another, with blended metadata."""
+        """Draw codes (N, C, S, S) on the way from one z (N, z_dim) to another, with blended metadata."""
         # Moving the entry that picks the row would show the rows in between, which have nothing to do with either end.
         if not self.has_metadata:
             return super().between(start, stop, share)
@@ -295,5 +296,5 @@ class MultiStageLoss:
 
 
 def loss(config: LRMConfig) -> MultiStageLoss:
-    """The loss of all stages (eqs. 4 and 5)."""
+    """Make the loss of all stages (eqs. 4 and 5)."""
     return MultiStageLoss(config)
