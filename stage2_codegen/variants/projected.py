@@ -247,7 +247,7 @@ class Critic(nn.Module):
 
 
 def loss(config: ProjectedConfig, context: Context | None = None) -> Loss:
-    """Relativistic pairing, with the drift where it has a weight."""
+    """Make the relativistic pairing loss, with the drift where it has a weight."""
     # In place of the paper's hinge loss and spectral normalisation, under which all samples followed one motif.
     adversarial = RelativisticPairing(config.gamma)
     return Drifting(adversarial, config.drift_weight) if config.drift_weight else adversarial
