@@ -42,7 +42,7 @@ def schedule(config: R3Config, kimg: float) -> R3Config:
 
 
 def map_channels(code_shape: CodeShape, config: R3Config) -> list[int]:
-    """Widths of the maps of side 4, 8, ..., S."""
+    """Return the widths of the maps of side 4, 8, ..., S."""
     # Those of `accel`, with one plain block on each level: both cost about the same, and the recipe alone is compared.
     channels, size, _ = code_shape
     return [channels_at(side, config.width, channels) for side in sides(size)]
@@ -57,7 +57,7 @@ def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> L
 
 
 def fit(inputs: int, outputs: int) -> list[nn.Module]:
-    """A 1 x 1 convolution where the width changes, otherwise nothing."""
+    """Make a 1 x 1 convolution where the width changes, otherwise nothing."""
     # Outside the blocks, as in the paper. It commutes with resampling, so it is put where the map is smaller.
     return [] if inputs == outputs else [he_init(nn.Conv2d(inputs, outputs, 1))]
 
@@ -108,5 +108,5 @@ class Critic(nn.Module):
 
 
 def loss(config: R3Config) -> RelativisticPairing:
-    """Relativistic pairing with penalties on both sides (section 2)."""
+    """Make the relativistic pairing loss with penalties on both sides (section 2)."""
     return RelativisticPairing(config.gamma, config.penalty)
