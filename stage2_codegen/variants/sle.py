@@ -62,7 +62,7 @@ def widths_at(table: Mapping[int, int], largest: int, width: int, least: int) ->
 
 
 class Generator(GatedGenerator):
-    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` gives those of side S/2 too."""
+    """z (N, z_dim) -> codes (N, C, S, S), in (-1, 1) unless standardised; `judged` also gives those of side S/2."""
 
     def __init__(self, code_shape: CodeShape, config: SLEConfig) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ def frozen(config: SLEConfig) -> dict[str, Frozen]:
 
 
 def loss(config: SLEConfig, context: Context | None = None) -> Loss:
-    """The hinge loss, with self-supervision (eq. 2) unless it is switched off; raises what `frozen` raises."""
+    """Make the hinge loss, with self-supervision (eq. 2) unless it is switched off; raises what `frozen` raises."""
     hinge = Hinge(config.soft_margin)
     if config.reconstruct == "none":
         return hinge
