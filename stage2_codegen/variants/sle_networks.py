@@ -32,7 +32,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the side of a map, or halves it with a kernel of 4 and a stride of 2."""
+    """Make a convolution that keeps the side of a map, or halves it with a kernel of 4 and a stride of 2."""
     return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
 
 
@@ -64,18 +64,18 @@ class NoiseInjection(nn.Module):
 
 
 def first_block(z_dim: int, outputs: int) -> nn.Sequential:
-    """(N, z_dim, 1, 1) -> (N, outputs, 4, 4)."""
+    """Make the block (N, z_dim, 1, 1) -> (N, outputs, 4, 4)."""
     dense = nn.ConvTranspose2d(z_dim, 2 * outputs, 4, bias=False)  # on a map of 1 x 1 this is a dense layer
     return nn.Sequential(dense, BatchNorm2d(2 * outputs), GLU())
 
 
 def simple_up_block(inputs: int, outputs: int) -> nn.Sequential:
-    """(N, inputs, H, W) -> (N, outputs, 2H, 2W); the GLU halves the channels of the convolution."""
+    """Make a block (N, inputs, H, W) -> (N, outputs, 2H, 2W), whose GLU halves the channels of its convolution."""
     return nn.Sequential(UpConv(inputs, 2 * outputs), BatchNorm2d(2 * outputs), GLU())
 
 
 def double_up_block(inputs: int, outputs: int) -> nn.Sequential:
-    """A `simple_up_block` with a second convolution, and with noise before each normalisation."""
+    """Make a `simple_up_block` with a second convolution, and with noise before each normalisation."""
     layers: list[nn.Module] = []
     for convolution in (UpConv(inputs, 2 * outputs), conv(outputs, 2 * outputs, 3)):
         layers += [convolution, NoiseInjection(), BatchNorm2d(2 * outputs), GLU()]
@@ -83,7 +83,7 @@ def double_up_block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def activated(convolution: nn.Conv2d) -> list[nn.Module]:
-    """Convolution, batch normalisation, leaky ReLU."""
+    """Add batch normalisation and leaky ReLU to a convolution."""
     return [convolution, BatchNorm2d(convolution.out_channels), nn.LeakyReLU(SLOPE, inplace=True)]
 
 
@@ -122,7 +122,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, x: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """All maps by side; a gate reads that of `style` where it has one of its side, else the sample's own."""
+        """Return all maps by side; a gate reads that of `style` where it has one of its side, else the sample's own."""
         # All maps are returned: heads, gates and the critic's decoders read different ones.
         style, maps = style or {}, {self.sides[0]: x}
         for side, block in zip(self.sides[1:], self.blocks, strict=True):
@@ -141,14 +141,14 @@ class GatedGenerator(CodeGenerator, ABC):
 
     @abstractmethod
     def first_map(self, z: Tensor) -> Tensor:
-        """Maps (N, C, 4, 4) of z (N, z_dim), with which the pyramid starts."""
+        """Make the maps (N, C, 4, 4) of z (N, z_dim) with which the pyramid starts."""
 
     @abstractmethod
     def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
-        """Codes (N, C, S, S) drawn from the pyramid's maps, which are given by side."""
+        """Draw codes (N, C, S, S) from the pyramid's maps, which are given by side."""
 
     def maps(self, z: Tensor, style: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """The pyramid's maps by side, gated by those of `style` where it has them."""
+        """Return the pyramid's maps by side, gated by those of `style` where it has them."""
         # Convolutions are fastest in this layout, and all later maps keep it.
         maps: dict[int, Tensor] = self.pyramid(self.first_map(z).contiguous(memory_format=torch.channels_last), style)
         return maps
@@ -157,12 +157,12 @@ class GatedGenerator(CodeGenerator, ABC):
         return self.codes(self.maps(z))
 
     def style(self, z: Tensor) -> dict[int, Tensor]:
-        """The maps of z that gates read, by side."""
+        """Return the maps of z that gates read, by side."""
         maps = self.maps(z)
         return {side: maps[side] for side in self.pyramid.source.values()}
 
     def styled(self, z: Tensor, style: Mapping[int, Tensor]) -> Tensor:
-        """Codes of z with the gates reading `style`, as in section 4 and figure 7 of the paper."""
+        """Draw codes of z with the gates reading `style`, as in section 4 and figure 7 of the paper."""
         return self.codes(self.maps(z, style))
 
 
