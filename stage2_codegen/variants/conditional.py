@@ -40,7 +40,7 @@ class ConditionalGenerator(CodeGenerator):
     frequencies: Tensor  # (classes,)
 
     def __init__(self, generator: CodeGenerator, classes: int) -> None:
-        """`generator` takes `CLASS_DIM` entries of noise more than this one."""
+        """Wrap `generator`, which takes `CLASS_DIM` entries of noise more than this one."""
         super().__init__()
         self.generator = generator
         self.classes = classes
