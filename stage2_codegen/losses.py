@@ -147,7 +147,7 @@ class WGANGP:
         self.penalty = forms[penalty]
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Tensor, penalty_factor: float = 1.0) -> LossAndLogs:
-        """E[critic(fake)] - E[critic(real)] + gp_weight penalty + drift E[critic(real)^2]."""
+        """Return E[critic(fake)] - E[critic(real)] + gp_weight penalty + drift E[critic(real)^2]."""
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         loss, logs = scores_fake.mean() - scores_real.mean(), score_logs(scores_real, scores_fake)
         if penalty_factor:
@@ -158,7 +158,7 @@ class WGANGP:
         return loss + self.drift * scores_real.square().mean(), logs
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Tensor) -> LossAndLogs:
-        """-E[critic(fake)]."""
+        """Return -E[critic(fake)]."""
         return -_scores(critic, fake).mean(), {}
 
 
@@ -172,7 +172,7 @@ class BCE:
         self.weight = weight
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
-        """weight (E[-log sigmoid(critic(real))] + E[-log(1 - sigmoid(critic(fake)))])."""
+        """Return weight (E[-log sigmoid(critic(real))] + E[-log(1 - sigmoid(critic(fake)))])."""
         # In two calls, so that batch normalisation in a critic has the moments of real or of fake samples, not of both.
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         # -log sigmoid(x) is softplus(-x), which stays finite where the sigmoid rounds to 0.
@@ -180,7 +180,7 @@ class BCE:
         return self.weight * loss, score_logs(scores_real, scores_fake)
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
-        """weight E[-log sigmoid(critic(fake))]."""
+        """Return weight E[-log sigmoid(critic(fake))]."""
         return self.weight * F.softplus(-_scores(critic, fake)).sum(1).mean(), {}
 
 
@@ -188,13 +188,13 @@ class LeastSquares:
     """Least-squares GAN with targets 0 and 1 (Mao et al., eq. 9)."""
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
-        """E[(critic(real) - 1)^2] / 2 + E[critic(fake)^2] / 2."""
+        """Return E[(critic(real) - 1)^2] / 2 + E[critic(fake)^2] / 2."""
         scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
         loss = (scores_real - 1).square().mean() / 2 + scores_fake.square().mean() / 2
         return loss, score_logs(scores_real, scores_fake)
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
-        """E[(critic(fake) - 1)^2] / 2."""
+        """Return E[(critic(fake) - 1)^2] / 2."""
         return (_scores(critic, fake) - 1).square().mean() / 2, {}
 
 
@@ -208,7 +208,7 @@ class Hinge:
         self.soft_margin = soft_margin
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
-        """E[max(0, margin - critic(real))] + E[max(0, margin + critic(fake))]."""
+        """Return E[max(0, margin - critic(real))] + E[max(0, margin + critic(fake))]."""
         return self.of_scores(_scores(critic, real), _scores(critic, fake))
 
     def of_scores(self, scores_real: Tensor, scores_fake: Tensor) -> LossAndLogs:
@@ -218,7 +218,7 @@ class Hinge:
         return loss, score_logs(scores_real, scores_fake)
 
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: Any) -> LossAndLogs:
-        """-E[critic(fake)]."""
+        """Return -E[critic(fake)]."""
         # Without a margin: a fake that already passes for real still has a gradient.
         return -_scores(critic, fake).mean(), {}
 
@@ -244,7 +244,7 @@ class RelativisticPairing:
         self.judge = forms[penalty]
 
     def critic_loss(self, critic: AnyCritic, real: Any, fake: Any, penalty_factor: float = 1.0) -> LossAndLogs:
-        """E[softplus(critic(fake) - critic(real))] + gamma / 2 (R1 + R2)."""
+        """Return E[softplus(critic(fake) - critic(real))] + gamma / 2 (R1 + R2)."""
         if not penalty_factor:  # without a penalty the scores need not be fp32
             scores_real, scores_fake = _scores(critic, real), _scores(critic, fake)
             return F.softplus(scores_fake - scores_real).mean(), score_logs(scores_real, scores_fake)
@@ -256,5 +256,5 @@ class RelativisticPairing:
         return loss, {**score_logs(scores_real, scores_fake), **penalties}
 
     def generator_loss(self, critic: AnyCritic, real: Any, fake: Any) -> LossAndLogs:
-        """E[softplus(critic(real) - critic(fake))]."""
+        """Return E[softplus(critic(real) - critic(fake))]."""
         return F.softplus(_scores(critic, real) - _scores(critic, fake)).mean(), {}
