@@ -27,7 +27,7 @@ ScoresAndPenalty = tuple[Tensor, Tensor]
 
 
 class Judge:
-    """A critic that is given the classes (N,) of the batch it judges, where there are any."""
+    """A critic together with the classes (N,) of the batch that it judges, if there are any."""
 
     def __init__(self, critic: AnyCritic, classes: Tensor | None) -> None:
         self.critic, self.classes = critic, classes
@@ -130,7 +130,8 @@ def finite_difference_penalty(critic: AnyCritic, x: Tensor, step: float = 0.01) 
 
 
 def _scores(critic: AnyCritic, x: Any) -> Tensor:
-    """(N, k), for sums over the batch in fp32 at least."""
+    """Scores (N, k), in fp32 at least."""
+    # Losses are means over the batch, whose sums bf16 would round.
     return at_least_fp32(critic(x))
 
 
