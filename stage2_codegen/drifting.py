@@ -116,11 +116,11 @@ class Drifting:
     def critic_loss(
         self, critic: AnyCritic, real: Sequence[Tensor], fake: Sequence[Tensor], penalty_factor: float = 1.0
     ) -> LossAndLogs:
-        """The adversarial loss alone."""
+        """Return the adversarial loss alone."""
         return self.adversarial.critic_loss(critic, real, fake, penalty_factor)
 
     def generator_loss(self, critic: AnyCritic, real: Sequence[Tensor], fake: Sequence[Tensor]) -> LossAndLogs:
-        """Adversarial loss + weight times the sum over descriptors of `drift_loss`."""
+        """Return the adversarial loss + weight times the sum over descriptors of `drift_loss`."""
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         with full_precision(fake[0]):  # moments and softmaxes of many terms
             pairs = zip(descriptors(fake), descriptors(real), strict=True)
