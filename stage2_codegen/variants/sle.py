@@ -186,7 +186,7 @@ class SelfSupervised:
         self.adversarial, self.distance, self.weight = adversarial, distance, weight
 
     def critic_loss(self, critic: AnyCritic, real: Tensor, fake: Judged, penalty_factor: float = 1.0) -> LossAndLogs:
-        """Adversarial loss + weight times the sum over decoders of E[distance to their part of the real sample]."""
+        """Return the adversarial loss + weight sum over decoders of E[distance to their part of the real sample]."""
         quadrant = int(torch.randint(4, ()))  # one for each batch, as in the code; ranks have the same seed
         scores_real, pairs = critic(real, quadrant=quadrant)
         loss, logs = self.adversarial.of_scores(at_least_fp32(scores_real), at_least_fp32(critic(fake)))
