@@ -186,7 +186,7 @@ class HealthCheck:
 
 
 def _advice(kind: str, health: Health) -> tuple[str, str]:
-    """Word what was seen, and what to try."""
+    """Return what was seen, and what to try."""
     return {
         "collapse": (
             f"samples are nearly equal: {health.pairwise_ratio:.0%} of the distance between real ones",
