@@ -82,12 +82,12 @@ class AdversarialStep:
             self._draw, self._judge = torch.compile(self._shared_G), torch.compile(self._shared_critic)
 
     def _initial_networks(self) -> tuple[CodeGenerator, nn.Module]:
-        torch.manual_seed(derive_seed(self.seed, INITIAL_WEIGHTS))
+        torch.manual_seed(derive_seed(self.seed, INITIAL_WEIGHTS))  # the same networks on every rank
         G = build_generator(self.variant, self.code_shape, self.model)
         return G, self.variant.Critic(self.code_shape, self.model)
 
     def restart(self) -> None:
-        """Go back to the initial weights and to optimisers without a past."""
+        """Go back to the initial weights, and clear the state of the optimisers."""
         G, critic = self._initial_networks()
         self.G.load_state_dict(G.state_dict())
         self.G_ema.load_state_dict(G.state_dict())
@@ -112,6 +112,7 @@ class AdversarialStep:
             self.logs |= self._backward("loss/critic", objective, self._shared_critic, real, seed)
             self.guard.update(self.optimizers["opt_critic"])
         set_training(self._trained, False)  # spares its weights' gradients in the generator's update
+        # One batch of fakes keeps the seed of the critic's last update: parts drawn again are then the same samples.
         if not self.now.one_batch_of_fakes:
             seed = derive_seed(self.seed, nimg, UPDATES + self.model.n_critic)
         self.logs |= self._backward("loss/g", self._generator_loss, self._shared_G, real, seed)
@@ -131,9 +132,8 @@ class AdversarialStep:
         return every if update % every == 0 else 0
 
     def _critic_loss(self, penalty_factor: float, is_shared: bool, real: Batch) -> LossAndLogs:
-        keeps = (
-            is_shared and self.accumulate == 1
-        )  # parts are drawn again by their seed: their graphs would fill memory
+        # Parts are drawn again by their seed, since keeping their graphs would fill the memory.
+        keeps = is_shared and self.accumulate == 1
         with torch.set_grad_enabled(keeps):
             seen_real, seen_fake = self._see(real)
         if keeps:
@@ -154,10 +154,11 @@ class AdversarialStep:
     def _backward(
         self, name: str, objective: Callable[[Batch], LossAndLogs], shared: nn.Module, real: Batch, seed: int
     ) -> dict[str, Tensor]:
-        """Gradients of the mean of `objective` over the parts of `real`; ranks share them once, with the last part."""
+        """Compute gradients of the mean of `objective` over the parts of `real`; return the means of its logs."""
         parts, totals = self.accumulate, dict[str, Tensor]()
         for index, part in enumerate(real.parts(parts)):
             torch.manual_seed(seed)  # the same for all parts and ranks: each takes its own rows of the batch's noise
+            # Ranks share their gradients once, with the last part.
             shares = nullcontext() if index == parts - 1 else self.accelerator.no_sync(shared)
             with part_of_batch(index, parts), shares:
                 with autocast(self.accelerator, self.precision):
@@ -169,6 +170,7 @@ class AdversarialStep:
 
 
 def detached(judged: Judged) -> Judged:
+    """Return what is judged without its gradients."""
     return tuple(x.detach() for x in judged) if isinstance(judged, tuple) else judged.detach()
 
 
