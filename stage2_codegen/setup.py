@@ -96,18 +96,18 @@ def _classes(name: str, config: TrainConfig[VariantConfig], store: LatentStore) 
 
 def _precision(config: TrainConfig[VariantConfig]) -> Precision:
     """The flag's precision; without a flag that of the run to resume, or else the fastest of this machine."""
-    begun, _ = find_config(config.out)
-    recorded: Precision | None = begun.get("precision") if begun else None
+    earlier, _ = find_config(config.out)
+    recorded: Precision | None = earlier.get("precision") if earlier else None
     return config.precision or recorded or fast_precision()
 
 
 def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
-    """Whether half of the latents are mirrored: as the flags say, else where the autoencoder has learnt to mirror."""
+    """Whether half of the latents are mirrored: as the flags say, or else if the autoencoder has learnt to mirror."""
     if config.mirror is not None:
         return config.mirror
     # A store that holds the mirrored pictures needs no mirrors, and a run of a version without these flags had none.
-    begun, _ = find_config(config.out)
-    if store.seal.get("flip") or (begun is not None and "mirror" not in begun):
+    earlier, _ = find_config(config.out)
+    if store.seal.get("flip") or (earlier is not None and "mirror" not in earlier):
         return False
     recorded, moved_to = store.seal["autoencoder_run"], config.autoencoder
     if is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded):
