@@ -104,7 +104,7 @@ for unfinished in [path for path in folder.glob("killed*")]:
 print(json.dumps(outcomes))
 """
 
-# One of two ranks: encodes two sizes into argv[1]/two, meets a store that is in use, and mends what is damaged.
+# One of two ranks: encodes two sizes into argv[1]/two, meets a store that is in use, and repairs what is damaged.
 RANK = """
 import pathlib, sys
 import torch

@@ -1,4 +1,4 @@
-"""Stores of several sizes are those of single runs, and a damaged store is mended to the byte or says so."""
+"""Stores of several sizes are those of single runs, and a damaged store is repaired to the byte or says so."""
 
 import shutil
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def configure(run: Path, data: Path | str, out: Path, **changes: Any) -> EncodeC
     return EncodeConfig(data=(str(data),), autoencoder=run, out=out, **{**fields, **changes})
 
 
-def mend(out: Path, **changes: Any) -> None:
+def repair(out: Path, **changes: Any) -> None:
     encode(EncodeConfig(out=out, repair=True, threads=1, **changes))
 
 
@@ -160,18 +160,18 @@ def all_damaged(store: Path, names: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_file_is_mended_to_the_byte(damage: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_file_is_repaired_to_the_byte(damage: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(store)
     assert len(before) == 3 + 3 + 4 + 2 + 2  # shards, their scales, arrays' metadata, vectors, seals
     for name in before:
         DAMAGES[damage](store / name)
         assert all_damaged(store, [name]) == [name]
-        mend(store)
+        repair(store)
         assert contents(store) == before, name
     assert "with other bytes than before" not in capsys.readouterr().out
 
 
-def test_all_damage_is_listed_and_mended_at_once(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_damage_is_listed_and_repaired_at_once(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(store)
     names = [name for name in before if name not in ("zarr.json", "latents/c/1/0/0/0", "scales/c/1/0")]
     for name in names:
@@ -181,22 +181,22 @@ def test_all_damage_is_listed_and_mended_at_once(store: Path, capsys: pytest.Cap
     listed = capsys.readouterr().out
     assert all(f"{store / name}: " in listed for name in names)
     stamp = (store / "latents/c/1/0/0/0").stat().st_mtime_ns
-    mend(store)
+    repair(store)
     assert contents(store) == before
     assert (store / "latents/c/1/0/0/0").stat().st_mtime_ns == stamp  # what is whole is left alone
     capsys.readouterr()
-    mend(store)
+    repair(store)
     assert f"{store}: is whole" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["latents/c/{}/0/0/0", "scales/c/{}/0"])
-def test_shards_that_changed_places_are_mended(part: str, store: Path) -> None:
+def test_shards_that_changed_places_are_repaired(part: str, store: Path) -> None:
     before = contents(store)
     one, other = part.format(0), part.format(1)
     (store / one).write_bytes(before[other])
     (store / other).write_bytes(before[one])
     assert all_damaged(store, [one]) == [one]
-    mend(store)
+    repair(store)
     assert contents(store) == before
 
 
@@ -215,14 +215,14 @@ def test_a_repair_that_was_cut_short_goes_on(store: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(Autoencoder, "encode", encode_once)
         with pytest.raises(KeyboardInterrupt):
-            mend(store)
+            repair(store)
         stamp = (store / "latents/c/0/0/0/0").stat().st_mtime_ns
-        mend(store)
+        repair(store)
     assert (store / "latents/c/0/0/0/0").stat().st_mtime_ns == stamp
     assert contents(store) == before
 
 
-def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_mended(
+def test_damage_after_an_encode_that_was_killed_before_its_journal_was_gone_is_repaired(
     run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "store"
@@ -246,7 +246,7 @@ def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     flip(store / "latents/c/1/0/0/0")
     forward = Autoencoder.encode
     monkeypatch.setattr(Autoencoder, "encode", lambda self, images: forward(self, images) * 1.01)
-    mend(store)
+    repair(store)
     assert "with other bytes than before" in capsys.readouterr().out
     check(CheckConfig(path=store))
     opened = LatentStore.open(store)
@@ -257,7 +257,7 @@ def test_shards_that_come_out_different_are_sealed_anew_and_said_so(
     assert changed <= {"latents/c/1/0/0/0", "scales/c/1/0", "zarr.json", "latents/seal.json"}
 
 
-def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_stores_of_several_sizes_are_checked_and_repaired_together(run: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "sizes"
     encode(configure(run, pictures, out, size=(16, 32)))
     before = contents(out)
@@ -266,12 +266,12 @@ def test_stores_of_several_sizes_are_checked_and_mended_together(run: Path, pict
     with pytest.raises(CorruptError, match="16/latents/c/2") as found:
         check(CheckConfig(path=out))
     assert found.value.advice == Advice(Action.REPAIR_STORE, {"store": out / "16"})
-    mend(out)
+    repair(out)
     check(CheckConfig(path=out))
     assert contents(out) == before
 
 
-def test_a_store_that_cannot_be_mended_hides_and_hinders_no_other(
+def test_a_store_that_cannot_be_repaired_hides_and_hinders_no_other(
     run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "sizes"
@@ -300,7 +300,7 @@ def test_a_store_that_cannot_be_mended_hides_and_hinders_no_other(
     assert found.value.fix == "run the same encode again"
 
     with pytest.raises(CorruptError, match=f"{out / '00'}: is not sealed"):
-        mend(out, autoencoder=run)
+        repair(out, autoencoder=run)
     told = capsys.readouterr().out
     assert f"{out / '48'}: repaired, every byte is as it was" in told
     assert f"error: {out / '64'}: was encoded by another autoencoder" in told
@@ -347,12 +347,12 @@ def test_a_repair_that_does_not_find_the_data_says_how_to_name_its_place(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="pics: no such file or folder") as refused:
-        mend(out)
+        repair(out)
     assert refused.value.fix.startswith("give the location of the data with --data")
     with pytest.raises(InputError) as refused:
-        mend(out, data=("nowhere",))
+        repair(out, data=("nowhere",))
     assert "--data" not in refused.value.fix
-    mend(out, data=("../pics",))
+    repair(out, data=("../pics",))
     assert contents(out) == before
 
 
@@ -380,7 +380,7 @@ def test_a_picture_that_changes_before_it_is_encoded_is_not_sealed_as_what_it_wa
     assert LatentStore.open(out).seal["data_fingerprint"] == open_images(pictures).fingerprint
 
 
-def test_only_the_same_images_and_autoencoder_mend_a_store(
+def test_only_the_same_images_and_autoencoder_repair_a_store(
     run: Path, pictures: Path, store: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
@@ -391,10 +391,10 @@ def test_only_the_same_images_and_autoencoder_mend_a_store(
     before = contents(store)
     for changes in ({"data": (str(other_data),)}, {"autoencoder": other_run}):
         with pytest.raises(MismatchError):
-            mend(store, **changes)
+            repair(store, **changes)
         assert contents(store) == before
     moved_data, moved_run = shutil.copytree(pictures, tmp_path / "moved"), shutil.copytree(run, tmp_path / "moved-run")
-    mend(store, data=(str(moved_data),), autoencoder=Path(moved_run))
+    repair(store, data=(str(moved_data),), autoencoder=Path(moved_run))
     check(CheckConfig(path=store))
 
 
@@ -402,20 +402,20 @@ def test_without_a_seal_or_with_one_being_written_there_is_no_repair(store: Path
     for name in ("zarr.json", "latents/seal.json"):
         flip(store / name)
     with pytest.raises(CorruptError, match="both copies") as refused:
-        mend(store)
+        repair(store)
     assert refused.value.advice is None
     (store / "zarr.json").unlink()
     (store / "latents/seal.json").unlink()
     with pytest.raises(InputError):
-        mend(store)
+        repair(store)
 
 
-def test_a_store_in_use_is_neither_encoded_nor_mended(
+def test_a_store_in_use_is_neither_encoded_nor_repaired(
     run: Path, pictures: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stage1_autoencoder.encode.open_images", interrupt)  # which may take hours, it is told before
     with lock(store), pytest.raises(CodeganError, match="being written by process") as refused:
-        mend(store)
+        repair(store)
     assert refused.value.exit_code == 9
     with lock(tmp_path / "sizes" / "32"), pytest.raises(CodeganError) as refused:
         encode(configure(run, pictures, tmp_path / "sizes"))
