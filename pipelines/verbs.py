@@ -111,6 +111,12 @@ VERBS = {
         "--run runs/photos --data mine/ --out projected",
         resumes=True,
     ),
+    "explore": Verb(
+        configs.ExploreConfig,
+        "pipelines.explore.server:explore",
+        "a page to play with generators",
+        "runs/photos",
+    ),
     "score": Verb(
         ScoreConfig,
         "pipelines.scoring.score:score",
