@@ -2,8 +2,8 @@
 
 Where a layer reads z linearly, they are the right singular vectors of its weight (Shen and Zhou, "Closed-Form
 Factorization of Latent Semantics in GANs", CVPR 2021, "Unsupervised Semantic Factorization"). Elsewhere they are the
-principal components of what the generator draws, regressed onto z (Härkönen et al., "GANSpace: Discovering
-Interpretable GAN Controls", NeurIPS 2020, as for BigGAN).
+principal components of the generator's codes, regressed onto z (Härkönen et al., "GANSpace: Discovering Interpretable
+GAN Controls", NeurIPS 2020, as for BigGAN).
 """
 
 import torch
@@ -19,7 +19,7 @@ NOISE_SEED = 0  # of all noise besides z
 
 
 def directions(generator: ImageGenerator, count: int) -> Tensor:
-    """The strongest directions first, as orthogonal or nearly orthogonal unit vectors (count, z_dim).
+    """Return the strongest directions first, as orthogonal or nearly orthogonal unit vectors (count, z_dim).
 
     They move the noise in z and never its class. There are at most `noise_dim` of them.
     """
@@ -30,9 +30,9 @@ def directions(generator: ImageGenerator, count: int) -> Tensor:
 
 
 def entered_weight(generator: ImageGenerator) -> Tensor | None:
-    """What linear layers make of the noise in z before anything else, (outputs, noise_dim); None where none reads it.
+    """Return the weights of the linear layers that read the noise in z, (outputs, noise_dim); None where none does.
 
-    Such a layer may read other things after the noise, such as the embedding of a class.
+    Such a layer may also read other inputs after the noise, such as the embedding of a class.
     """
     z = generator.noise([0])
     noise = z[:, : generator.generator.noise_dim]
@@ -57,12 +57,12 @@ def entered_weight(generator: ImageGenerator) -> Tensor | None:
 
 
 def strongest(weight: Tensor, count: int) -> Tensor:
-    """The right singular vectors of the largest singular values, (outputs, inputs) -> (count, inputs)."""
+    """Return the right singular vectors of the largest singular values, (outputs, inputs) -> (count, inputs)."""
     return signed(torch.linalg.svd(weight.float(), full_matrices=False).Vh[:count])
 
 
 def principal_directions(generator: ImageGenerator, count: int) -> Tensor:
-    """Of the noise in z (count, noise_dim): where it goes when codes move along their principal components."""
+    """Return directions of the noise in z (count, noise_dim) along which codes move by their principal components."""
     z = generator.noise(range(DRAWS))
     codes = torch.cat([compared(generator.codes(part, NOISE_SEED)) for part in z.split(DRAWN_AT_ONCE)])
     U, S, _ = torch.linalg.svd(codes - codes.mean(0), full_matrices=False)
@@ -73,6 +73,6 @@ def principal_directions(generator: ImageGenerator, count: int) -> Tensor:
 
 
 def signed(rows: Tensor) -> Tensor:
-    """The same directions, each with its largest entry positive, so that every machine has the same sign."""
+    """Give each direction the sign with which its largest entry is positive, so that all machines agree."""
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     return rows * largest.sign()
