@@ -283,7 +283,7 @@ class Autoencoder(nn.Module):
         if built_in and run == recorded and is_default(run):
             raise MismatchError(
                 f"{store.path}: was encoded by {recorded} of another version, whose autoencoder differs",
-                "encode again into another --out, or use the version that made the store",
+                "encode again into another --out, or use the version of codegan that made the store",
             )
         raise MismatchError(
             f"{store.path}: was encoded by another autoencoder than {run}",
