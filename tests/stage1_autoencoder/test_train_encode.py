@@ -187,7 +187,7 @@ def test_a_training_whose_pictures_are_lost_ends_with_the_last_snapshot_kept(tmp
     config = replace(configure(tmp_path / "run", steps=20), lr=3.0, snapshot_kimg=0.004)
     with pytest.raises(DivergedError, match="worse than plain grey before image 20") as lost:
         train(config)
-    assert f"--init {config.out} takes over" in lost.value.fix
+    assert f"--init {config.out} starts from the weights" in lost.value.fix
     assert newest(config.out)
     config = replace(configure(tmp_path / "grey", steps=20), data=(str(tmp_path / "greys"),), mirror=False, jitter=0.0)
     for index in range(2):
