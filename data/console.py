@@ -5,20 +5,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from data.sources.locations import Location
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LINE_EVERY_SEC = 10.0
 
@@ -65,7 +55,18 @@ class ProgressReport:
             print(line.rstrip(), file=sys.stderr, flush=True)
 
 
-def _make_bar(unit: str) -> Progress:
+def _make_bar(unit: str) -> "Progress":
+    from rich.console import Console  # late: slow to load, and help shows no bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,7 +98,7 @@ def warn(what: str, advice: str) -> None:
     print(f"warning: {what}\n  try: {advice}", file=sys.stderr, flush=True)
 
 
-def finish(wrote: Iterable[Location], next_command: list[str] | None = None) -> None:
+def finish(wrote: Iterable[Any], next_command: list[str] | None = None) -> None:
     """Print the last lines of a verb: what it wrote, and what to type next."""
     for path in wrote:
         print(f"wrote {path}")

@@ -17,6 +17,7 @@ from data.files.atomic import commit_folder, publish, read_json, write_bytes, wr
 from data.files.runs import DRAWN
 from data.flags import PictureFormat
 from data.images import to_image
+from data.sizes import Size, height_width
 
 type Put = Callable[[int, NDArray[np.uint8]], None]  # takes a picture's number and its pixels (3, H, W)
 
@@ -65,14 +66,14 @@ def check_archive(out: Path) -> None:
 
 
 @contextmanager
-def open_pictures(out: Path, count: int, size: int, kind: PictureFormat) -> Iterator[Put]:
-    """Yield what takes `count` pictures of `size` pixels a side; an archive takes them in order, and all or none."""
+def open_pictures(out: Path, count: int, size: Size, kind: PictureFormat) -> Iterator[Put]:
+    """Yield what takes `count` pictures of `size`; an archive takes them in order, and all or none."""
     if out.suffix == ".tar":
         with publish(out) as partial, tarfile.open(partial, "w", pax_headers={"comment": MADE_BY}) as tar:
             yield lambda number, image_u8: _add(tar, picture_file(Path(), number, kind).name, encoded(image_u8, kind))
     elif out.suffix == ".zarr":
         with commit_folder(out) as partial:
-            yield from _open_array(partial, (count, 3, size, size))
+            yield from _open_array(partial, (count, 3, *height_width(size)))
     else:
         yield lambda number, image_u8: write_bytes(picture_file(out, number, kind), encoded(image_u8, kind))
 

@@ -21,6 +21,7 @@ from data.files.atomic import write_bytes
 from data.files.checksums import crc32c
 from data.prefetch import prefetch
 from data.scenes.factors import Scenes, parse_scenes
+from data.sizes import Size, height_width
 from data.sources.decoding import Unreadable, decode, probe
 from data.sources.listing import Entry, Listing, Skip, list_entries
 from data.sources.locations import redacted
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 _THREADS = min(8, os.cpu_count() or 1)
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """Centre crop to a square, then Lanczos to size x size."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = image if width == height else image.crop((left, top, left + side, top + side))
-    return square if side == size else square.resize((size, size), Image.Resampling.LANCZOS)
+def fit(image: Image.Image, size: Size) -> Image.Image:
+    """Centre crop to the shape of `size`, then Lanczos to it."""
+    height, width = height_width(size)
+    scale = max(width / image.width, height / image.height)
+    crop_width, crop_height = min(image.width, round(width / scale)), min(image.height, round(height / scale))
+    left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
+    cropped = image
+    if (crop_width, crop_height) != image.size:
+        cropped = image.crop((left, top, left + crop_width, top + crop_height))
+    return cropped if cropped.size == (width, height) else cropped.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
@@ -105,9 +109,9 @@ class ImageSet:
     fingerprint: str  # hexadecimal, of all keys and bytes, whatever their location
     skipped: list[Skip]
     notes: dict[str, str]  # remarks by key
-    size: int | None  # side in pixels that `image` and `batches` fit images to
+    size: Size | None  # that `image` and `batches` fit images to
     pil: Callable[[int], Image.Image]  # an image by its index: RGB, upright, in its own size
-    draw: Callable[[int, int], NDArray[np.uint8]] | None = (
+    draw: Callable[[int, Size], NDArray[np.uint8]] | None = (
         None  # (index, size) -> a scene, if they have no size of their own
     )
 
@@ -119,15 +123,15 @@ class ImageSet:
         image = self.pil(index)
         return to_array(image if self.size is None else fit(image, self.size))
 
-    def fitted(self, index: int, sizes: Iterable[int]) -> list[NDArray[np.uint8]]:
-        """An image fitted to each of `sizes`, (3, size, size), and decoded only once."""
+    def fitted(self, index: int, sizes: Iterable[Size]) -> list[NDArray[np.uint8]]:
+        """An image fitted to each of `sizes`, (3, H, W), and decoded only once."""
         if self.draw is not None:
             return [self.draw(index, size) for size in sizes]
         image = self.pil(index)
         return [to_array(fit(image, size)) for size in sizes]
 
     def batches(self, batch_size: int, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """Batches (n, 3, size, size) in order, the last one perhaps smaller, decoded ahead in a few threads."""
+        """Batches (n, 3, H, W) in order, the last one perhaps smaller, decoded ahead in a few threads."""
         if self.size is None:
             raise UsageError(f"{self.name}: batches need one size", "open the set with a size")
         order = range(len(self)) if indices is None else indices
@@ -148,7 +152,7 @@ SINGLE_PROCESS = Share(0, 1, lambda part: part)
 
 def open_images(
     data: str | Path | Sequence[str],
-    size: int | None = None,
+    size: Size | None = None,
     max_skip: float = 0.01,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -166,7 +170,7 @@ def open_images(
     names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
     if not names:
         raise UsageError("no data given", "name a folder, a .zip, .tar shards or scenes:N")
-    if size is not None and size < 1:
+    if size is not None and min(height_width(size)) < 1:
         raise UsageError(f"size {size}: is not a number of pixels", "give a size of at least 1")
     if not 0 <= max_skip <= 1:
         raise UsageError(f"max skip {max_skip}: is not a fraction", "give a number from 0 to 1")
@@ -190,7 +194,7 @@ def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int
     return share.gather(scans)
 
 
-def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int | None) -> ImageSet:
+def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: Size | None) -> ImageSet:
     scanned = list(zip(listing.entries, scans, strict=True))
     kept = [(entry, scan) for entry, scan in scanned if not scan.problem]
     skipped = sorted(listing.skipped + [Skip(entry.key, scan.problem) for entry, scan in scanned if scan.problem])
@@ -209,11 +213,11 @@ def _gather_set(name: str, listing: Listing, scans: Sequence["_Scan"], size: int
     )
 
 
-def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
+def _open_scenes(name: str, size: Size | None, seed: int) -> ImageSet:
     count, side = parse_scenes(name)
     sized = "@" in name
     if size is not None and not sized:
-        side = size  # a scene looks the same at every size, so it is drawn rather than enlarged
+        side = max(height_width(size))  # a scene looks the same at every size, so it is drawn rather than enlarged
     scenes = Scenes(count, side, seed)
     return ImageSet(
         name=name,
@@ -225,8 +229,14 @@ def _open_scenes(name: str, size: int | None, seed: int) -> ImageSet:
         notes={},
         size=size,
         pil=lambda index: to_image(scenes.image(range(count)[index])),
-        draw=None if sized else lambda index, size: Scenes(count, size, seed).image(range(count)[index]),
+        draw=None if sized else lambda index, size: _draw_scene(count, range(count)[index], size, seed),
     )
+
+
+def _draw_scene(count: int, index: int, size: Size, seed: int) -> NDArray[np.uint8]:
+    """(3, H, W); scenes are square, so another shape is cut from one."""
+    image = Scenes(count, max(height_width(size)), seed).image(index)
+    return image if isinstance(size, int) else to_array(fit(to_image(image), size))
 
 
 @dataclass(frozen=True)

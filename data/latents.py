@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from data.errors import CorruptError
 from data.files.checksums import wrong_size
+from data.sizes import Size, as_size
 from data.sources.locations import Location, file_sizes, parse_location
 from data.spacing import spaced_rows
 from data.store.seal import damage_error, find_damage, read_seal, repair
@@ -73,9 +74,9 @@ class LatentStore:
         return int(self.seal["count"])
 
     @property
-    def image_size(self) -> int:
-        """Side of the images that were encoded, in pixels."""
-        return int(self.seal["image_size"])
+    def image_size(self) -> Size:
+        """Size of the images that were encoded, in pixels."""
+        return as_size(self.seal["image_size"])
 
     @property
     def keys(self) -> list[str]:

@@ -5,7 +5,6 @@ torch.
 """
 
 import contextlib
-import difflib
 import errno
 import inspect
 import io
@@ -25,8 +24,8 @@ from data.advice import Done
 from data.console import finish
 from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
 from pipelines.commands import command, followed_by
-from pipelines.launch import launch, messages
 from pipelines.verbs import VERBS, Verb
+from pipelines.worker import messages
 from stage2_codegen.configs.registry import CONFIGS, RECOMMENDED
 
 HELP = """usage: codegan VERB ...
@@ -66,6 +65,8 @@ def main() -> NoReturn:
         processes, arguments = _split_processes(arguments)
         with _terminable(arguments):
             if processes > 1:
+                from pipelines.launch import launch  # late, as difflib below: slow to load, and seldom needed
+
                 launch([*_this_program(), *arguments], processes)
             else:
                 run([argument for argument in arguments if argument != "--traceback"])
@@ -229,6 +230,8 @@ def _takes_value(word: str, config: Any) -> bool:
 
 
 def _did_you_mean(word: str, known: Any, help_command: str) -> str:
+    import difflib
+
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}? {help_command} lists all" if close else f"{help_command} lists all"
 

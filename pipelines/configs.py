@@ -7,9 +7,8 @@ from typing import Annotated
 import tyro
 
 from data.errors import UsageError
-from data.flags import ClassFlag, Data, Hosts, OptionalPath, PictureFormat
+from data.flags import ClassFlag, Data, Hosts, LocationArg, OptionalPath, PictureFormat
 from data.limits import Count, Limit, Limited, Natural, Positive, Weight
-from data.sources.locations import LocationArg
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.flags import PrecisionFlag
 from stage2_codegen.configs.registry import SIDES

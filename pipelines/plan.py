@@ -15,6 +15,7 @@ from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
 from data.files.runs import defaults, to_json
 from data.images import image_grid
+from data.sizes import height_width
 from pipelines.commands import changed, flags
 from pipelines.configs import PlanConfig
 from stage1_autoencoder.training.clock import StepClock, peak_memory_mb
@@ -108,7 +109,7 @@ def _measure(name: str, setup: Setup) -> Taken:
         peak_mb=peak_memory_mb(device),
         checkpoint_bytes=_bytes(networks + optimizers),
         weights_bytes=_bytes([step.G_ema.state_dict(), setup.context.autoencoder.state_dict()]),
-        grid_bytes=image_grid(np.empty((len(GRID_SEEDS), 3, size, size), np.uint8)).nbytes,
+        grid_bytes=image_grid(np.empty((len(GRID_SEEDS), 3, *height_width(size)), np.uint8)).nbytes,
     )
 
 

@@ -17,6 +17,7 @@ from data.drawn import claim_folder, picture_file
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
+from data.sizes import to_json_size
 from pipelines.configs import ProjectConfig
 from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
@@ -38,7 +39,7 @@ def project(config: ProjectConfig) -> None:
         "nimg": generator.nimg,
         "class": config.class_name,
         "data_fingerprint": pictures.fingerprint,
-        "image_size": generator.image_size,
+        "image_size": to_json_size(generator.image_size),
         "steps": config.steps,
         "candidates": config.candidates,
     }

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from data.flags import Data, Hosts, OptionalCount, OptionalPath
+from data.flags import Data, Hosts, LocationArg, OptionalCount, OptionalPath, SizeArg
 from data.limits import Count, Fraction, Limit, Limited, Positive, Weight
-from data.sources.locations import LocationArg
 from stage1_autoencoder.training.config import Precision, RunConfig
 
 SMALLEST_CROP = 32  # pixels, for the discriminator
@@ -71,7 +70,7 @@ class EncodeConfig(Limited):
     out: LocationArg
     """The store to make, or the folder for one store of each size, also as s3://BUCKET/STORE. The same command
     continues an interrupted encoding."""
-    size: tuple[Count, ...] = (256,)
+    size: tuple[SizeArg, ...] = (256,)
     """Sides, in pixels, to which every image is fitted (centre crop, Lanczos); several sides make stores OUT/SIZE."""
     dtype: Literal["float16", "float32", "int8"] = "float16"
     """Type of the numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""

@@ -16,6 +16,7 @@ from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
+from data.sizes import Size, height_width, size_text, to_json_size
 from data.sources.locations import Location, redacted
 from data.store.seal import SEAL, find_stores
 from data.store.writer import LatentWriter, remove_journal
@@ -43,9 +44,10 @@ def encode(config: EncodeConfig) -> Done:
         raise UsageError("--data: is missing", "name a data set; only --repair finds it in the store")
     origin = config.autoencoder or Path(DEFAULT)
     autoencoder = Autoencoder.load(origin)
-    check_multiple(config.size, autoencoder.factor)
+    for size in config.size:
+        check_multiple(height_width(size), autoencoder.factor)
     accelerator = make_accelerator(patience=PATIENCE)
-    stores = {size: config.out / str(size) if len(config.size) > 1 else config.out for size in config.size}
+    stores = {size: config.out / size_text(size) if len(config.size) > 1 else config.out for size in config.size}
     with ExitStack() as stack:
 
         def hold() -> None:
@@ -76,7 +78,7 @@ def _check(config: EncodeConfig) -> None:
     if not config.size:
         raise UsageError("--size: names no size", "give one, such as --size 256")
     if len(set(config.size)) < len(config.size):
-        raise UsageError(f"--size {' '.join(map(str, config.size))}: names a size twice", "name each size once")
+        raise UsageError(f"--size {' '.join(map(size_text, config.size))}: names a size twice", "name each size once")
     if len(config.size) > 1 and (config.out.is_file() or config.out in find_stores(config.out)):
         raise UsageError(
             f"{config.out}: is a store or a file, and several stores need a folder",
@@ -84,15 +86,15 @@ def _check(config: EncodeConfig) -> None:
         )
 
 
-def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Location]) -> dict[int, LatentWriter]:
+def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[Size, Location]) -> dict[Size, LatentWriter]:
     """Open writers, by size, for the stores that are not sealed yet."""
-    images, autoencoder, writers = encoding.images, encoding.autoencoder, {}
+    images, autoencoder, writers = encoding.images, encoding.autoencoder, dict[Size, LatentWriter]()
     for size, path in stores.items():
         settings = {
             "fingerprint": autoencoder.fingerprint,
             "autoencoder": autoencoder.config,
             "data_fingerprint": images.fingerprint,
-            "image_size": size,
+            "image_size": to_json_size(size),
             "flip": config.flip,
             "precision": config.precision,
             "skipped": [{"key": skip.key, "reason": skip.reason} for skip in images.skipped],
@@ -101,13 +103,13 @@ def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[int, Locati
             remove_journal(path)  # an earlier encoding may have been killed just before this
             print(f"{path}: is complete already")
             continue
-        side = size // autoencoder.factor
-        shape, count = (autoencoder.code_channels, side, side), len(images) * encoding.copies
+        height, width = (side // autoencoder.factor for side in height_width(size))
+        shape, count = (autoencoder.code_channels, height, width), len(images) * encoding.copies
         writers[size] = LatentWriter(path, count, shape, config.dtype, settings, config.shard_rows)
     return writers
 
 
-def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeConfig, origin: Path) -> None:
+def _seal(writers: Mapping[Size, LatentWriter], images: ImageSet, config: EncodeConfig, origin: Path) -> None:
     """Seal the stores, with the locations of their data and autoencoder."""
     # Locations are only remarks: both may move, and fingerprints identify them.
     keys, labels = keys_and_labels(images, config.flip)
@@ -117,7 +119,7 @@ def _seal(writers: Mapping[int, LatentWriter], images: ImageSet, config: EncodeC
         writer.seal(keys, labels, data=data, autoencoder_run=run, batch_size=config.batch_size)
 
 
-def _describe(stores: Mapping[int, Location]) -> None:
+def _describe(stores: Mapping[Size, Location]) -> None:
     for path in stores.values():
         store = LatentStore.open(path)
         print(f"{path}: {len(store)} latents of {' x '.join(map(str, store.code_shape))}, {store.seal['dtype']}")

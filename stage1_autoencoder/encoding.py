@@ -12,6 +12,7 @@ from data.console import ProgressReport
 from data.errors import CorruptError
 from data.images import ImageSet, to_float
 from data.prefetch import prefetch
+from data.sizes import Size
 from data.store.writer import LatentWriter
 from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.training.config import Precision
@@ -42,7 +43,7 @@ def keys_and_labels(images: ImageSet, flip: bool) -> tuple[list[str], NDArray[np
     return np.repeat(images.keys, copies).tolist(), labels
 
 
-def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
+def fill(writers: Mapping[Size, LatentWriter], encoding: Encoding, accelerator: Accelerator) -> None:
     """Write every missing shard of the stores, which are given by image size, and read all of them back.
 
     All processes must call it. Neither their number nor the other sizes change a byte. Raises `CorruptError` when
@@ -62,7 +63,7 @@ def fill(writers: Mapping[int, LatentWriter], encoding: Encoding, accelerator: A
     raise CorruptError(f"{path}: files read back differ from what was written", "check the disk, or use another one")
 
 
-def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerator) -> dict[int, list[int]]:
+def _missing_shards(writers: Mapping[Size, LatentWriter], accelerator: Accelerator) -> dict[Size, list[int]]:
     """The missing shards of each size, the same on all processes."""
     # No process may write while another looks.
     accelerator.wait_for_everyone()
@@ -72,8 +73,8 @@ def _missing_shards(writers: Mapping[int, LatentWriter], accelerator: Accelerato
 
 
 def _share(
-    writers: Mapping[int, LatentWriter], missing: Mapping[int, list[int]], rank: int, ranks: int
-) -> dict[int, set[int]]:
+    writers: Mapping[Size, LatentWriter], missing: Mapping[Size, list[int]], rank: int, ranks: int
+) -> dict[Size, set[int]]:
     """The missing shards of each size that this rank writes: those in every `ranks`-th block that lacks one."""
     # A block has as many rows as the largest shard: it holds whole shards of all sizes, and decodes their images once.
     block_rows = max(writer.shard_rows for writer in writers.values())
@@ -88,19 +89,19 @@ def _share(
 
 @torch.inference_mode()
 def _write(
-    writers: Mapping[int, LatentWriter], shards: Mapping[int, set[int]], encoding: Encoding, accelerator: Accelerator
+    writers: Mapping[Size, LatentWriter], shards: Mapping[Size, set[int]], encoding: Encoding, accelerator: Accelerator
 ) -> None:
     encode = _encoder(encoding, accelerator)
     stores = {size: _Filling(writer, shards[size], encode, encoding.batch_size) for size, writer in writers.items()}
     total = sum(len(writers[size].rows_of(shard)) for size in writers for shard in shards[size])
 
-    def wanted() -> Iterator[tuple[int, list[int]]]:
+    def wanted() -> Iterator[tuple[int, list[Size]]]:
         for index in range(len(encoding.images)):
             rows = range(index * encoding.copies, (index + 1) * encoding.copies)
             if sizes := [size for size, store in stores.items() if any(map(store.takes, rows))]:
                 yield index, sizes
 
-    def load(task: tuple[int, list[int]]) -> tuple[int, dict[int, NDArray[np.uint8]]]:
+    def load(task: tuple[int, list[Size]]) -> tuple[int, dict[Size, NDArray[np.uint8]]]:
         index, sizes = task
         return index, dict(zip(sizes, encoding.images.fitted(index, sizes), strict=True))
 

@@ -108,8 +108,8 @@ def unevenness(images: Iterable[Tensor], factor: int) -> float:
 def _steps(images: Tensor, factor: int) -> Tensor:
     """The mean squared difference of neighbours at each place, (factor,), of which the last is across borders."""
     lines = [images.float().diff(dim=dim).square().movedim(dim, 0).flatten(1).mean(1) for dim in (-2, -1)]
-    both = torch.stack(lines).mean(0)
-    return torch.stack([both[place::factor].mean() for place in range(factor)])
+    by_place = [torch.stack([line[place::factor].mean() for place in range(factor)]) for line in lines]
+    return torch.stack(by_place).mean(0)
 
 
 class Advisor:

@@ -14,9 +14,10 @@ from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import BEST, load_weights, put_weights
 from data.images import to_uint8
 from data.seeds import IMAGE_CLASS, IMAGE_NOISE, IMAGE_Z, derive_seed
+from data.sizes import Size, as_size
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.rank_noise import shared_noise
+from stage2_codegen.rank_noise import recorded_noise, shared_noise
 from stage2_codegen.variants import configured
 from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.variants.contract import CodeGenerator
@@ -32,7 +33,7 @@ class ImageGenerator:
         generator: CodeGenerator,
         scale: CodeScale,
         autoencoder: Autoencoder,
-        image_size: int,
+        image_size: Size,
         nimg: int | None = None,
         class_names: Sequence[str] = (),
     ) -> None:
@@ -69,7 +70,7 @@ class ImageGenerator:
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         autoencoder.to(device).to(memory_format=torch.channels_last)
         scale, names = CodeScale.from_json(config["scale"]), config.get("classes", [])
-        return cls(generator, scale, autoencoder, config["image_size"], config["nimg"], names)
+        return cls(generator, scale, autoencoder, as_size(config["image_size"]), config["nimg"], names)
 
     def drawing(self, class_name: str | None = None, truncation: float = 1.0) -> Self:
         """Return the same generator, limited to images of one class, or with truncated noise.
@@ -115,6 +116,12 @@ class ImageGenerator:
         """Draw codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
         with shared_noise():
             return self._draw(self.generator, seed, z)
+
+    def other_noise(self, seed: int) -> list[Tensor]:
+        """Draw the noise besides z that the image of `seed` has, (1, ...) each, in the order of its use."""
+        with recorded_noise() as drawn:
+            self._draw(self.generator, seed, self.noise([seed]))
+        return drawn
 
     def between(self, points: Iterable[tuple[Tensor, Tensor, float]], seed: int) -> NDArray[np.uint8]:
         """Draw images, uint8 (n, 3, H, W), on the way from one z (1, z_dim) to another, each at its share of the way.

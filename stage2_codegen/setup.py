@@ -53,7 +53,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     begins = not any((config.out / "checkpoints").glob("[0-9]*"))
     initial = Initial.of(config.init, name) if config.init and begins else None
     store = LatentStore.open(config.store)
-    check_code_shape(store.code_shape)
+    check_code_shape(name, store.code_shape)
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
     precision = _precision(config)
     classes = _classes(name, config, store)

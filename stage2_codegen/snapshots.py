@@ -12,6 +12,7 @@ from data.files.checkpoints import BEST, save_state, save_weights
 from data.files.runs import read_metrics, to_json
 from data.images import image_grid, save_png
 from data.latents import LatentStore
+from data.sizes import to_json_size
 from data.spacing import spaced_rows
 from stage1_autoencoder.training.clock import crossed
 from stage1_autoencoder.training.run import Run
@@ -118,7 +119,7 @@ class Snapshots:
             "code_shape": list(store.code_shape),
             "scale": context.scale.to_json(),
             "frozen": context.identities,
-            "image_size": store.image_size,
+            "image_size": to_json_size(store.image_size),
             "autoencoder": store.seal["autoencoder"],
             "autoencoder_fingerprint": store.fingerprint,
             "autoencoder_run": store.seal["autoencoder_run"],

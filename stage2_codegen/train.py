@@ -14,6 +14,7 @@ from data.console import warn
 from data.files.checkpoints import Progress, load_state, save_state
 from data.files.runs import defaults
 from data.latents import LatentStore
+from data.sizes import size_text
 from stage1_autoencoder.training.processes import any_rank
 from stage1_autoencoder.training.run import Run
 from stage1_autoencoder.training.updates import diverged
@@ -115,8 +116,8 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
     where = "1 thread" if (threads := torch.get_num_threads()) == 1 else f"{threads} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    channels, side, _ = store.code_shape
-    print(f"{name} on {len(store)} pictures of {store.image_size} px, codes {channels} x {side} x {side}, with {where}")
+    shape = " x ".join(map(str, store.code_shape))
+    print(f"{name} on {len(store)} pictures of {size_text(store.image_size)} px, codes {shape}, with {where}")
     choices = {
         "--batch-size": config.batch_size,
         "--precision": config.precision,

@@ -12,9 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
-
-import tyro
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data.errors import CodeganError, InputError, UnsafeError, UsageError, one_line
 from data.sources.web import WebFile, split_address, without_secrets
@@ -66,22 +64,6 @@ def parse_location(text: "str | Location") -> Location:
 def parse_source(text: str, allow_hosts: Collection[str] = ()) -> Location | WebFile:
     """Like `parse_location`, or a file to read on a web server; raises `UnsafeError` unless its host is allowed."""
     return WebFile(text, frozenset(allow_hosts)) if scheme_of(text) in _WEB else parse_location(text)
-
-
-if TYPE_CHECKING:
-    type LocationArg = Location
-else:  # as Any, since tyro would look up the members of `Location`, of which one may not be installed
-    LocationArg = Annotated[
-        Any,
-        tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="PATH",
-            instance_from_str=lambda texts: parse_location(texts[0]),
-            is_instance=lambda value: hasattr(value, "joinpath"),
-            str_from_instance=lambda value: [str(value)],
-        ),
-    ]
-"""The type of a flag that takes a `Location`; as a `Path`, `s3://bucket` would lose a slash."""
 
 
 def redacted(text: str) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 from data.errors import InputError, MismatchError
 from data.images import SINGLE_PROCESS, ImageSet, Share, open_images
 from data.latents import LatentStore
+from data.sizes import Size
 
 
 def store_images(
     store: LatentStore,
     fix: str,
     data: Sequence[str] = (),
-    size: int | None = None,
+    size: Size | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     allow_hosts: Collection[str] = (),
     share: Share = SINGLE_PROCESS,

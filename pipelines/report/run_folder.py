@@ -16,6 +16,7 @@ from data.files.checkpoints import BEST, load_weights
 from data.files.runs import config_error, find_config, read_metrics
 from data.images import fit, open_images
 from data.latents import LatentStore
+from data.sizes import Size, as_size, size_text
 from data.sources.decoding import Unreadable, decode
 from data.sources.listing import list_entries
 from data.sources.locations import data_flags, redacted
@@ -140,7 +141,7 @@ class RunFolder:
 
         Raises `Missing` where the data cannot be opened.
         """
-        size = int(self.weights.get("image_size") or self.config.get("size") or 256)
+        size = as_size(self.weights.get("image_size") or self.config.get("size") or 256)
         if not self.data:
             self.need_weights()  # which name the data
         again = shlex.join(["codegan", "report", "--run", str(self.folder)])
@@ -152,7 +153,12 @@ class RunFolder:
         known = self.weights or {"autoencoder_run": "AUTOENCODER", "store": self.config.get("store"), "image_size": 256}
         words = ["codegan", "encode", *data_flags(self.data or ["DATA"], ())]
         words += ["--autoencoder", str(known.get("autoencoder_run")), "--out", str(known.get("store"))]
-        words += ["--size", str(known.get("image_size")), "--dtype", str(known.get("dtype", "float16"))]
+        words += [
+            "--size",
+            size_text(as_size(known.get("image_size", 256))),
+            "--dtype",
+            str(known.get("dtype", "float16")),
+        ]
         return shlex.join([*words, "--flip"] if known.get("flip") else words)
 
 
@@ -174,7 +180,7 @@ def _described(weights: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _originals(names: list[str], size: int) -> list[tuple[str, Image.Image]]:
+def _originals(names: list[str], size: Size) -> list[tuple[str, Image.Image]]:
     """Only those that are shown are decoded: opening a set as training does reads all of it."""
     if names[0].startswith("scenes:"):
         scenes = open_images(names, size=size)

@@ -3,6 +3,7 @@
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from data.sizes import as_size, size_text
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.reconstructions import sizes_of
 from pipelines.report.run_folder import RunFolder
@@ -49,7 +50,9 @@ def _quality(run: RunFolder) -> tuple[list[Fact], Missing | None]:
 def _subtitle(run: RunFolder) -> str:
     if run.is_generator:
         size = run.weights.get("image_size")
-        return f"Generator, variant {run.config.get('variant')}" + (f", {size} x {size} pixels" if size else "")
+        return f"Generator, variant {run.config.get('variant')}" + (
+            f", {size_text(as_size(size))} pixels" if size else ""
+        )
     return f"Autoencoder, factor {run.config.get('factor')}, {run.config.get('code_channels')} code channels"
 
 

@@ -16,6 +16,7 @@ from data.files.atomic import read_json
 from data.images import ImageSet, open_images, to_float, to_uint8
 from data.prefetch import prefetch
 from data.seeds import DRAWN_ORDER, SCORED_IMAGES
+from data.sizes import Size
 from pipelines.sample import load_generator
 from pipelines.scoring.config import MIN_IMAGES, UNBIASED_FROM, ScoreConfig, asked_metrics, compares_sets
 from pipelines.scoring.metrics import Indices
@@ -108,7 +109,7 @@ def _compare_given(config: ScoreConfig, accelerator: Accelerator) -> Comparison:
     return Comparison(Sets(generated, real), one_by_one, reference)
 
 
-def _open_set(config: ScoreConfig, data: str | Sequence[str], size: int | None, accelerator: Accelerator) -> ImageSet:
+def _open_set(config: ScoreConfig, data: str | Sequence[str], size: Size | None, accelerator: Accelerator) -> ImageSet:
     share = scan_share(accelerator)
     return open_images(data, size, config.max_skip, allow_hosts=config.allow_host, share=share)
 

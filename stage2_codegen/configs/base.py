@@ -15,6 +15,7 @@ class VariantConfig(Limited):
 
     flags: ClassVar[str] = "--model."
     takes_classes: ClassVar[bool] = True
+    any_shape: ClassVar[bool] = True  # whether codes may be other than squares of a power of two
 
     z_dim: Count = 512
     """Length of the noise vector, N(0, 1)."""

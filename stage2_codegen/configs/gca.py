@@ -1,7 +1,7 @@
 """GCA, and the GANs that it is put into."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data.limits import Count, Decay, Natural, Weight
 from stage2_codegen.configs.base import VariantConfig
@@ -18,6 +18,8 @@ class GCAConfig(VariantConfig):
 
     Fields that are given as None have the host's values after initialisation.
     """
+
+    any_shape: ClassVar[bool] = False  # the graph has a weight for each pair of places
 
     host: HostName = "dcgan"
     """GAN that provides the networks, the objective and the optimiser's settings."""

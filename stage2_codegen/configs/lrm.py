@@ -12,6 +12,7 @@ from stage2_codegen.configs.choices import Merge, Relation
 class LRMConfig(VariantConfig):
     """LRM GAN: three stages, a long-range module, and vectors of training images beside the noise."""
 
+    any_shape: ClassVar[bool] = False  # a long-range module has a weight for each place of its map
     takes_classes: ClassVar[bool] = False  # the vectors already say what to draw
 
     z_dim: Count = 100

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from data.flags import OptionalPath
+from data.flags import LocationArg, OptionalPath
 from data.limits import Count, Limit, Natural, Weight
-from data.sources.locations import LocationArg
 from stage1_autoencoder.training.config import RunConfig
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.choices import FeatureName

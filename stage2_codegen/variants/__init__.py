@@ -42,14 +42,22 @@ VARIANTS: dict[str, Variant] = {
 MAX_CHANNELS = 64
 
 
-def check_code_shape(code_shape: CodeShape) -> None:
-    """Raise `UsageError` unless codes are square, with a side in `SIDES` and 1 to 64 channels."""
+def check_code_shape(name: str, code_shape: CodeShape) -> None:
+    """Raise `UsageError` unless the variant takes codes of this shape.
+
+    All take squares with a side in `SIDES` and 1 to 64 channels, and those of `any_shape` all sides that are multiples
+    of 16 up to 256.
+    """
     channels, height, width = code_shape
-    if height != width or height not in SIDES:
+    usual = f"squares with a side of {', '.join(map(str, SIDES))}"
+    if any(side % SIDES[0] or not SIDES[0] <= side <= SIDES[-1] for side in (height, width)):
         raise UsageError(
             f"codes of {height} x {width}: no variant takes them",
-            f"encode at a --size that gives a side of {', '.join(map(str, SIDES))} (image size / factor)",
+            f"encode at a --size whose sides, divided by the autoencoder's factor, are multiples of {SIDES[0]} up to "
+            f"{SIDES[-1]}",
         )
+    if (height != width or height not in SIDES) and not CONFIGS[name].any_shape:
+        raise UsageError(f"codes of {height} x {width}: {name} takes {usual} alone", "choose another variant")
     if not 1 <= channels <= MAX_CHANNELS:
         raise UsageError(f"codes of {channels} channels: no variant takes them", f"use 1 to {MAX_CHANNELS} channels")
 
@@ -62,7 +70,7 @@ def configured(name: str, code_shape: CodeShape, overrides: Mapping[str, Any]) -
     """
     if name not in VARIANTS:
         raise UsageError(f"{name}: is not a variant", f"choose one of {', '.join(VARIANTS)}")
-    check_code_shape(code_shape)
+    check_code_shape(name, code_shape)
     variant = VARIANTS[name]
     retired, known = variant.Config.retired(), {field.name for field in dataclasses.fields(variant.Config)}
     given = {key: value for key, value in overrides.items() if key not in retired}

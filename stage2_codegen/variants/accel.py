@@ -8,6 +8,7 @@ decided here, as in progressive growing. The same networks with C = 3 are the pi
 """
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from stage2_codegen.configs.accel import AccelConfig
 from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import PixelNorm, last_layer, scored
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
-from stage2_codegen.variants.shapes import BASE, sides
+from stage2_codegen.variants.shapes import Maps, sides
 
 SLOPE = 0.2  # of every leaky ReLU here, as in progressive growing
 
@@ -28,6 +29,11 @@ def channels_at(side: int, width: int, code_channels: int) -> int:
     # sides are for timing that GAN up to 1024 pixels.
     divisor = {64: 2, 128: 2, 256: 4, 512: 8, 1024: 16}.get(side, 1)
     return max(width // divisor, 2 * code_channels)  # no map should hold less than the codes do
+
+
+def map_channels(shape: Maps, width: int) -> list[int]:
+    """Channels of the maps of side 4, 8, ..., S."""
+    return [channels_at(side * shape.stretch, width, shape.channels) for side in sides(shape.size)]
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
@@ -43,17 +49,16 @@ class Generator(CodeGenerator):
 
     def __init__(self, code_shape: CodeShape, config: AccelConfig) -> None:
         super().__init__()
-        channels, size, _ = code_shape
+        channels, _, self.base = shape = Maps.of(code_shape)
         self.z_dim = config.z_dim
         # Not published: codes lie in [-1, 1] as the encoder's tanh leaves them, unless they are standardised.
         self.bound = nn.Tanh() if config.output == "tanh" and not config.standardise else nn.Identity()
-        first = channels_at(BASE, config.width, channels)
-        self.dense = nn.Linear(config.z_dim, first * BASE * BASE)
+        first, *others = map_channels(shape, config.width)
+        self.dense = nn.Linear(config.z_dim, first * math.prod(self.base))
         layers: list[nn.Module] = [nn.LeakyReLU(SLOPE), PixelNorm(), *self._convs(first, first)]
         inputs = first
         # Two convolutions on each level, one at 4 x 4 beside the dense layer, after nearest upsampling.
-        for side in sides(size)[1:]:
-            outputs = channels_at(side, config.width, channels)
+        for outputs in others:
             layers += [nn.Upsample(scale_factor=2), *self._convs(inputs, outputs), *self._convs(outputs, outputs)]
             inputs = outputs
         self.layers = nn.Sequential(*layers, conv(inputs, channels, 1))
@@ -64,7 +69,7 @@ class Generator(CodeGenerator):
         return [conv(inputs, outputs), nn.LeakyReLU(SLOPE), PixelNorm()]
 
     def forward(self, z: Tensor) -> Tensor:
-        maps = self.dense(z).unflatten(1, (-1, BASE, BASE)).contiguous(memory_format=torch.channels_last)
+        maps = self.dense(z).unflatten(1, (-1, *self.base)).contiguous(memory_format=torch.channels_last)
         return self.bound(self.layers(maps))
 
 
@@ -74,16 +79,16 @@ class Critic(nn.Module):
     def __init__(self, code_shape: CodeShape, config: AccelConfig) -> None:
         super().__init__()
         # Without normalisation: under the gradient penalty a score must depend on its own sample alone.
-        channels, size, _ = code_shape
-        maps = [channels_at(side, config.width, channels) for side in reversed(sides(size))]
-        layers: list[nn.Module] = [conv(channels, maps[0], 1), nn.LeakyReLU(SLOPE)]
+        shape = Maps.of(code_shape)
+        maps = map_channels(shape, config.width)[::-1]
+        layers: list[nn.Module] = [conv(shape.channels, maps[0], 1), nn.LeakyReLU(SLOPE)]
         for inputs, outputs in itertools.pairwise(maps):
             layers += [conv(inputs, inputs), nn.LeakyReLU(SLOPE), conv(inputs, outputs), nn.LeakyReLU(SLOPE)]
             layers += [nn.AvgPool2d(2)]
         last = maps[-1]  # also the width of the dense layer: 256 in table 2
         layers += [conv(last, last), nn.LeakyReLU(SLOPE), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
-        self.dense1 = nn.Linear(last * BASE * BASE, last)
+        self.dense1 = nn.Linear(last * math.prod(shape.base), last)
         self.dense2 = last_layer(lambda scores: nn.Linear(last, scores), config.classes)
 
     def forward(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:

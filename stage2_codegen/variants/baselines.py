@@ -22,6 +22,7 @@ from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares, Loss
 from stage2_codegen.modules import SelfAttention
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
+from stage2_codegen.variants.shapes import Maps
 
 # Attention has side^4 weights: 4 MiB for each sample here, 1 GiB on the last map of 256 x 256 codes.
 MAX_ATTENTION_SIDE = 32
@@ -78,7 +79,8 @@ def _attention(channels: int, side: int) -> nn.Module:
 def sagan_generator(code_shape: CodeShape, config: SAGANConfig) -> chain.Generator:
     """Build the chain with self-attention after the maps `generator_attention`."""
     # Two modules in each network give the counts that Tian et al. publish for 32 and 64 pixels (tables 5 and 6).
-    published: Sequence[int] = [side for side in chain.hidden_sides(code_shape) if side <= MAX_ATTENTION_SIDE][-2:]
+    largest = MAX_ATTENTION_SIDE // Maps.of(code_shape).stretch
+    published: Sequence[int] = [side for side in chain.hidden_sides(code_shape) if side <= largest][-2:]
     sides = chain.chosen_sides("generator_attention", config.generator_attention, published, code_shape)
     return chain.Generator(code_shape, config, chain.after(sides, _attention))
 

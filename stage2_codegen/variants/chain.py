@@ -16,7 +16,7 @@ from data.errors import UsageError
 from stage2_codegen.configs.chain import ChainConfig
 from stage2_codegen.modules import BatchNorm2d, last_layer, scored, spectral_norm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
-from stage2_codegen.variants.shapes import BASE, sides
+from stage2_codegen.variants.shapes import Maps, sides
 
 MakeModule = Callable[[int, int], nn.Module]  # (channels, side) of a map -> a module for it
 Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> what follows it
@@ -24,12 +24,12 @@ Insert = Callable[[int, int], list[nn.Module]]  # (channels, side) of a map -> w
 
 def hidden_sides(code_shape: CodeShape) -> list[int]:
     """Return the sides of the maps between z and the codes: 4, 8, ..., S / 2."""
-    return sides(code_shape[1] // 2)
+    return sides(Maps.of(code_shape).size // 2)
 
 
 def channels_at(side: int, code_shape: CodeShape, config: ChainConfig) -> int:
     """Return the channels of the hidden map of this side."""
-    channels, size, _ = code_shape
+    channels, size, _ = Maps.of(code_shape)
     # They double with each halving of the side, as in DCGAN, up to the 512 of its 64-pixel networks. No map should hold
     # less than the codes do.
     return max(config.width * min(size // (2 * side), 8), 2 * channels)
@@ -46,7 +46,7 @@ def chosen_sides(
     if missing := [side for side in wanted if side not in existing]:
         raise UsageError(
             f"--model.{field.replace('_', '-')}: no map of side {', '.join(map(str, missing))} for {code_shape[1]} x "
-            f"{code_shape[1]} codes",
+            f"{code_shape[2]} codes",
             f"choose among {', '.join(map(str, existing))}",
         )
     return wanted
@@ -87,10 +87,13 @@ class Generator(CodeGenerator):
         # Every convolution has a bias, although batch normalisation cancels it: the published counts include them.
         normalised = config.spectral_norm == "both"
         inputs, layers = config.z_dim, list[nn.Module]()
+        base = Maps.of(code_shape).base
         for side in hidden_sides(code_shape):
             outputs = channels_at(side, code_shape, config)
-            stride, padding = (1, 0) if side == BASE else (2, 1)  # from 1 x 1 to 4 x 4, then twice the side
-            layers += [prepared(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding), config, normalised)]
+            enlarge = (
+                nn.ConvTranspose2d(inputs, outputs, 4, 2, 1) if layers else nn.ConvTranspose2d(inputs, outputs, base)
+            )
+            layers += [prepared(enlarge, config, normalised)]
             layers += [norm(outputs, side), nn.ReLU(), *insert(outputs, side)]
             inputs = outputs
         # DCGAN (section 3): no batch norm at the generator's output, and a tanh, unless codes are unbounded.
@@ -119,7 +122,9 @@ class Critic(nn.Module):
         def to_scores(count: int) -> nn.Module:
             # A kernel as large as the map. Under a gradient penalty its scale may have to stay free: the critic's slope
             # must be able to reach 1.
-            return prepared(nn.Conv2d(inputs, count, BASE), config, normalised and config.spectral_norm_last)
+            return prepared(
+                nn.Conv2d(inputs, count, Maps.of(code_shape).base), config, normalised and config.spectral_norm_last
+            )
 
         self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
 

@@ -15,12 +15,13 @@ from stage2_codegen.losses import WGANGP
 from stage2_codegen.modules import GIU, RepresentativeBatchNorm2d
 from stage2_codegen.variants import chain
 from stage2_codegen.variants.contract import CodeShape
+from stage2_codegen.variants.shapes import Maps
 
 
 def _published_giu(code_shape: CodeShape) -> tuple[int, ...]:
     # After the generator's input layer and before the critic's output layer. The counts fit one module in each network
     # at 32 x 32 and two at 64 x 64; larger codes have two as well.
-    return (4,) if code_shape[1] < 64 else (4, 8)
+    return (4,) if Maps.of(code_shape).size < 64 else (4, 8)
 
 
 def _giu(channels: int, config: GIUConfig, norm: bool) -> nn.Module:
@@ -38,7 +39,7 @@ def generator(code_shape: CodeShape, config: GIUConfig) -> chain.Generator:
     """Build the chain with GIU modules and representative batch norm after the maps that `config` names."""
     giu = chain.chosen_sides("generator_giu", config.generator_giu, _published_giu(code_shape), code_shape)
     # "Near the input and output layers" of the generator; the counts cannot tell this from the first map alone.
-    ends = (4, code_shape[1] // 2)
+    ends = (4, Maps.of(code_shape).size // 2)
     rbn = chain.chosen_sides("generator_rbn", config.generator_rbn, ends, code_shape)
 
     def norm(channels: int, side: int) -> nn.Module:

@@ -35,6 +35,7 @@ from stage2_codegen.frozen.projection import CHANNELS, Mixing
 from stage2_codegen.losses import Loss, RelativisticPairing
 from stage2_codegen.modules import GLU, BatchNorm2d, last_layer, scored
 from stage2_codegen.variants.contract import CodeShape, Judged
+from stage2_codegen.variants.shapes import Maps, sides
 from stage2_codegen.variants.sle_networks import GatedGenerator, NoiseInjection, Pyramid, UpConv, conv
 
 SLOPE = 0.2  # of every leaky ReLU here
@@ -71,14 +72,13 @@ class Generator(GatedGenerator):
 
     def __init__(self, code_shape: CodeShape, config: ProjectedConfig) -> None:
         super().__init__()
-        channels, self.size, _ = code_shape
+        channels, self.size, self.base = shape = Maps.of(code_shape)
         self.z_dim = config.z_dim
-        widths = {
-            side: max(int(times * config.width), 2 * channels, 4) for side, times in WIDTHS.items() if side <= self.size
-        }
+        times = {side: WIDTHS[side * shape.stretch] for side in sides(self.size)}
+        widths = {side: max(int(factor * config.width), 2 * channels, 4) for side, factor in times.items()}
         ratio = max(4, self.size // 16)  # the gates of FastGAN's generator (`sle.py`)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
-        self.first = nn.Linear(config.z_dim, 2 * widths[4] * 4 * 4)
+        self.first = nn.Linear(config.z_dim, 2 * widths[4] * math.prod(self.base))
         self.first_gate = nn.Sequential(BatchNorm2d(2 * widths[4]), GLU())
         blocks = [UpBlock(read, written) for read, written in pairwise(widths.values())]
         self.pyramid = Pyramid(widths, blocks, skips, "swish")
@@ -92,7 +92,7 @@ class Generator(GatedGenerator):
         self.register_buffer("colouring", nn.init.dirac_(torch.empty(channels, channels, KERNEL, KERNEL)))
 
     def first_map(self, z: Tensor) -> Tensor:
-        first: Tensor = self.first_gate(self.first(z).unflatten(1, (-1, 4, 4)))
+        first: Tensor = self.first_gate(self.first(z).unflatten(1, (-1, *self.base)))
         return first
 
     def codes(self, maps: Mapping[int, Tensor]) -> Tensor:
@@ -153,17 +153,20 @@ class Viewed:
         """Decode codes (N, C, S, S) to pictures (N, 3, H, W) in [-1, 1]."""
         return self.decode(inward(self.context.scale.to_latents(codes)))
 
-    def side(self, picture_side: int) -> int:
-        """Return the side, in pixels, at which the backbone sees pictures of this side."""
-        return self.view_side or min(max(picture_side, SMALLEST_VIEW), LARGEST_VIEW)
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width, in pixels, at which the backbone sees pictures of these."""
+        shorter = min(height, width)
+        side = self.view_side or min(max(shorter, SMALLEST_VIEW), LARGEST_VIEW)
+        return round(height * side / shorter), round(width * side / shorter)
 
     def resized(self, pictures: Tensor) -> Tensor:
-        """Resize pictures (N, 3, H, W) to the side that the backbone sees."""
+        """Resize pictures (N, 3, H, W) to the size that the backbone sees."""
         # Shrunk by averages over areas: bilinear sampling would skip pixels, and with them whatever hides between.
-        shown, side = pictures.shape[-1], self.side(pictures.shape[-1])
-        if shown < side:
-            return F.interpolate(pictures, (side, side), mode="bilinear")
-        return F.adaptive_avg_pool2d(pictures, side) if shown > side else pictures
+        shown = pictures.shape[-2:]
+        height, width = self.seen_size(*shown)
+        if shown[0] < height:
+            return F.interpolate(pictures, (height, width), mode="bilinear")
+        return F.adaptive_avg_pool2d(pictures, (height, width)) if shown[0] > height else pictures
 
 
 def feature_widths(config: ProjectedConfig, context: Context) -> list[int]:
@@ -241,9 +244,9 @@ class Critic(nn.Module):
         scores = [judge(x, classes) for judge, x in zip(self.heads, maps, strict=True)]
         if self.picture_head is not None:
             scores.insert(0, self.picture_head(pictures, classes))
-        side = scores[0].shape[-1]
+        largest = scores[0].shape[-2:]
         # All maps of scores are enlarged to the largest, so that every head has the same weight.
-        return torch.cat([F.interpolate(x, (side, side)).flatten(1) for x in scores], 1)
+        return torch.cat([F.interpolate(x, largest).flatten(1) for x in scores], 1)
 
 
 def loss(config: ProjectedConfig, context: Context | None = None) -> Loss:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from stage2_codegen.configs.r3 import SCHEDULED, R3Config
 from stage2_codegen.losses import RelativisticPairing
 from stage2_codegen.modules import ResidualBlock, last_layer, scored
-from stage2_codegen.variants.accel import channels_at
+from stage2_codegen.variants.accel import map_channels
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
-from stage2_codegen.variants.shapes import BASE, sides
+from stage2_codegen.variants.shapes import Maps
 
 SLOPE = 0.2  # of every leaky ReLU here
 
@@ -39,13 +39,6 @@ def schedule(config: R3Config, kimg: float) -> R3Config:
     ends = {name: (getattr(config, name), getattr(config, f"end_{name}")) for name in SCHEDULED}
     now: dict[str, Any] = {name: start * first + (1 - start) * last for name, (first, last) in ends.items()}
     return dataclasses.replace(config, **now)
-
-
-def map_channels(code_shape: CodeShape, config: R3Config) -> list[int]:
-    """Return the widths of the maps of side 4, 8, ..., S."""
-    # Those of `accel`, with one plain block on each level: both cost about the same, and the recipe alone is compared.
-    channels, size, _ = code_shape
-    return [channels_at(side, config.width, channels) for side in sides(size)]
 
 
 def he_init[Layer: nn.Linear | nn.Conv2d](layer: Layer, slope: float = 1.0) -> Layer:
@@ -67,10 +60,14 @@ class Generator(CodeGenerator):
 
     def __init__(self, code_shape: CodeShape, config: R3Config) -> None:
         super().__init__()
-        maps = map_channels(code_shape, config)
+        shape = Maps.of(code_shape)
+        self.base = shape.base
+        # The widths of `accel`, with one plain block on each level: both cost about the same, and the recipe alone is
+        # compared.
+        maps = map_channels(shape, config.width)
         self.z_dim = config.z_dim
         # A dense layer starts the maps, where the paper modulates a constant.
-        self.dense = he_init(nn.Linear(config.z_dim, maps[0] * BASE * BASE))
+        self.dense = he_init(nn.Linear(config.z_dim, maps[0] * math.prod(self.base)))
         layers: list[nn.Module] = [ResidualBlock(maps[0], len(maps))]
         for inputs, outputs in itertools.pairwise(maps):
             layers += [*fit(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear")]
@@ -80,7 +77,7 @@ class Generator(CodeGenerator):
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_codes)
 
     def forward(self, z: Tensor) -> Tensor:
-        maps = self.dense(z).unflatten(1, (-1, BASE, BASE)).contiguous(memory_format=torch.channels_last)
+        maps = self.dense(z).unflatten(1, (-1, *self.base)).contiguous(memory_format=torch.channels_last)
         return self.layers(maps)
 
 
@@ -90,7 +87,8 @@ class Critic(nn.Module):
     def __init__(self, code_shape: CodeShape, config: R3Config) -> None:
         super().__init__()
         # Without normalisation: under R1 and R2 a score must depend on its own sample alone.
-        maps = map_channels(code_shape, config)[::-1]
+        shape = Maps.of(code_shape)
+        maps = map_channels(shape, config.width)[::-1]
         layers: list[nn.Module] = [he_init(nn.Conv2d(code_shape[0], maps[0], 3, padding=1))]
         for inputs, outputs in itertools.pairwise(maps):
             # Averaging 2 x 2 is bilinear resampling to half the side.
@@ -99,7 +97,7 @@ class Critic(nn.Module):
 
         def to_scores(count: int) -> nn.Module:
             # Without a bias, which would cancel in every difference of two scores.
-            return he_init(nn.Linear(maps[-1] * BASE * BASE, count, bias=False), SLOPE)
+            return he_init(nn.Linear(maps[-1] * math.prod(shape.base), count, bias=False), SLOPE)
 
         self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))
 

@@ -26,6 +26,7 @@ from stage2_codegen.frozen.perceptual import load_lpips
 from stage2_codegen.losses import AnyCritic, Hinge, Loss, LossAndLogs
 from stage2_codegen.modules import last_layer, scored
 from stage2_codegen.variants.contract import CodeShape, Judged
+from stage2_codegen.variants.shapes import Maps
 from stage2_codegen.variants.sle_networks import (
     SLOPE,
     Decoder,
@@ -66,7 +67,7 @@ class Generator(GatedGenerator):
 
     def __init__(self, code_shape: CodeShape, config: SLEConfig) -> None:
         super().__init__()
-        channels, self.size, _ = code_shape
+        channels, self.size, base = Maps.of(code_shape)
         self.z_dim = config.z_dim
         # Maps before an output hold at least twice what a code does.
         widths = widths_at(GENERATOR_WIDTHS, self.size, config.width, 2 * channels)
@@ -76,7 +77,7 @@ class Generator(GatedGenerator):
         # left out, since a gate over less than a factor of 4 would skip one block at most.
         ratio = max(4, self.size // 16)
         skips = [(low, low * ratio) for low in (4, 8, 16) if low * ratio <= self.size]
-        self.first = first_block(config.z_dim, widths[4])
+        self.first = first_block(config.z_dim, widths[4], base)
         self.pyramid = Pyramid(widths, blocks, skips if config.excitation != "none" else [], config.activation)
         self.half_head = conv(widths[self.size // 2], channels, 1)
         self.head = conv(widths[self.size], channels, 3)
@@ -114,7 +115,7 @@ class Critic(nn.Module):
 
     def __init__(self, code_shape: CodeShape, config: SLEConfig, context: Context | None = None) -> None:
         super().__init__()
-        channels, size, _ = code_shape
+        channels, size, _ = Maps.of(code_shape)
         if config.reconstruct == "lpips" and channels != 3:
             raise UsageError(
                 f"reconstruct lpips: needs images of 3 channels, these codes have {channels}",
@@ -161,7 +162,7 @@ class Critic(nn.Module):
         # Targets are the samples as augmented, since the critic has seen nothing else.
         targets = [full, quadrant_of(full, quadrant), full]
         made = [decoder(feature) for decoder, feature in zip(self.decoders, features, strict=True)]
-        return scores, [(codes, resized(target, codes.shape[-1])) for codes, target in zip(made, targets, strict=False)]
+        return scores, [(codes, resized(target, codes)) for codes, target in zip(made, targets, strict=False)]
 
 
 class Scores(nn.Sequential):
@@ -174,9 +175,9 @@ class Scores(nn.Sequential):
         return scored(self[0], features, classes).flatten(1)
 
 
-def resized(codes: Tensor, side: int) -> Tensor:
-    """Shrink codes (N, C, H, W) to (N, C, side, side) by averages over areas."""
-    return F.adaptive_avg_pool2d(codes, side)
+def resized(codes: Tensor, like: Tensor) -> Tensor:
+    """Shrink codes (N, C, H, W) to the sides of others by averages over areas."""
+    return F.adaptive_avg_pool2d(codes, (like.shape[-2], like.shape[-1]))
 
 
 class SelfSupervised:

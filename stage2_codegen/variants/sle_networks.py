@@ -59,13 +59,13 @@ class NoiseInjection(nn.Module):
         self.weight = nn.Parameter(torch.zeros(()))  # a network starts without noise, and learns how much helps
 
     def forward(self, x: Tensor) -> Tensor:
-        noise = normal_rows(len(x), 1, *x.shape[2:], device=x.device)
+        noise = normal_rows(x.shape[0], 1, *x.shape[2:], device=x.device)  # `len` would fix N in an exported program
         return x + self.weight * noise.to(x.dtype)
 
 
-def first_block(z_dim: int, outputs: int) -> nn.Sequential:
-    """Make the block (N, z_dim, 1, 1) -> (N, outputs, 4, 4)."""
-    dense = nn.ConvTranspose2d(z_dim, 2 * outputs, 4, bias=False)  # on a map of 1 x 1 this is a dense layer
+def first_block(z_dim: int, outputs: int, base: tuple[int, int]) -> nn.Sequential:
+    """Make the block (N, z_dim, 1, 1) -> (N, outputs, 4, 4), or the sides of another `base`."""
+    dense = nn.ConvTranspose2d(z_dim, 2 * outputs, base, bias=False)  # on a map of 1 x 1 this is a dense layer
     return nn.Sequential(dense, BatchNorm2d(2 * outputs), GLU())
 
 

@@ -178,7 +178,7 @@ def test_schedule_is_a_function_of_the_samples_seen(name: str) -> None:
     assert type(variant.schedule(config, 1e6)) is variant.Config
 
 
-@pytest.mark.parametrize("code_shape", [(16, 8, 8), (16, 48, 48), (16, 32, 64), (0, 32, 32), (65, 32, 32)])
+@pytest.mark.parametrize("code_shape", [(16, 8, 8), (16, 40, 40), (16, 32, 272), (0, 32, 32), (65, 32, 32)])
 def test_impossible_codes_are_refused(code_shape: CodeShape) -> None:
     with pytest.raises(UsageError):
         build_networks("accel", code_shape)

@@ -15,7 +15,8 @@ import tyro
 
 from data.errors import CodeganError, InputError, UnsafeError, UsageError
 from data.files import atomic
-from data.sources.locations import Location, LocationArg, file_sizes, parse_location, put, remove_tree
+from data.flags import LocationArg
+from data.sources.locations import Location, file_sizes, parse_location, put, remove_tree
 
 
 @pytest.fixture(params=["here", "elsewhere"])
