@@ -71,7 +71,8 @@ class EncodeConfig(Limited):
     """The store to make, or the folder for one store of each size, also as s3://BUCKET/STORE. The same command
     continues an interrupted encoding."""
     size: tuple[SizeArg, ...] = (256,)
-    """Sides, in pixels, to which every image is fitted (centre crop, Lanczos); several sides make stores OUT/SIZE."""
+    """Size in pixels to which every image is fitted (centre crop, Lanczos): a side, or width x height, as in 512x384.
+    Several sizes make the stores OUT/SIZE."""
     dtype: Literal["float16", "float32", "int8"] = "float16"
     """Type of the numbers in the store: float32, float16, or int8 with a scale for each channel of each latent."""
     flip: bool = False
