@@ -4,7 +4,7 @@ At every update, and again for each part, all ranks seed their generators with t
 the whole global batch and keeps its own, so a run sees the same noise with any number of processes and parts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from stage2_codegen.ranks import count_ranks, this_rank
 
+Draw = Callable[[int], Tensor]  # so many rows of noise
+
 _part, _parts = 0, 1
-_shared = False
+_single: Callable[[Draw], Tensor] | None = None  # makes the noise that all rows share, (1, ...), where they share it
 
 
 @contextmanager
@@ -27,23 +29,47 @@ def part_of_batch(part: int, parts: int) -> Iterator[None]:
         _part, _parts = 0, 1
 
 
-_shared = False
+@contextmanager
+def _sharing(single: Callable[[Draw], Tensor]) -> Iterator[None]:
+    global _single
+    before, _single = _single, single
+    try:
+        yield
+    finally:
+        _single = before
 
 
 @contextmanager
 def shared_noise() -> Iterator[None]:
     """Inside, all rows of a batch have the same noise: that of a single sample."""
-    global _shared
-    _shared = True
-    try:
+    with _sharing(lambda draw: draw(1)):
         yield
-    finally:
-        _shared = False
 
 
-def _local_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
-    if _shared:
-        one = draw(1)
+@contextmanager
+def recorded_noise() -> Iterator[list[Tensor]]:
+    """Inside, all rows of a batch have the same noise, and the list collects it, (1, ...) each, as it is drawn."""
+    drawn: list[Tensor] = []
+
+    def single(draw: Draw) -> Tensor:
+        drawn.append(draw(1))
+        return drawn[-1]
+
+    with _sharing(single):
+        yield drawn
+
+
+@contextmanager
+def given_noise(drawn: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, all rows of a batch have the noise that `recorded_noise` collected from the same calls."""
+    noise = iter(drawn)
+    with _sharing(lambda draw: next(noise)):
+        yield
+
+
+def _local_rows(draw: Draw, rows: int) -> Tensor:
+    if _single:
+        one = _single(draw)
         return one.expand(rows, *one.shape[1:])
     ranks = count_ranks()
     if ranks * _parts == 1:
