@@ -324,6 +324,7 @@ def test_an_interrupt_ends_it_with_exit_code_0(trained_run: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
         connection.request("GET", "/api/images?run=0&seeds=0")
         assert connection.getresponse().status == 200
+        connection.close()
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=60)
     assert process.returncode == 0
