@@ -11,9 +11,10 @@ def sides(size: int) -> list[int]:
 
 
 class Maps(NamedTuple):
-    """How maps grow to codes of H x W: from a base of 4a x 4b, which is 4 x 4 for squares of a power of two.
+    """The growth of maps to codes of H x W from a base of 4a x 4b, which is 4 x 4 for squares of a power of two.
 
-    A map is called by its side as if the base were 4 x 4: the codes are those of side `size`, whatever their shape.
+    A map is named by the side that it would have if the base were 4 x 4, so the codes are the map of side `size`,
+    whatever their shape.
     """
 
     channels: int  # of the codes
@@ -22,14 +23,14 @@ class Maps(NamedTuple):
 
     @classmethod
     def of(cls, code_shape: tuple[int, int, int]) -> "Maps":
-        """Those of codes (C, H, W), whose sides are multiples of 4."""
+        """Return the maps of codes (C, H, W), whose sides are multiples of 4."""
         channels, height, width = code_shape
         size = BASE * _powers_of_two(height // BASE, width // BASE)
         return cls(channels, size, (BASE * height // size, BASE * width // size))
 
     @property
     def stretch(self) -> int:
-        """The power of two by which maps are larger than their names say; what a table says of sides is moved by it."""
+        """The power of two by which maps are larger than their names; to look up a map in a table, multiply by it."""
         return 1 << (min(self.base) // BASE).bit_length() - 1
 
 
