@@ -32,7 +32,7 @@ def channels_at(side: int, width: int, code_channels: int) -> int:
 
 
 def map_channels(shape: Maps, width: int) -> list[int]:
-    """Channels of the maps of side 4, 8, ..., S."""
+    """Return the channels of the maps of side 4, 8, ..., S."""
     return [channels_at(side * shape.stretch, width, shape.channels) for side in sides(shape.size)]
 
 
