@@ -62,8 +62,7 @@ class Generator(CodeGenerator):
         super().__init__()
         shape = Maps.of(code_shape)
         self.base = shape.base
-        # The widths of `accel`, with one plain block on each level: both cost about the same, and the recipe alone is
-        # compared.
+        # The widths of `accel`, with one block on each level: both cost about the same, and only the recipe differs.
         maps = map_channels(shape, config.width)
         self.z_dim = config.z_dim
         # A dense layer starts the maps, where the paper modulates a constant.
