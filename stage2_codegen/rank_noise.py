@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stage2_codegen.ranks import count_ranks, this_rank
 
-Draw = Callable[[int], Tensor]  # so many rows of noise
+Draw = Callable[[int], Tensor]  # a number of rows -> their noise
 
 _part, _parts = 0, 1
 _single: Callable[[Draw], Tensor] | None = None  # makes the noise that all rows share, (1, ...), where they share it
