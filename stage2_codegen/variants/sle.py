@@ -176,7 +176,7 @@ class Scores(nn.Sequential):
 
 
 def resized(codes: Tensor, like: Tensor) -> Tensor:
-    """Shrink codes (N, C, H, W) to the sides of others by averages over areas."""
+    """Shrink codes (N, C, H, W) to the height and width of others by averages over areas."""
     return F.adaptive_avg_pool2d(codes, (like.shape[-2], like.shape[-1]))
 
 
