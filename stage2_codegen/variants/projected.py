@@ -154,7 +154,7 @@ class Viewed:
         return self.decode(inward(self.context.scale.to_latents(codes)))
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width, in pixels, at which the backbone sees pictures of these."""
+        """Return the height and width, in pixels, to which pictures are resized for the backbone."""
         shorter = min(height, width)
         side = self.view_side or min(max(shorter, SMALLEST_VIEW), LARGEST_VIEW)
         return round(height * side / shorter), round(width * side / shorter)
