@@ -2,29 +2,36 @@
 
 In this order:
 
-* EXIF orientation is applied. The first frame of an animation, or page of several, is taken, and this is noted.
-* 16-bit grey is scaled by 1/257. Float and 32-bit integer pixels: values within [0, 1] are scaled by 255, anything
-  else is stretched from its finite minimum ... maximum, and noted.
+* Samples are read as the file holds them. The first frame of an animation, or page of several, is taken, and this is
+  noted. Unsigned integers of up to 16 bits are scaled to 8. Floats, and integers that are signed or of more bits:
+  values within [0, 1] are scaled by 255, anything else is stretched from its finite minimum ... maximum, and noted.
+* Colours are converted to sRGB from what the file says they are: an embedded profile, whatever its name, or the gAMA,
+  cHRM and cICP chunks of a PNG. A profile that does not fit is ignored, which is noted. CMYK without a profile becomes
+  (1 - ink) * (1 - black).
 * Transparent pixels are blended with white.
-* Colours with an embedded profile other than sRGB, CMYK included, are converted to sRGB. Profiles of grey images are
-  ignored, and so is one that does not fit, which is noted. CMYK without a profile is converted by Pillow.
+* EXIF orientation is applied.
 
 Files that are empty, damaged, above `MAX_PIXELS` or below `MIN_SIDE` raise `Unreadable` with the reason.
 """
 
 import io
 import warnings
-from collections.abc import Callable
-from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data.errors import one_line
+from data.sources import jpeg, png, tiff
+from data.sources.colour import Misfit
+from data.sources.kinds import CAMERA_RAW, HEIC, Unreadable, describe, is_camera_raw, is_heic
+from data.sources.raster import MISFIT, Raster, stretched, to_rgb
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16
+_MAX_BYTES = 8 * MAX_PIXELS  # of samples: four of 16 bits
 # Decoders with a history of safe use; nothing that runs a program (EPS) or guesses by name (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 Image.MAX_IMAGE_PIXELS = None  # `_check_size` looks at the header, and refuses where Pillow would only warn
@@ -40,10 +47,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Unreadable(Exception):
-    """Why one file is skipped."""
+_SEVERAL = "several frames or pages, the first is used"
+_LIBRAW_SRGB = (2.4, 12.92)  # exponent, and slope of its linear part
+_LIBRAW_SIDEWAYS = (5, 6)
 
 
 class ImageInfo(NamedTuple):
@@ -54,9 +60,17 @@ class ImageInfo(NamedTuple):
     notes: list[str]
 
 
+class _Decoded(NamedTuple):
+    image: Image.Image  # RGB, not yet upright, and perhaps reduced
+    size: tuple[int, int]  # width and height in full, not yet upright
+    orientation: int
+    notes: list[str]
+
+
 def decode(content: bytes) -> Image.Image:
     """Decode a file's bytes to an upright RGB image. Raises `Unreadable` with a reason."""
-    return _opened(content, lambda image: _to_rgb(image, []))
+    image, _, orientation, _ = _decode(content, reduced=False)
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def probe(content: bytes) -> ImageInfo:
@@ -64,33 +78,108 @@ def probe(content: bytes) -> ImageInfo:
 
     Pixels are decoded, since only this finds a truncated body, but those of a JPEG at an eighth of each side.
     """
-
-    def found(image: Image.Image) -> ImageInfo:
-        width, height = image.size
-        notes: list[str] = []
-        image.draft(None, (width // 8, height // 8))
-        _to_rgb(image, notes)
-        sides = (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
-        if _has_several_frames(image):
-            notes.insert(0, "several frames or pages, the first is used")
-        return ImageInfo(*sides, notes)
-
-    return _opened(content, found)
+    _, (width, height), orientation, notes = _decode(content, reduced=True)
+    sides = (width, height) if orientation in _SIDEWAYS else (height, width)
+    return ImageInfo(*sides, notes)
 
 
-def _opened[Result](content: bytes, use: Callable[[Image.Image], Result]) -> Result:
+def _decode(content: bytes, reduced: bool) -> _Decoded:
     if not content:
         raise Unreadable("empty file")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(*image.size)
-            return use(image)
+        if is_camera_raw(content):
+            return _from_camera(content, reduced)
+        return _from_tiff(content, reduced) if tiff.is_tiff(content) else _from_pillow(content, reduced)
     except (Unreadable, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise Unreadable("not an image in a known format") from None
+        raise Unreadable(describe(content)) from None
     except Exception as error:  # decoders raise nearly any class of exception on damage
         raise Unreadable(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS / 1e6:g} million")
+    if min(width, height) < MIN_SIDE:
+        raise Unreadable(f"too small: {width} x {height} pixels, each side needs at least {MIN_SIDE}")
+
+
+def _from_camera(content: bytes, reduced: bool) -> _Decoded:
+    """Develop a camera raw file, with the white balance that the camera chose."""
+    if find_spec("rawpy") is None:
+        raise Unreadable(CAMERA_RAW)
+    import rawpy  # an optional dependency
+
+    with rawpy.imread(io.BytesIO(content)) as raw:
+        sides = raw.sizes.iwidth, raw.sizes.iheight
+        _check_size(*sides)
+        pixels = raw.postprocess(use_camera_wb=True, gamma=_LIBRAW_SRGB, half_size=reduced)
+        size = sides[::-1] if raw.sizes.flip in _LIBRAW_SIDEWAYS else sides
+    return _Decoded(Image.fromarray(pixels), size, 1, [])
+
+
+def _from_tiff(content: bytes, reduced: bool) -> _Decoded:
+    with tiff.first_page(content) as page:
+        if tiff.is_camera_raw(page):
+            return _from_camera(content, reduced)
+        size = page.imagewidth, page.imagelength
+        _check_size(*size)
+        if tiff.is_left_to_pillow(page):
+            return _from_pillow(content, reduced)
+        notes = [_SEVERAL] if tiff.has_further_pages(page) else []
+        rgb = to_rgb(tiff.read(page, _MAX_BYTES, notes), notes)
+        return _Decoded(Image.fromarray(rgb), size, tiff.orientation(page), notes)
+
+
+def _from_pillow(content: bytes, reduced: bool) -> _Decoded:
+    stated = png.parse(content) if content.startswith(png.SIGNATURE) else None
+    with Image.open(io.BytesIO(stated.content if stated else content), formats=_formats(content)) as image:
+        size = image.size
+        _check_size(*size)
+        if reduced:
+            image.draft(None, (size[0] // 8, size[1] // 8))
+        try:
+            image.load()
+        except OSError:
+            if image.format not in ("JPEG", "MPO") or not _lacks_only_its_end(content):
+                raise
+            whole = _from_pillow(content + jpeg.END, reduced)
+            return whole._replace(notes=[*whole.notes, "lacks its end marker, but no pixel"])
+        notes = [_SEVERAL] if _has_several_frames(image) else []
+        orientation = _orientation(image)
+        if orientation is None:
+            notes.append("damaged EXIF data, taken as upright")
+        profile = _stated_profile(stated, notes) if stated else image.info.get("icc_profile")
+        if stated and png.needs_libpng(stated):
+            raster = _from_channels(png.samples(stated), profile)
+        elif not profile and image.mode in ("RGB", "L") and not image.has_transparency_data:  # nearly all images
+            return _Decoded(image.convert("RGB"), size, orientation or 1, notes)
+        else:
+            raster = _raster(image, profile, notes)
+        return _Decoded(Image.fromarray(to_rgb(raster, notes)), size, orientation or 1, notes)
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    if not is_heic(content):
+        return FORMATS
+    if find_spec("pillow_heif") is None:
+        raise Unreadable(HEIC)
+    import pillow_heif  # an optional dependency
+
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _lacks_only_its_end(content: bytes) -> bool:
+    """Whether all pixels of a JPEG are there: whatever follows then changes none of them."""
+    if not jpeg.has_all_scans(content):
+        return False
+    decoded = []
+    for padding in jpeg.PADDINGS:
+        with Image.open(io.BytesIO(content.rstrip(b"\xff") + padding + jpeg.END), formats=FORMATS) as image:
+            decoded.append(image.tobytes())
+    return len(set(decoded)) == 1
 
 
 def _has_several_frames(image: Image.Image) -> bool:
@@ -102,32 +191,6 @@ def _has_several_frames(image: Image.Image) -> bool:
         return True
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise Unreadable(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS / 1e6:g} million")
-    if min(width, height) < MIN_SIDE:
-        raise Unreadable(f"too small: {width} x {height} pixels, each side needs at least {MIN_SIDE}")
-
-
-def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    image.load()
-    inverted = image.format == "TIFF" and image.mode.startswith("I;16") and _tiff_white_is_zero(image)
-    image = _upright(image, notes)
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(image, inverted)
-    if image.mode in ("I", "F"):
-        return _from_wide(image, notes)
-    return _to_srgb(_over_white(image), profile, notes)
-
-
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    orientation = _orientation(image)
-    if orientation is None:
-        notes.append("damaged EXIF data, taken as upright")
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-
-
 def _orientation(image: Image.Image) -> int | None:
     """The orientation in EXIF, 1 to 8; None where it is damaged."""
     try:
@@ -136,68 +199,33 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _tiff_white_is_zero(image: Image.Image) -> bool:
-    """Whether 0 means white, which Pillow takes into account up to 8 bits only."""
-    photometric: Any = image.getexif().get(ExifTags.Base.PhotometricInterpretation)
-    return bool(photometric == 0)
-
-
-def _from_16_bit(image: Image.Image, inverted: bool) -> Image.Image:
-    values = np.asarray(image).astype(np.uint32)
-    grey = ((values + 128) // 257).astype(np.uint8)
-    if inverted:
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _from_wide(image: Image.Image, notes: list[str]) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        raise Unreadable("no pixel has a finite value")
-    low, high = float(finite.min()), float(finite.max())
-    if image.format == "PPM" and image.mode == "I":  # a 16-bit PGM
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    else:
-        notes.append(f"values {low:g} ... {high:g} stretched to 0 ... 255")
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / max(high - low, 1e-30))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Remove transparency, and convert modes other than CMYK and L to RGB."""
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image if image.mode in ("CMYK", "L") else image.convert("RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    if profile and image.mode in ("RGB", "CMYK"):
-        try:
-            transform = _srgb_transform(profile, image.mode)
-            return image if transform is None else ImageCms.applyTransform(image, transform) or image
-        except (ImageCms.PyCMSError, OSError):
-            notes.append("its colour profile does not fit and is ignored")
-    return image.convert("RGB")
-
-
-@lru_cache(maxsize=32)
-def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion from a profile; None where it is sRGB already, since that would only add rounding."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+def _stated_profile(stated: png.Png, notes: list[str]) -> bytes | None:
+    try:
+        return png.profile(stated)
+    except Misfit:
+        notes.append(MISFIT)
         return None
-    return ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,  # with the black point, what photo editors use
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+
+
+def _raster(image: Image.Image, profile: bytes | None, notes: list[str]) -> Raster:
+    if image.mode == "F":
+        return Raster(stretched(np.asarray(image)[..., None], notes, np.uint8))
+    if image.mode == "I":  # Pillow scales a PGM of more than 8 bits to 16
+        return Raster(np.asarray(image).clip(0, 65535).astype(np.uint16)[..., None])
+    if image.mode == "LAB":  # converting it takes its colour space into account
+        profile = None
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return _from_channels(np.asarray(image.convert("LA" if grey else "RGBA")), profile)
+    if image.mode == "CMYK":
+        return Raster(np.asarray(image), None, profile)
+    return _from_channels(np.asarray(image.convert("L" if grey else "RGB")), profile)
+
+
+def _from_channels(samples: NDArray[Any], profile: bytes | None) -> Raster:
+    """Grey or RGB, of 8 or 16 bits, whose last channel is opacity if their number is even."""
+    samples = samples.reshape(*samples.shape[:2], -1)
+    if samples.shape[2] % 2:
+        return Raster(samples, None, profile)
+    opacity = samples[..., -1].astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
+    return Raster(samples[..., :-1], opacity, profile)
