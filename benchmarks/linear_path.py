@@ -18,7 +18,7 @@ from data.images import open_images, to_float
 from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import BALANCED_ON
+from stage1_autoencoder.step import BALANCED_ON
 from stage1_autoencoder.training.precision import fast_precision
 
 BATCH = 16

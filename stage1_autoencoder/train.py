@@ -3,13 +3,12 @@
 The discriminator joins after a reconstruction-only warm-up. The weights used for encoding are an EMA.
 """
 
-import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.advice import Action, Advice, Done
 from data.console import scan_progress
@@ -19,24 +18,18 @@ from data.files.checkpoints import load_state, save_state, save_weights
 from data.files.runs import defaults
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
-from data.seeds import HELD_OUT, INITIAL_WEIGHTS, derive_seed
+from data.seeds import HELD_OUT, derive_seed
 from data.sources.locations import redacted
 from stage1_autoencoder.configs import TrainAEConfig
-from stage1_autoencoder.crops import CodeNoise, RandomCrops
+from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
 from stage1_autoencoder.evaluate import comparison, format_table, reconstruction_table
-from stage1_autoencoder.losses import adversarial_loss, discriminator_loss, reconstruction_loss
-from stage1_autoencoder.networks import Autoencoder, Discriminator, check_multiple, is_built_in
-from stage1_autoencoder.training.precision import autocast
+from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
+from stage1_autoencoder.step import AutoencoderStep, lr_shares
 from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, scan_share
 from stage1_autoencoder.training.run import Run
-from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
 
-# The norm of the autoencoder's gradient is 0.5 most of the time. Without this limit a few steps in a row with several
-# times that have sent all latents into saturation, out of which no gradient leads.
-MAX_GRADIENT_NORM = 1.0
 LOST = 0.25  # mean error above which reconstructions that are also worse than plain grey end the training
-BALANCED_ON = 32  # crops on which the initial scales of the latents' channels are measured
 EVALUATED_SIZES = (128, 256, 512, 1024)
 _PIXELS_INSTEAD = ("encode the pixels themselves instead", Advice(Action.ENCODE_PIXELS))
 MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
@@ -87,7 +80,7 @@ def train(config: TrainAEConfig) -> Done:
     initial = _load_initial(config)
     accelerator = make_accelerator(config.tracker, config.out)
     share = local_share(config.batch_size, accelerator)
-    main, device = accelerator.is_main_process, accelerator.device
+    main = accelerator.is_main_process
     with Run(config, accelerator, "train-ae") as run:
         run.lock()  # first: reading through the data takes long
         images = open_images(
@@ -103,112 +96,68 @@ def train(config: TrainAEConfig) -> Done:
         if main:
             write_skipped(config.out / "skipped.jsonl", images.skipped)
 
-        # --- networks, the same on every rank, and their state ---
-        torch.manual_seed(derive_seed(config.seed, INITIAL_WEIGHTS))
-        autoencoder = Autoencoder(config.factor, config.code_channels, config.width)
         crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
-        if initial:
-            autoencoder.load_state_dict(initial.state_dict())
-        else:
-            autoencoder.balance(to_float(torch.from_numpy(crops.batch(0, BALANCED_ON))))
-        discriminator = Discriminator(config.discriminator_width)
-        ema = copy.deepcopy(autoencoder).requires_grad_(False)
-        networks: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": discriminator, "ema": ema}
-        for network in networks.values():
-            network.to(device).to(memory_format=torch.channels_last)
-        optimizers = {
-            "opt_autoencoder": torch.optim.Adam(autoencoder.parameters(), config.lr, (0.9, 0.999), fused=True),
-            "opt_discriminator": torch.optim.Adam(discriminator.parameters(), config.lr / 2, (0.5, 0.999), fused=True),
-        }
-        guard = FiniteGuard(optimizers.values(), device)
-        start = load_state(config.out / "checkpoints", networks, optimizers)
-        ae, critic = accelerator.prepare(autoencoder, discriminator)
-
-        shown_indices = held_out[:: max(1, len(held_out) // 8)][:8]
-        preview = np.stack([to_array(fit(images.pil(int(i)), config.size)) for i in shown_indices])
-
-        at_divergence = (
-            f"start a new run with a lower --lr; --init {config.out} starts from the weights of its last snapshot"
-        )
-
-        def save() -> None:
-            nimg = run.progress.nimg
-            guard.refuse(nimg, at_divergence)
-            if main:
-                save_state(config.out / "checkpoints", networks, optimizers, run.progress)
-                described = {"kind": "autoencoder", "autoencoder": autoencoder.config, "nimg": nimg}
-                save_weights(config.out / "weights", {"autoencoder": ema.state_dict()}, described)
-                save_png(config.out / "samples" / f"{nimg:09d}.png", comparison(ema, preview))
-            accelerator.wait_for_everyone()
+        step = AutoencoderStep(config, crops, initial, accelerator, share)
+        start = load_state(config.out / "checkpoints", step.networks, step.optimizers)
+        snapshots = _Snapshots(run, step, images, held_out)
+        run.start(start)
 
         # --- the loop; its clock is images seen ---
-        batch, rows = config.batch_size, share.stop - share.start
-        total, warmup_nimg = config.total_nimg, config.warmup_kimg * 1000
-        side = config.size // config.factor
-        noises = CodeNoise((config.code_channels, side, side), config.code_noise, config.seed)
-        starts = range(start.nimg + share.start, total, batch)
+        starts = range(start.nimg + share.start, config.total_nimg, config.batch_size)
+        rows = share.stop - share.start
         batches = prefetch(lambda start: crops.batch(start, rows), starts, 2 * config.threads, config.threads)
-        run.start(start)
         for images_u8 in run.clock.waiting(batches):
-            nimg = run.progress.nimg
-            real = to_float(torch.from_numpy(images_u8).to(device)).contiguous(memory_format=torch.channels_last)
-            adversarial = config.adversarial_weight > 0 and nimg >= warmup_nimg
-            logs: dict[str, Tensor] = {}
-            rise, fall = lr_shares(config, nimg, total)
-            set_lr(optimizers["opt_autoencoder"], config.lr * min(rise, fall))
-            set_lr(optimizers["opt_discriminator"], config.lr / 2 * fall)
-            positions = torch.arange(nimg + share.start, nimg + share.stop, device=device)
-            mirrored = positions % 2 == 1 if config.mirror else None
-            noise = torch.from_numpy(noises.batch(nimg + share.start, rows)).to(device) if config.code_noise else None
-
-            discriminator.requires_grad_(False)
-            with autocast(accelerator, config.precision):
-                fake = ae(real, noise, mirrored)
-                loss = logs["loss/l1"] = reconstruction_loss(fake.float(), real)
-                if adversarial:
-                    logs["loss/adversarial"] = adversarial_loss(critic(fake).float())
-                    loss = loss + config.adversarial_weight * logs["loss/adversarial"]
-            accelerator.backward(loss)
-            nn.utils.clip_grad_norm_(autoencoder.parameters(), MAX_GRADIENT_NORM)
-            guard.update(optimizers["opt_autoencoder"])
-
-            if adversarial:
-                discriminator.requires_grad_(True)
-                with autocast(accelerator, config.precision):
-                    logits_real, logits_fake = critic(real).float(), critic(fake.detach()).float()
-                    logs["loss/discriminator"] = discriminator_loss(logits_real, logits_fake)
-                accelerator.backward(logs["loss/discriminator"])
-                guard.update(optimizers["opt_discriminator"])
-
+            shown = torch.from_numpy(images_u8)
+            logs = step(shown, run.progress.nimg)
             run.advance()
-            nimg = run.progress.nimg
-            update_ema(ema, autoencoder, ema_beta(batch, config.ema_halflife_kimg, nimg))
             if run.at_log:
-                guard.refuse(nimg, at_divergence)
+                step.guard.refuse(run.progress.nimg, snapshots.at_divergence)
                 values = {name: value.item() for name, value in logs.items()}
-                lost = rise == 1 and values["loss/l1"] > max(LOST, real.abs().mean().item())
-                if any_rank(accelerator, lost):
-                    what = f"{config.out}: its reconstructions became worse than plain grey before image {nimg}"
-                    raise DivergedError(what, at_divergence)
+                if any_rank(accelerator, _is_lost(config, values["loss/l1"], shown, run.progress.nimg)):
+                    what = f"{config.out}: its reconstructions became worse than plain grey"
+                    raise DivergedError(f"{what} before image {run.progress.nimg}", snapshots.at_divergence)
                 run.log(values, shown=tuple(logs))
             if run.stopping():
                 break
             if run.at_snapshot and not run.finished:
-                save()
-        save()
+                snapshots.save()
+        snapshots.save()
         run.raise_if_early()
 
         if main:
             with run.stop.at_once():
-                _measure(config, images, held_out, initial, ema)
+                _measure(config, images, held_out, initial, step.ema)
     encode = Advice(Action.ENCODE, {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out})
     return Done([config.out / "weights", config.out / "reconstructions.json"], encode)
 
 
-def lr_shares(config: TrainAEConfig, nimg: int, total: int) -> tuple[float, float]:
-    """Return two factors of the learning rate at `nimg`: that of the rise at the start, and of the fall at the end."""
-    ramp, decay = (max(kimg * 1000, config.batch_size) for kimg in (config.lr_ramp_kimg, config.lr_decay_kimg))
-    return min(1.0, (nimg + config.batch_size) / ramp), min(1.0, (total - nimg) / decay)
+class _Snapshots:
+    """Saves a run: its state, the averaged weights, and a preview of held-out images."""
+
+    def __init__(self, run: Run, step: AutoencoderStep, images: ImageSet, held_out: NDArray[np.int64]) -> None:
+        self._run, self._step = run, step
+        shown = held_out[:: max(1, len(held_out) // 8)][:8]
+        self._preview = np.stack([to_array(fit(images.pil(int(i)), step.config.size)) for i in shown])
+        again = f"--init {step.config.out} starts from the weights of its last snapshot"
+        self.at_divergence = f"start a new run with a lower --lr; {again}"
+
+    def save(self) -> None:
+        """Save where the run stands; all processes call this, and it raises `DivergedError` after a bad gradient."""
+        run, step = self._run, self._step
+        out, nimg = step.config.out, run.progress.nimg
+        step.guard.refuse(nimg, self.at_divergence)
+        if run.main:
+            save_state(out / "checkpoints", step.networks, step.optimizers, run.progress)
+            described = {"kind": "autoencoder", "autoencoder": step.autoencoder.config, "nimg": nimg}
+            save_weights(out / "weights", {"autoencoder": step.ema.state_dict()}, described)
+            save_png(out / "samples" / f"{nimg:09d}.png", comparison(step.ema, self._preview))
+        run.accelerator.wait_for_everyone()
+
+
+def _is_lost(config: TrainAEConfig, loss: float, images_u8: Tensor, nimg: int) -> bool:
+    """Whether reconstructions are worse than plain grey, `nimg` images into training; they are at first."""
+    rise, _ = lr_shares(config, nimg - config.batch_size)
+    return rise == 1 and loss > max(LOST, to_float(images_u8).abs().mean().item())
 
 
 def _identity(config: TrainAEConfig, images: ImageSet) -> dict[str, Any]:

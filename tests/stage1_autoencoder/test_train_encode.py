@@ -25,11 +25,13 @@ from data.images import open_images, to_float
 from data.latents import LatentStore
 from data.sources.locations import file_sizes
 from pipelines import cli
+from stage1_autoencoder import step
 from stage1_autoencoder import train as training
 from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
-from stage1_autoencoder.train import lr_shares, split, train
+from stage1_autoencoder.step import lr_shares
+from stage1_autoencoder.train import split, train
 from stage1_autoencoder.training.updates import FiniteGuard
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -79,14 +81,14 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
     """Send this process a signal in the middle of a training step."""
-    update, taken = training.update_ema, itertools.count(1)
+    update, taken = step.update_ema, itertools.count(1)
 
     def update_and_interrupt(*args: Any) -> None:
         update(*args)
         if next(taken) == steps:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(training, "update_ema", update_and_interrupt)
+    monkeypatch.setattr(step, "update_ema", update_and_interrupt)
 
 
 @pytest.fixture(scope="module")
@@ -205,18 +207,18 @@ def test_large_gradients_are_scaled_down(tmp_path: Path, monkeypatch: pytest.Mon
         optimizer.zero_grad()
 
     monkeypatch.setattr(FiniteGuard, "update", update)
-    monkeypatch.setattr("stage1_autoencoder.train.MAX_GRADIENT_NORM", 1e-3)
+    monkeypatch.setattr("stage1_autoencoder.step.MAX_GRADIENT_NORM", 1e-3)
     train(replace(configure(tmp_path / "run"), adversarial_weight=0.0))
     np.testing.assert_allclose(norms, [1e-3] * STEPS, rtol=1e-2)
 
 
 def test_learning_rates_rise_once_and_fall_to_zero_over_the_last_kimg(tmp_path: Path) -> None:
-    config = replace(configure(tmp_path), lr_ramp_kimg=0.008, lr_decay_kimg=0.01)
-    shares = [lr_shares(config, nimg, total=20) for nimg in range(0, 20, BATCH)]
+    config = replace(configure(tmp_path, steps=10), lr_ramp_kimg=0.008, lr_decay_kimg=0.01)
+    shares = [lr_shares(config, nimg) for nimg in range(0, 20, BATCH)]
     assert [rise for rise, _ in shares] == [0.25, 0.5, 0.75, *[1.0] * 7]
     assert [fall for _, fall in shares] == [*[1.0] * 6, 0.8, 0.6, 0.4, 0.2]
     plain = replace(config, lr_ramp_kimg=0.0, lr_decay_kimg=0.0)
-    assert {lr_shares(plain, nimg, total=20) for nimg in range(0, 20, BATCH)} == {(1.0, 1.0)}
+    assert {lr_shares(plain, nimg) for nimg in range(0, 20, BATCH)} == {(1.0, 1.0)}
 
 
 @pytest.mark.parametrize("name", ["code_noise", "jitter", "lr_ramp_kimg", "lr_decay_kimg"])
