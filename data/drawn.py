@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from data.errors import UsageError
 from data.files.atomic import commit_folder, publish, read_json, write_bytes, write_json
-from data.files.runs import DRAWN
 from data.flags import PictureFormat
 from data.images import to_image
 from data.sizes import Size, height_width
+from data.sources.locations import DRAWN
 
 type Put = Callable[[int, NDArray[np.uint8]], None]  # takes a picture's number and its pixels (3, H, W)
 

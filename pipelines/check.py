@@ -4,8 +4,8 @@ from pathlib import Path
 
 from data.errors import CodeganError, InputError
 from data.files.atomic import MANIFEST, verify_folder
-from data.files.runs import CONFIG, CONFIG_COPY, config_error, find_config, read_metrics
-from data.sources.locations import Location
+from data.files.runs import CONFIG, config_error, find_config, read_metrics
+from data.sources.locations import CONFIG_COPY, Location
 from data.store.seal import damage_error, find_damage, find_stores, raise_all
 from pipelines.configs import CheckConfig
 

@@ -33,7 +33,7 @@ HOMES = {
 # rooms and modules -> what they import of their own package besides themselves
 BENEATH = {
     "data.scenes": ("data.errors", "data.seeds"),
-    "data.sources": ("data.errors", "data.prefetch", "data.files.runs"),
+    "data.sources": ("data.errors", "data.prefetch"),
     "data.files": ("data.errors", "data.sources.locations"),
     "stage1_autoencoder.training": (),
     "stage2_codegen.configs": (),
@@ -113,6 +113,16 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = {name: set(map(module_of, loaded_with(tree))) for name, tree in MODULES.items()}
     for name, needed in graph.items():
         needed -= {"", *(module for module in needed if is_in(name, [module]))}  # and the packages it lies in
+    TopologicalSorter(graph).prepare()  # raises `CycleError`
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_between_the_rooms_of_a_package_go_one_way(package: str) -> None:
+    rooms = {f"{package}.{path.name}" for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file()}
+    graph: dict[str, set[str]] = {}
+    for room in rooms:
+        names = {name for module in MODULES if is_in(module, [room]) for name, _ in imported(MODULES[module])}
+        graph[room] = {other for other in rooms - {room} if any(is_in(name, [other]) for name in names)}
     TopologicalSorter(graph).prepare()  # raises `CycleError`
 
 

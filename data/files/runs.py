@@ -20,12 +20,11 @@ from typing import Any
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import disk_errors, write_bytes, write_json
 from data.files.checksums import read_checked, with_checksum
-from data.sources.locations import Location
+from data.sources.locations import CONFIG_COPY, Location
 
 logger = logging.getLogger(__name__)
 
-CONFIG, CONFIG_COPY = "config.json", ".config.json"
-DRAWN = ".samples.json"  # in a folder of drawn images: how many were left there
+CONFIG = "config.json"
 _VERSIONED = ("codegan", "torch", "zarr", "accelerate", "numpy")
 # what a run writes before it has a checkpoint
 _BEFORE_CHECKPOINTS = {CONFIG, "metrics.jsonl", "skipped.jsonl", "tracker"}

@@ -23,10 +23,19 @@ from braceexpand import braceexpand
 from PIL import Image
 
 from data.errors import CorruptError, InputError, UsageError
-from data.files.runs import CONFIG_COPY, DRAWN
 from data.prefetch import prefetch
 from data.sources.decoding import FORMATS
-from data.sources.locations import Location, list_objects, open_file, parse_source, read_range, redacted, scheme_of
+from data.sources.locations import (
+    CONFIG_COPY,
+    DRAWN,
+    Location,
+    list_objects,
+    open_file,
+    parse_source,
+    read_range,
+    redacted,
+    scheme_of,
+)
 from data.sources.web import WebFile
 
 if TYPE_CHECKING:

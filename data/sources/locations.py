@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 type Location = Path | UPath
 
+# Hidden files that mark folders which codegan made; pictures in such folders are no data.
+CONFIG_COPY = ".config.json"  # in a run
+DRAWN = ".samples.json"  # in a folder of drawn images: how many were left there
+
 _DRIVERS = {"s3": "", "gs": " gcsfs", "gcs": " gcsfs", "az": " adlfs", "abfs": " adlfs", "abfss": " adlfs"}
 _WEB = ("http", "https")
 _BLOCK = 1 << 20  # read ahead, since small parts often lie close together, as the headers of a tar do

@@ -10,7 +10,8 @@ from torch import nn
 from data.errors import CorruptError
 from data.files.atomic import MANIFEST
 from data.files.checkpoints import Progress, save_state, save_weights
-from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, open_run
+from data.files.runs import CONFIG, MetricsLog, open_run
+from data.sources.locations import CONFIG_COPY
 from pipelines.check import check
 from pipelines.configs import CheckConfig
 

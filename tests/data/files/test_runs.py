@@ -10,7 +10,8 @@ import pytest
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.checksums import checksum_holds
-from data.files.runs import CONFIG, CONFIG_COPY, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
+from data.files.runs import CONFIG, MetricsLog, defaults, find_config, open_run, read_metrics, to_json
+from data.sources.locations import CONFIG_COPY
 
 
 @dataclasses.dataclass(frozen=True)

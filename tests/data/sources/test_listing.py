@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import CodeganError, CorruptError, InputError, UnsafeError, UsageError
-from data.files.runs import CONFIG_COPY, DRAWN
 from data.images import open_images
 from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_image
+from data.sources.locations import CONFIG_COPY, DRAWN
 from pipelines.commands import command
 
 RNG = np.random.default_rng(0)
