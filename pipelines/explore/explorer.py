@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.errors import UsageError
+from data.sizes import Size, height_width
 from pipelines.project import NOISE_SEED, Search, psnr_between
 from stage2_codegen.directions import directions
 from stage2_codegen.image_generator import ImageGenerator
@@ -58,7 +59,7 @@ class Explorer:
         self._search: tuple[str | None, Search] | None = None  # the last one, and the class of its candidates
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> Size:
         return self._generator.image_size
 
     @cached_property
@@ -68,7 +69,7 @@ class Explorer:
             gates = self._generator.gates
         return {
             "name": self.name,
-            "image_size": self.image_size,
+            "image_size": height_width(self.image_size),
             "nimg": self._generator.nimg,
             "classes": list(self._generator.class_names),
             "gates": gates,

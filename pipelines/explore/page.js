@@ -412,9 +412,10 @@ function renew() {
 
 function openRun(number) {
   run = number;
-  const {image_size, nimg, classes, directions} = runs[run];
+  const {image_size: [height, width], nimg, classes} = runs[run];
   const trained = nimg === null ? "" : `, ${Math.round(nimg / 1000).toLocaleString("en")} kimg`;
-  element("facts").textContent = `${image_size} px${trained}`;
+  element("facts").textContent = `${width === height ? width : `${width} x ${height}`} px${trained}`;
+  document.documentElement.style.setProperty("--ratio", width / height);
   element("class").replaceChildren(make("option", {value: "", textContent: "any"}),
     ...classes.map(name => make("option", {value: name, textContent: name})));
   element("class-setting").hidden = !classes.length;

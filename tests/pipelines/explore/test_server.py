@@ -86,7 +86,7 @@ def test_runs_are_described(server: Server) -> None:
     first, second = ask(server, "/api/runs").json["runs"]
     assert first == {
         "name": "runs/0",
-        "image_size": 64,
+        "image_size": [64, 64],
         "nimg": 48,
         "classes": [],
         "gates": [],
@@ -261,7 +261,7 @@ def test_a_picture_without_its_length_is_refused(server: Server, length: str | N
     headers = [f"Host: {server.address[7:]}", f"Origin: {server.address}"]
     headers += [] if length is None else [f"Content-Length: {length}"]
     request = "\r\n".join(["POST /api/project?run=0 HTTP/1.1", *headers, "", ""])
-    with socket.create_connection(server.server_address[:2], timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as connection:
         connection.sendall(request.encode())
         assert connection.makefile("rb").readline().split()[1] == b"411"
 
