@@ -59,7 +59,9 @@ class CodeScale:
 
 
 def _column_like(x: Tensor, values: tuple[float, ...]) -> Tensor:
-    return _column(values, x.dtype, x.device)
+    # What is made while a program is exported has no values yet, so it is not for others.
+    make = _column.__wrapped__ if torch.compiler.is_exporting() else _column
+    return make(values, x.dtype, x.device)
 
 
 @lru_cache(maxsize=16)  # every training step asks for the same two, and a copy to a GPU would make it wait

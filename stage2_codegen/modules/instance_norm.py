@@ -9,5 +9,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         # On a CPU, torch 2.15 misreads the memory layout of a single sample's gradient that arrives in channels_last
-        # order. With two samples it does not, and samples do not influence each other.
-        return super().forward(input) if len(input) > 1 else super().forward(torch.cat([input, input]))[:1]
+        # order. With two samples it does not, and samples do not influence each other. Without a gradient `len` is not
+        # asked for, since that would fix the number of samples of an exported program.
+        if not input.requires_grad or len(input) > 1:
+            return super().forward(input)
+        return super().forward(torch.cat([input, input]))[:1]

@@ -47,6 +47,8 @@ def recomputed[Result](function: Callable[..., Result], *inputs: Tensor) -> Resu
 def row_blocks(query: Tensor) -> list[slice]:
     """Divide the rows of relations(query, key) into consecutive blocks, for as many keys as queries."""
     batch, _, count = query.shape
+    if torch.compiler.is_exporting():  # a program for any number of samples has one number of blocks
+        batch = 1
     block = BLOCK if query.device.type == "cpu" else GPU_BLOCK
     rows = max(1, block // (batch * count))
     return [slice(start, start + rows) for start in range(0, count, rows)]
