@@ -185,6 +185,33 @@ class ExploreConfig(Limited):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig(Limited):
+    """Write a generator with its decoder as one file that other programs run without codegan.
+
+    The ONNX model is of opset 18. Its input `z` is float32 (N, z_dim) for any N, N(0, 1), followed in a conditional
+    generator by the weights of the classes; its output `images` is uint8 (N, 3, H, W). Other noise that a generator
+    draws is constant: that of `codegan sample --seed 0`. Nothing is written unless the file draws what torch draws.
+    """
+
+    run: Path
+    """Run folder of `codegan train`."""
+    onnx: OptionalPath = None
+    """The .onnx file."""
+    program: OptionalPath = None
+    """A .pt2 file of the same for `torch.export.load`, which does not need the training code either."""
+    best: bool = False
+    """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, path, suffix in (("onnx", self.onnx, ".onnx"), ("program", self.program, ".pt2")):
+            if path and (path.suffix.lower() != suffix or path.is_dir()):
+                raise UsageError(f"--{name} {path}: is not the name of a {suffix} file", f"give one ending in {suffix}")
+        if not self.onnx and not self.program:
+            raise UsageError("no file given", "name one, as in codegan export --run runs/photos --onnx photos.onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig(Limited):
     """Put a run on one HTML page: scores, samples, curves, reconstructions, latents, data, configuration."""
 

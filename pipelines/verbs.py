@@ -117,6 +117,12 @@ VERBS = {
         "a page to play with generators",
         "runs/photos",
     ),
+    "export": Verb(
+        configs.ExportConfig,
+        "pipelines.export:export",
+        "a generator as one file for other programs",
+        "--run runs/photos --onnx photos.onnx",
+    ),
     "score": Verb(
         ScoreConfig,
         "pipelines.scoring.score:score",
