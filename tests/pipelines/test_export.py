@@ -71,3 +71,15 @@ def test_a_missing_package_is_named_before_the_work(tmp_path: Path, monkeypatch:
 def test_names_of_other_files_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(["export", "--run", "runs/photos", *flags])
+
+
+def test_a_generator_that_cannot_be_traced_says_why(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(module: object) -> None:
+        raise RuntimeError("its sides depend on the data")
+
+    monkeypatch.setattr(export, "traced", refuse)
+    with pytest.raises(MismatchError, match=r"accel: .* cannot be exported \(its sides depend on the data\)"):
+        run(["export", "--run", str(trained_run), "--program", str(tmp_path / "photos.pt2")])
+    assert list(tmp_path.iterdir()) == []
