@@ -158,6 +158,8 @@ class ProjectConfig(DrawnConfig):
     the same command goes on where it was stopped."""
     steps: Count = 1000
     """Steps of the optimisation."""
+    refine_steps: Natural = 0
+    """Further steps on the decoded pictures instead of their codes; each takes several times as long."""
     candidates: Count = 1000
     """Samples drawn first; the nearest one is where a picture's optimisation starts."""
 

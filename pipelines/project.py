@@ -22,7 +22,7 @@ from pipelines.configs import ProjectConfig
 from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
 from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.inversion import compared, invert, nearest
+from stage2_codegen.inversion import REFINING_LR, compared, invert, nearest
 
 RESULTS, VECTORS = "results.json", "projected.safetensors"
 AT_ONCE = 8  # pictures that are projected together
@@ -42,6 +42,7 @@ def project(config: ProjectConfig) -> None:
         "image_size": to_json_size(generator.image_size),
         "steps": config.steps,
         "candidates": config.candidates,
+        "refine_steps": config.refine_steps,
     }
     with lock(config.out):
         results, z = _begun(config.out, settings)
@@ -52,7 +53,8 @@ def project(config: ProjectConfig) -> None:
         with ProgressReport("project", len(pictures), "pictures") as report:
             report.update(len(results))
             for numbers in batched(range(len(results), len(pictures)), AT_ONCE):
-                z = torch.cat([z, search(np.stack([pictures.image(number) for number in numbers]), config.steps)])
+                batch = np.stack([pictures.image(number) for number in numbers])
+                z = torch.cat([z, search(batch, config.steps, config.refine_steps)])
                 results += [_show(config.out, generator, pictures, number, z[[number]]) for number in numbers]
                 write_bytes(config.out / VECTORS, save_tensors({"z": z}))
                 write_json(config.out / RESULTS, {"settings": settings, "pictures": results})
@@ -99,14 +101,23 @@ class Search:
         self.std = drawn[0].std((0, 2, 3)).clamp(min=1e-3)
         self.candidates = torch.cat([compared(codes) for codes in drawn])
 
-    def __call__(self, pictures_u8: NDArray[np.uint8], steps: int) -> Tensor:
-        """(n, 3, H, W) -> z (n, z_dim) on the CPU."""
+    def __call__(self, pictures_u8: NDArray[np.uint8], steps: int, refine_steps: int = 0) -> Tensor:
+        """(n, 3, H, W) -> z (n, z_dim) on the CPU, found by codes and then, if asked, refined by pixels."""
         autoencoder, scale = self.generator.autoencoder, self.generator.scale
+
+        def decoded(codes: Tensor) -> Tensor:
+            return autoencoder.decode(scale.to_latents(codes))
+
         with torch.no_grad():
             pictures = to_float(torch.from_numpy(pictures_u8)).to(autoencoder.device)
             codes = scale.to_codes(autoencoder.encode(pictures))
             start = self.z[nearest(codes, self.candidates)]
-        return invert(self.generator.generator, codes, start, self.std, steps, NOISE_SEED).cpu()
+        generator = self.generator.generator
+        z = invert(generator, codes, start, self.std, steps, NOISE_SEED)
+        if refine_steps:
+            # The encoder's codes of a picture are not those it was drawn from; only pixels lead all the way back.
+            z = invert(generator, pictures, z, torch.ones(3).to(z), refine_steps, NOISE_SEED, decoded, REFINING_LR)
+        return z.cpu()
 
 
 def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int, z: Tensor) -> dict[str, Any]:
@@ -132,6 +143,7 @@ def _begun(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], T
     if not (out / RESULTS).is_file():
         return [], torch.empty(0)
     known, pictures, z = _read(out)
+    known = {"class": None, "refine_steps": 0, **known}  # earlier versions did not record these
     if differing := [name for name, value in settings.items() if known.get(name) != value]:
         raise MismatchError(f"{out}: holds a projection with another {', '.join(differing)}", "choose another --out")
     return pictures, z

@@ -1,6 +1,7 @@
 """Finding the z of given codes ("back-tracking", FastGAN, table 5): from the nearest of many samples, by gradients."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from data.seeds import IMAGE_NOISE, derive_seed
 from stage2_codegen.rank_noise import shared_noise
 from stage2_codegen.variants.contract import CodeGenerator
 
-LR, BETAS = 0.1, (0.9, 0.99)
+LR, REFINING_LR = 0.1, 0.05  # from the nearest sample, and from where an earlier search has come
+BETAS = (0.9, 0.99)
 COMPARED_SIDE = 16  # side of the codes that are searched; larger ones are averaged down to it
 NORMS = (0.8, 1.2)  # range of the norm of a z, relative to that of noise: a generator never saw others in training
 
@@ -25,24 +27,45 @@ def nearest(targets: Tensor, candidates: Tensor) -> Tensor:
     return torch.cdist(compared(targets), candidates).argmin(1)
 
 
-def invert(generator: CodeGenerator, targets: Tensor, start: Tensor, std: Tensor, steps: int, seed: int) -> Tensor:
-    """Return z (N, z_dim) whose codes come near `targets` (N, C, S, S), the best found on the way from `start`.
+View = Callable[[Tensor], Tensor]
+
+
+def as_they_are(codes: Tensor) -> Tensor:
+    """View codes as codes."""
+    return codes
+
+
+def invert(
+    generator: CodeGenerator,
+    targets: Tensor,
+    start: Tensor,
+    std: Tensor,
+    steps: int,
+    seed: int,
+    view: View = as_they_are,
+    lr: float = LR,
+) -> Tensor:
+    """Return z (N, z_dim) whose codes, seen by `view`, come near `targets`, the best found on the way from `start`.
 
     Adam, at a rate that follows a cosine to 0, minimises the squared error in units of the channels' deviations `std`
     (C,). The noise besides z is that of the sample of `seed`. Rows do not influence each other.
     """
+
+    def errors_of(z: Tensor) -> Tensor:
+        return ((view(_drawn(generator, z, seed)) - targets) / std.view(-1, 1, 1)).square().mean((1, 2, 3))
+
     z, best = start.detach().clone().requires_grad_(True), start.detach().clone()
     least = torch.full((len(z),), math.inf, device=z.device)
-    optimizer = torch.optim.Adam([z], LR, BETAS)
+    optimizer = torch.optim.Adam([z], lr, BETAS)
     for step in range(steps + 1):
         with torch.enable_grad():
-            errors = _errors(generator, z, targets, std, seed)
+            errors = errors_of(z)
         better = errors.detach() < least
         least, best = torch.where(better, errors.detach(), least), torch.where(better[:, None], z.detach(), best)
         if step == steps:
             break
         (z.grad,) = torch.autograd.grad(errors.sum(), z)
-        optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.step()
         with torch.no_grad():
             norm, usual = z.norm(dim=1, keepdim=True), math.sqrt(z.shape[1])
@@ -50,10 +73,10 @@ def invert(generator: CodeGenerator, targets: Tensor, start: Tensor, std: Tensor
     return best
 
 
-def _errors(generator: CodeGenerator, z: Tensor, targets: Tensor, std: Tensor, seed: int) -> Tensor:
-    """The mean squared error of each row, (N,)."""
+def _drawn(generator: CodeGenerator, z: Tensor, seed: int) -> Tensor:
+    """The codes of z, all with the noise besides z that the sample of `seed` has."""
     devices = [z.device] if z.device.type == "cuda" else []
     with torch.random.fork_rng(devices), shared_noise():
         torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
-        codes = generator(z)
-    return ((codes - targets) / std.view(-1, 1, 1)).square().mean((1, 2, 3))
+        codes: Tensor = generator(z)
+    return codes

@@ -80,6 +80,16 @@ def test_the_way_never_ends_worse_than_it_began_and_stays_where_noise_is() -> No
     torch.testing.assert_close(invert(G, draw(G, start), start, torch.ones(4), 5, seed=5), start)
 
 
+def test_a_view_decides_what_is_compared() -> None:
+    """Of two channels one is seen: it is found, although the other is nothing the generator can draw."""
+    G = noisy_generator()
+    hidden = nn.functional.normalize(torch.randn(2, G.z_dim)) * G.z_dim**0.5
+    targets, start = draw(G, hidden)[:, :1], hidden + 0.5 * torch.randn(2, G.z_dim)
+    found = invert(G, targets, start, torch.ones(1), steps=100, seed=5, view=lambda codes: codes[:, :1])
+    before, after = ((draw(G, z)[:, :1] - targets).square().mean((1, 2, 3)) for z in (start, found))
+    assert (after < 0.1 * before).all()
+
+
 @pytest.fixture(scope="module")
 def own_pictures(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three pictures that the generator made."""
@@ -184,3 +194,12 @@ def test_a_folder_with_other_pictures_is_left_alone(trained_run: Path, own_pictu
     with pytest.raises(UsageError, match="codegan did not put it there"):
         run(words(trained_run, own_pictures, tmp_path))
     assert [path.name for path in tmp_path.glob("*.png")] == ["000001.png"]
+
+
+def test_refining_by_pixels_brings_the_pictures_nearer(trained_run: Path, own_pictures: Path, tmp_path: Path) -> None:
+    found = []
+    for number, more in enumerate(([], ["--refine-steps", "8"])):
+        run(words(trained_run, own_pictures, tmp_path / str(number), *more))
+        results = json.loads((tmp_path / str(number) / "results.json").read_text())["pictures"]
+        found.append(sum(picture["psnr"] for picture in results))
+    assert found[1] > found[0]
