@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 _MODELS = {1: "gray", 3: "rgb", 4: "cmyk"}  # by samples a pixel
 _SPACES = {"gray": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK"}  # as the header of a profile names them
 _RELATIVE_COLORIMETRIC, _BLACK_POINT_COMPENSATION = 1, 0x2000  # what photo editors use
+# Otherwise LittleCMS replaces curves by a coarse table for all but 8-bit RGB, which is wrong by up to 12 levels.
+_EXACT = 0x0100
 _BAND = 1 << 20  # pixels converted at once, which bounds the memory that it takes
 
 type Curve = Literal["srgb", "bt709"] | float  # a float is the exponent that makes light of samples
@@ -49,6 +51,7 @@ def _converted(samples: NDArray[Any], profile: bytes, model: str) -> NDArray[np.
         raise Misfit
     height, width = samples.shape[:2]
     rows = max(1, _BAND // width)
+    flags = _BLACK_POINT_COMPENSATION | (_EXACT if model == "gray" or samples.dtype == np.uint16 else 0)
     converted = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         band = np.ascontiguousarray(samples[top : top + rows])
@@ -62,7 +65,7 @@ def _converted(samples: NDArray[Any], profile: bytes, model: str) -> NDArray[np.
                 planar=False,
                 outdtype=np.uint8,
                 intent=_RELATIVE_COLORIMETRIC,
-                flags=_BLACK_POINT_COMPENSATION,
+                flags=flags,
             )
         except (imagecodecs.CmsError, ValueError) as error:
             raise Misfit from error

@@ -16,14 +16,15 @@ IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NO_IMAGES | {*_CAME
 CONVERT = "convert it to PNG or JPEG"
 HEIC = f"a HEIC image; to read it, pip install 'codegan[heic]', or {CONVERT}"
 CAMERA_RAW = f"a camera raw file; to read it, pip install 'codegan[raw]', or {CONVERT}"
-_HEIC_BRANDS = rb"heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|msf1|miaf|MiHE|MiHB"
+_HEIC = rb"....ftyp(?:heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|msf1|miaf|MiHE|MiHB)"
+_CAMERA = rb"....ftypcrx |FUJIFILMCCD-RAW|FOVb|\0MRM|II(?:RO|RS|U\0)|MMOR|II.{4}HEAPCCDR"
 
 _TEXT_START = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"
 # Patterns that match at the start of a file, and what the file is. The first that matches counts.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the image itself; fetch it with: git lfs pull"),
-    (rb"....ftyp(?:" + _HEIC_BRANDS + rb")", HEIC),
-    (rb"....ftypcrx |FUJIFILMCCD-RAW|FOVb|\0MRM|II(?:RO|RS|U\0)|MMOR|II.{4}HEAPCCDR", CAMERA_RAW),
+    (_HEIC, HEIC),
+    (_CAMERA, CAMERA_RAW),
     (rb"....ftypavi[fs]", f"a damaged AVIF image; {CONVERT}"),
     (rb"....(?:ftyp|moov|mdat)|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]", "a film, not an image"),
     (rb"\xff\x0a|\0{3}\x0cJXL ", f"a JPEG XL image; {CONVERT}"),
@@ -88,9 +89,9 @@ def describe(content: bytes) -> str:
 
 
 def is_heic(content: bytes) -> bool:
-    return describe(content[:_HEAD]) == HEIC
+    return re.match(_HEIC, content, re.DOTALL) is not None
 
 
 def is_camera_raw(content: bytes) -> bool:
     """Whether a file is a camera's own, other than one in the form of a TIFF (see `data.sources.tiff`)."""
-    return describe(content[:_HEAD]) == CAMERA_RAW
+    return re.match(_CAMERA, content, re.DOTALL) is not None

@@ -3,6 +3,7 @@
 References are to Portable Network Graphics, third edition.
 """
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from data.sources.colour import Curve, Misfit, rgb_profile
 from data.sources.kinds import Unreadable
+
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL + 1)  # remarks of libpng on odd metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_TEXT = 1 << 20  # bytes of a text chunk, unpacked, that are kept
@@ -65,33 +68,43 @@ class Png(NamedTuple):
 
 def parse(content: bytes) -> Png:
     """Look through the chunks. Damage is left for the decoder to tell."""
-    kept, colours = [SIGNATURE], dict[bytes, bytes]()
+    colours: dict[bytes, bytes] = {}
+    dropped: list[tuple[int, int]] = []
     transparent, texts = False, 0
-    end = len(SIGNATURE)
     for kind, start, end in _chunks(content):
-        body = content[start + 8 : end - 4]
+        body = content[start + 8 : end - 4] if kind in (*_COLOURS, *_TEXTS) else b""
         if kind in _COLOURS and len(body) == _LENGTHS.get(kind, len(body)):
             colours.setdefault(kind, body)
         if kind in _TEXTS:
-            texts += (size := _text_size(kind, body))
+            size = _text_size(kind, body)
+            texts += size
             if size > _MAX_TEXT or texts > _MAX_TEXTS:
-                continue
+                dropped.append((start, end))
+        if kind == b"iCCP":
+            dropped.append((start, end))
         transparent = transparent or kind == b"tRNS"
-        if kind != b"iCCP":
-            kept.append(content[start:end])
     depth, colour_type = content[24:26].ljust(2, b"\0")
-    return Png(b"".join([*kept, content[end:]]), depth, colour_type in _GREY, transparent, colours)
+    return Png(_without(content, dropped), depth, colour_type in _GREY, transparent, colours)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of every chunk up to the pixels."""
+    """(type, start, end) of every whole chunk."""
     start = len(SIGNATURE)
     while len(content) >= start + 12:
         length, kind = struct.unpack_from(">I4s", content, start)
-        if kind in (b"IDAT", b"IEND") or start + 12 + length > len(content):
+        end = start + 12 + length
+        if end > len(content):
             return
-        yield kind, start, start + 12 + length
-        start += 12 + length
+        yield kind, start, end
+        start = end
+
+
+def _without(content: bytes, dropped: list[tuple[int, int]]) -> bytes:
+    if not dropped:
+        return content
+    starts, ends = zip(*dropped, strict=True)
+    kept = zip((0, *ends), (*starts, len(content)), strict=True)
+    return b"".join(content[start:end] for start, end in kept)
 
 
 def _text_size(kind: bytes, body: bytes) -> int:

@@ -28,6 +28,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _CFA, _LINEAR_RAW = 0, 1,
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _INKS: 4}  # samples that are no extra ones
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, deflate (old), LZMA, Zstandard
 _JPEG = 7
+_DEPTHS = (*range(1, 17), 32, 64)  # readers disagree about 24 bits
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples that are opacity
 _OPACITY = (_ASSOCIATED, _UNASSOCIATED, 999)  # Corel Draw writes a number of its own
 _CMYK = 1  # InkSet
@@ -81,9 +82,9 @@ def is_left_to_pillow(page: "TiffPage") -> bool:
 def read(page: "TiffPage", max_bytes: int, notes: list[str]) -> Raster:
     """Read a page that is not left to Pillow, of at most `max_bytes` of samples. Raises `Unreadable`."""
     photometric = int(page.photometric)
-    _check_kind(page, photometric)
+    count = _COLOURS.get(photometric, 0)
+    _check_kind(page, photometric, count)
     samples = _read_samples(page, max_bytes)
-    count = _COLOURS[photometric]
     colours, extra = samples[..., :count], samples[..., count:]
     kinds = [int(kind) for kind in page.extrasamples]
     if photometric == _RGB and extra.shape[2] == 1 and not kinds:  # as many writers leave it out
@@ -92,25 +93,26 @@ def read(page: "TiffPage", max_bytes: int, notes: list[str]) -> Raster:
     if extra.shape[2] > (at is not None):
         notes.append("extra channels are ignored")
     profile = page.iccprofile or None
-    if at is None:
-        return Raster(_to_colours(page, colours, np.uint16 if profile else np.uint8, notes), None, profile)
-    opacity = _to_opacity(page, extra[..., at])
-    if kinds[at] != _ASSOCIATED:
-        return Raster(_to_colours(page, colours, np.uint16 if profile else np.uint8, notes), opacity, profile)
-    associated = _to_colours(page, colours, np.uint16, notes)
+    opacity = None if at is None else _to_opacity(page, extra[..., at])
+    is_associated = at is not None and kinds[at] == _ASSOCIATED
+    # 8 bits at once where nothing more is computed, so that nothing is rounded twice
+    to = np.uint16 if profile or is_associated or photometric == _INKS else np.uint8
+    scaled = _to_colours(page, colours, to, notes)
+    if opacity is None or not is_associated:
+        return Raster(scaled, opacity, profile)
     with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is opaque, any colour will do
-        unassociated = np.nan_to_num(associated / opacity[..., None], posinf=0).clip(0, 65535)
+        unassociated = np.nan_to_num(scaled / opacity[..., None], posinf=0).clip(0, 65535)
     return Raster(np.rint(unassociated).astype(np.uint16), opacity, profile)
 
 
-def _check_kind(page: "TiffPage", photometric: int) -> None:
+def _check_kind(page: "TiffPage", photometric: int, count: int) -> None:
     """Raise `Unreadable` for what is not certain to be read right."""
     kind = f"{page.samplesperpixel} x {page.bitspersample} bits"
-    if photometric not in _COLOURS or page.samplesperpixel < _COLOURS[photometric]:
+    if not count or page.samplesperpixel < count:
         raise Unreadable(f"a TIFF of colours that are not supported ({_name(page.photometric)}, {kind}); {CONVERT}")
     if int(page.compression) not in (*_LOSSLESS, _JPEG):
         raise Unreadable(f"a TIFF whose compression is not supported ({_name(page.compression)}, {kind}); {CONVERT}")
-    if page.dtype is None or page.dtype.kind not in "buif" or not isinstance(page.bitspersample, int):
+    if page.dtype is None or page.dtype.kind not in "buif" or page.bitspersample not in _DEPTHS:
         raise Unreadable(f"a TIFF of samples that are not supported ({_name(page.sampleformat)}, {kind}); {CONVERT}")
     if photometric == _INKS and page.tags.valueof(_INK_SET, _CMYK) != _CMYK:
         raise Unreadable(f"a TIFF of inks other than CMYK; {CONVERT}")

@@ -3,22 +3,31 @@
 import io
 import itertools
 import struct
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from data.sources.decoding import Unreadable, decode, probe
+from tests.data.sources.written import (
+    Pixels,
+    chunk,
+    fixed,
+    grey,
+    icc,
+    linear_rgb_profile,
+    over_white,
+    packed,
+    png,
+    png_of,
+    srgb_curve,
+)
 
 # Pillow's remarks on odd metadata, which data.sources.decoding silences in use; its bomb warning stays an error here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-type Pixels = NDArray[Any]
 
 
 class Case(NamedTuple):
@@ -47,43 +56,12 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF 2.32, tag 0x0112
 }
 
 
-def grey(values: Pixels) -> Pixels:
-    return np.repeat(values[..., None], 3, axis=-1)
-
-
-def over_white(colours: Pixels, alpha: Pixels) -> Pixels:
-    opacity = alpha[..., None] / 255
-    return np.rint(colours * opacity + 255 * (1 - opacity))
-
-
 def saved(pixels: Pixels, file_format: str, mode: str | None = None, **options: Any) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(pixels)
     assert mode is None or image.mode == mode
     image.save(file, file_format, **options)
     return file.getvalue()
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(width: int, height: int, depth: int, colour_type: int, rows: Sequence[bytes], extra: bytes = b"") -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
-
-
-def png_of(values: Pixels, colour_type: int, extra: bytes = b"") -> bytes:
-    """8 or 16 bits a sample."""
-    depth = 8 * values.itemsize
-    rows = [row.astype(f">u{values.itemsize}").tobytes() for row in values]
-    return png(values.shape[1], values.shape[0], depth, colour_type, rows, extra)
-
-
-def packed(values: Pixels, bits: int) -> list[bytes]:
-    fields = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
-    return [np.packbits(row.ravel()).tobytes() for row in fields]
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -124,36 +102,6 @@ def white_is_zero_tiff(content: bytes) -> bytes:
     return content[: at + 8] + b"\0" + content[at + 9 :]
 
 
-# --- colour profiles, built by hand (ICC.1:2001-04) ---
-
-
-def fixed(*values: float) -> bytes:
-    return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
-
-
-def icc(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
-    name = b"hand made\0"
-    described = b"desc" + struct.pack(">II", 0, len(name)) + name + bytes(78)
-    tags = {b"desc": described, b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)} | tags
-    offset, table, bodies = 128 + 4 + 12 * len(tags), b"", b""
-    for kind, body in tags.items():
-        body += bytes(-len(body) % 4)
-        table += kind + struct.pack(">II", offset + len(bodies), len(body))
-        bodies += body
-    header = struct.pack(
-        ">I4sI4s4s4s12s4s", offset + len(bodies), b"", 0x02400000, b"prtr", space, connection, b"", b"acsp"
-    )
-    header = (header + bytes(28) + fixed(0.9642, 1, 0.8249)).ljust(128, b"\0")
-    return header + struct.pack(">I", len(tags)) + table + bodies
-
-
-def linear_rgb_profile() -> bytes:
-    """sRGB's primaries (adapted to D50) with a linear curve."""
-    columns = {b"r": (0.43607, 0.22250, 0.01393), b"g": (0.38506, 0.71688, 0.09710), b"b": (0.14308, 0.06062, 0.71417)}
-    tags = {kind + b"XYZ": b"XYZ \0\0\0\0" + fixed(*xyz) for kind, xyz in columns.items()}
-    return icc(b"RGB ", b"XYZ ", tags | {kind + b"TRC": b"curv" + bytes(8) for kind in columns})
-
-
 INKS = np.array([0.5, 0.4, 0.3, 1.0])  # how much lightness full cyan, magenta, yellow and black each take
 
 
@@ -164,10 +112,6 @@ def cmyk_profile() -> bytes:
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
     table += ramp * 4 + b"".join(bytes([node, 128, 128]) for node in nodes) + ramp * 3
     return icc(b"CMYK", b"Lab ", {b"A2B0": table})
-
-
-def srgb_curve(light: Pixels) -> Pixels:
-    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def luminance(lightness: Pixels) -> Pixels:
