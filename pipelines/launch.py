@@ -11,13 +11,12 @@ import os
 import signal
 import socket
 import sys
-import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from data.errors import Preempted, WorkerError
+from pipelines.worker import LINE
 
-LINE = "CODEGAN_LINE"  # its file descriptor in a worker
 KEPT_BYTES = 1 << 14  # of what a worker says, the end
 # Most survivors of a failure end by themselves, because a connection broke, and may say better than it what happened.
 UNDISTURBED_SEC, STOPPING_SEC = 5, 20
@@ -28,20 +27,6 @@ class _End(NamedTuple):
     code: int  # below 0: the signal that killed it
     message: str  # "" unless it ended with an error that it understood
     stderr: str
-
-
-def messages() -> TextIO:
-    """Where this process says why it fails: to stderr, or as a worker to its parent, with whom it then also ends."""
-    if LINE not in os.environ:
-        return sys.stderr
-    line = socket.socket(fileno=int(os.environ.pop(LINE)))
-    threading.Thread(target=_end_with_parent, args=[line], daemon=True).start()
-    return line.makefile("w", encoding="utf-8")
-
-
-def _end_with_parent(line: socket.socket) -> None:
-    line.recv(1)  # nothing is ever sent down: this returns when the parent is gone
-    os.killpg(0, signal.SIGKILL)
 
 
 def launch(command: list[str], processes: int) -> None:

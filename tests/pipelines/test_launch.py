@@ -23,7 +23,7 @@ DEADLINE_SEC = 240  # only so that a defect does not wait for ever
 SLEEP = "time.sleep(1000)"
 WORKER = """
 import os, signal, sys, time
-from pipelines.launch import messages
+from pipelines.worker import messages
 rank, told = int(os.environ["RANK"]), messages()
 
 def fail(message, code):
