@@ -83,8 +83,6 @@ def describe(content: bytes) -> str:
             return f"not an image in a known format, though it begins like {name}"
     if not content.strip(b"\0"):
         return "nothing but zeros; copy or download it again"
-    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "not an image in a known format, but text"
     return f"not an image in a known format; if it is one, {CONVERT}"
 
 

@@ -1,33 +1,29 @@
 """Listing the images in a folder, a `.zip` or `.tar` shards, which are listed once and then read at random.
 
 Each may be on this machine, in an object store or, if it is an archive, on an allowed web server. Nothing is ever
-extracted to disk, so a hostile name inside an archive reaches no file system. Files without an image's extension,
-hidden files and the litter of file managers are silently ignored.
+extracted to disk, so a hostile name inside an archive reaches no file system. Whatever is named as images are is
+listed, also what nobody can read; other files, hidden files and the litter of file managers are ignored.
 """
 
 import io
 import os
-import re
-import stat
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from braceexpand import braceexpand
-from PIL import Image
 
-from data.errors import CorruptError, InputError, UsageError
+from data.errors import CodeganError, CorruptError, InputError, UsageError, one_line
 from data.prefetch import prefetch
-from data.sources.decoding import FORMATS
+from data.sources.folders import Walk, is_litter
+from data.sources.kinds import IMAGE_SUFFIXES
+from data.sources.labels import DATASET_JSON, MAX_BYTES, Stated, parse_dataset_json
 from data.sources.locations import (
-    CONFIG_COPY,
-    DRAWN,
     Location,
     list_objects,
     open_file,
@@ -36,14 +32,12 @@ from data.sources.locations import (
     redacted,
     scheme_of,
 )
+from data.sources.tars import STORED_AGAIN, list_pictures, read_index
 from data.sources.web import WebFile
 
 if TYPE_CHECKING:
     from upath import UPath
 
-EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
-# Images that cannot be read: leaving them out silently would lose half of someone's camera roll.
-UNSUPPORTED = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
 MAX_FILE_BYTES = 1 << 30
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _ARCHIVES = (".zip", ".tar")
@@ -73,15 +67,14 @@ class Listing:
     skipped: list[Skip] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)  # folders that cannot be read, with any number of images
+    ignored: list[str] = field(default_factory=list)  # names of files that are not named as images are
     _seen: set[str] = field(default_factory=set)
 
     def add(
         self, name: str, size: int, read: Callable[[], bytes], label: int | None = None, problem: str | None = None
     ) -> None:
         key = clean_key(name)
-        if PurePosixPath(key).suffix.lower() in UNSUPPORTED:
-            problem = "format not supported; convert it to PNG or JPEG"
-        elif size > MAX_FILE_BYTES:
+        if size > MAX_FILE_BYTES:
             problem = f"file of {size} bytes is too large"
         elif key in self._seen:
             problem = "repeats the name of an earlier file"
@@ -101,15 +94,15 @@ def clean_key(name: str) -> str:
 def is_image(name: str) -> bool:
     """Whether a relative name has an image's extension and no part that is hidden or litter."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    if not parts or any(part.startswith((".", "__MACOSX", "@eaDir")) for part in parts):
+    if not parts or any(map(is_litter, parts)):
         return False
-    suffix = PurePosixPath(parts[-1]).suffix.lower()
-    return suffix in EXTENSIONS or suffix in UNSUPPORTED
+    return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
 
 
 def list_entries(names: Sequence[str], allow_hosts: Collection[str] = ()) -> Listing:
     """List DATA. Keys are paths inside the folder or archive; with several shards, below the shard's own path from
-    the folder all shards share. Labels come from `.cls` members of tars, or from sub-folders of a folder or zip.
+    the folder all shards share. Labels come from `.cls` and `.json` members of tars, and in a folder or zip from its
+    `dataset.json` or its sub-folders.
     """
     sources = [source for name in names for source in _expand(name, allow_hosts)]
     if len(set(sources)) < len(sources):
@@ -122,6 +115,8 @@ def list_entries(names: Sequence[str], allow_hosts: Collection[str] = ()) -> Lis
         listing = _list_tars(sources)
     listing.entries.sort(key=lambda entry: entry.key)
     listing.skipped.sort()
+    if listing.ignored and not listing.entries and not listing.skipped:
+        listing.notes[clean_key(listing.ignored[0])] = "not named as images are, nor are the others"
     return listing
 
 
@@ -167,51 +162,29 @@ def _is_folder(source: Source) -> TypeGuard[Location]:
 
 def _list_folder(root: Path) -> Listing:
     listing = Listing()
-    root = root.resolve()
-
-    def unreadable(error: OSError) -> None:
-        inside = (
-            Path(error.filename).relative_to(root) / "*"
-        )  # a name inside the folder, since the folder is a class of its own
-        listing.skipped.append(Skip(clean_key(inside.as_posix()), f"folder cannot be read: {error.strerror}"))
-        listing.closed.append(error.filename)
-
-    for folder, subfolders, files in os.walk(root, onerror=unreadable):
-        if Path(folder) != root and not {CONFIG_COPY, DRAWN}.isdisjoint(
-            files
-        ):  # or a run would read the images of another
-            listing.notes[clean_key(Path(folder).relative_to(root).as_posix())] = "made by codegan, not read"
-            subfolders.clear()
-            continue
-        for path in sorted(Path(folder, name) for name in subfolders):
-            if path.is_symlink():  # not followed by os.walk: it may lead out of the folder, or in a circle
-                listing.notes[clean_key(path.relative_to(root).as_posix())] = "link to a folder, not followed"
-        for path in sorted(Path(folder, name) for name in files):
-            name = path.relative_to(root).as_posix()
-            if is_image(name):
-                size, problem = _check_file(path, root)
-                listing.add(name, size, path.read_bytes, problem=problem)
-    return _with_folder_labels(listing)
-
-
-def _check_file(path: Path, root: Path) -> tuple[int, str | None]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        return 0, f"cannot be read: {error.strerror}"
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-        return 0, "not a regular file"
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return 0, "link to a file outside the folder"
-    return status.st_size, None
+    walk = Walk(root.resolve(), is_image)
+    walk.run()
+    for name, path, size in walk.files:
+        listing.add(name, size, path.read_bytes)
+    listing.skipped += [Skip(clean_key(name), reason) for name, reason in walk.refused]
+    listing.notes |= {clean_key(name): note for name, note in walk.notes.items()}
+    listing.closed, listing.ignored = walk.closed, walk.ignored
+    described = (root / DATASET_JSON).resolve()
+    if not described.is_file() or not described.is_relative_to(walk.root):
+        return _with_folder_labels(listing)
+    return _with_stated_labels(listing, described.read_bytes, described.stat().st_size)
 
 
 def _list_objects(folder: "UPath") -> Listing:
     listing = Listing()
-    for name, size, read in list_objects(folder):
+    objects = list_objects(folder)
+    for name, size, read in objects:
         if is_image(name):
             listing.add(name, size, read)
-    return _with_folder_labels(listing)
+        else:
+            listing.ignored.append(name)
+    described = next((item for item in objects if item[0] == DATASET_JSON), None)
+    return _with_stated_labels(listing, described[2], described[1]) if described else _with_folder_labels(listing)
 
 
 def _list_zip(source: Source) -> Listing:
@@ -222,12 +195,23 @@ def _list_zip(source: Source) -> Listing:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
     ends = dict(pairwise(sorted({directory_start, *(info.header_offset for info in members)})))
+    last = {info.filename: info for info in members}
     for info in members:
-        if is_image(info.filename.replace("\\", "/")) and not info.is_dir():
+        if info.is_dir():
+            continue
+        if not is_image(info.filename.replace("\\", "/")):
+            listing.ignored.append(info.filename)
+        elif last[info.filename] is not info:
+            listing.notes[clean_key(info.filename)] = STORED_AGAIN
+        else:
             problem = "encrypted" if info.flag_bits & 1 else None
             read = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
             listing.add(info.filename, info.file_size, read, problem=problem)
-    return _with_folder_labels(listing)
+    described = last.get(DATASET_JSON)
+    if described is None:
+        return _with_folder_labels(listing)
+    read = partial(_read_zipped, source, described, ends.get(described.header_offset, 0))
+    return _with_stated_labels(listing, read, described.file_size)
 
 
 def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
@@ -237,6 +221,32 @@ def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
     part.seek(30 + name_bytes + extra_bytes)
     with zipfile.ZipExtFile(part, "r", info) as member:
         return member.read()
+
+
+def _with_stated_labels(listing: Listing, read: Callable[[], bytes], size: int) -> Listing:
+    """Take labels from `dataset.json`, which `read` reads, or from folders if it is about something else."""
+    stated = _read_dataset_json(read, size)
+    if stated.note:
+        listing.notes[DATASET_JSON] = stated.note
+    if stated.labels is None:
+        return _with_folder_labels(listing)
+    labels = {clean_key(name): label for name, label in stated.labels.items()}
+    listing.entries = [replace(entry, label=labels.get(entry.key)) for entry in listing.entries]
+    unlabelled = [entry.key for entry in listing.entries if entry.label is None]
+    if labels and unlabelled:
+        listing.notes[DATASET_JSON] = f"gives no label to {len(unlabelled)} images, such as {unlabelled[0]}"
+    return listing
+
+
+def _read_dataset_json(read: Callable[[], bytes], size: int) -> Stated:
+    if size > MAX_BYTES:
+        return Stated(None, f"not used: takes more than {MAX_BYTES >> 20} MB")
+    try:
+        return parse_dataset_json(read())
+    except (CodeganError, MemoryError):  # a failing network is no reason to go on without labels
+        raise
+    except Exception as error:  # damaged archives raise nearly any class
+        return Stated(None, f"not used: cannot be read ({one_line(error)})")
 
 
 def _with_folder_labels(listing: Listing) -> Listing:
@@ -262,68 +272,13 @@ def _list_tars(sources: Sequence[Source]) -> Listing:
             raise UsageError(f"{source}: cannot be combined with other data", "only .tar shards can be given together")
     trails = [PurePosixPath("/", str(source)) for source in sources]  # an address becomes a path below the root
     shared = os.path.commonpath([trail.parent for trail in trails])
-    indexes = prefetch(_read_index, sources, ahead=_INDEXED_AT_ONCE, threads=_INDEXED_AT_ONCE)
-    for source, trail, index in zip(sources, trails, indexes, strict=True):
+    indexes = prefetch(read_index, sources, ahead=_INDEXED_AT_ONCE, threads=_INDEXED_AT_ONCE)
+    for source, trail, members in zip(sources, trails, indexes, strict=True):
         prefix = "" if len(sources) == 1 else f"{trail.relative_to(shared).as_posix()}/"
-        _list_tar(source, index, prefix, listing)
+        notes: dict[str, str] = {}
+        for name, offset, size, label, problem in list_pictures(members, is_image, notes):
+            listing.add(prefix + name, size, partial(read_range, source, offset, size), label, problem)
+        listing.notes |= {clean_key(prefix + name): note for name, note in notes.items()}
+        files = [member.info.name for member in members if member.info.isreg()]
+        listing.ignored += [name for name in files if not is_image(name)]
     return listing
-
-
-class _Member(NamedTuple):
-    info: tarfile.TarInfo
-    stem: str | None
-    extension: str  # all that follows the first dot of the name, in lower case
-    label: int | None
-
-
-def _list_tar(source: Source, members: Sequence[_Member], prefix: str, listing: Listing) -> None:
-    labels = {stem: label for info, stem, extension, label in members if extension == "cls" and info.isreg()}
-    plain = {stem for _, stem, extension, _ in members if f".{extension}" in EXTENSIONS}
-    for info, stem, extension, _ in members:
-        if info.isdir() or not is_image(info.name):
-            continue
-        key = clean_key(prefix + info.name)
-        if "." in extension and stem in plain:  # 0001.mask.png beside 0001.jpg belongs to that sample
-            listing.notes[key] = "not used: an annotation of the image with the same stem"
-            continue
-        if labels and labels.get(stem) is None:
-            listing.notes[key] = "has no integer .cls label while others do"
-        problem = None if info.isreg() and not info.issparse() else "a link or sparse member, not a plain file"
-        read = partial(read_range, source, info.offset_data, info.size)
-        listing.add(prefix + info.name, info.size, read, labels.get(stem), problem)
-
-
-def _read_index(source: Source) -> list[_Member]:
-    """All members. Raises `CorruptError` unless the two zero blocks that end every whole tar follow.
-
-    Without this check a tar that was truncated between two members would read as a smaller one.
-    """
-    fix = "copy or download it again, or repack it with tar --create"
-    with open_file(source) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                members = [_member(info, file) for info in archive]
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise CorruptError(f"{source}: is not a whole tar archive ({error})", fix) from error
-        file.seek(archive.offset)
-        if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-            raise CorruptError(f"{source}: is truncated or damaged after {len(members)} members", fix)
-        while block := file.read(1 << 20):
-            if any(block):
-                raise CorruptError(f"{source}: holds more bytes after its end", "give joined tars one by one")
-    return members
-
-
-def _member(info: tarfile.TarInfo, file: BinaryIO) -> _Member:
-    """A member, with its label read at once: elsewhere it came in the same block as the header."""
-    # webdataset decides which members are one sample and what their extensions are, so that shards mean here what they
-    # mean to its users; it cannot read members at random, so the rest of it is not used. Late, since it imports torch.
-    from webdataset.tariterators import base_plus_ext
-
-    stem, extension = base_plus_ext(info.name)
-    extension, label = (extension or "").lower(), None
-    if extension == "cls" and info.isreg():
-        file.seek(info.offset_data)
-        text = file.read(min(info.size, 32)).strip()
-        label = int(text) if re.fullmatch(rb"[+-]?\d{1,18}", text) else None
-    return _Member(info, stem, extension, label)

@@ -319,5 +319,5 @@ def test_pixels_are_those_of_the_formula(group: str) -> None:
         error = np.abs(pixels - cell.expected).max()
         if error > cell.tolerance or len(info.notes) != cell.notes or info[:2] != (HEIGHT, WIDTH):
             wrong.append(f"{name}: {error:.2f} levels, {info.notes}")
-    assert count >= 20
+    assert count >= 18
     assert not wrong, "\n".join([f"{len(wrong)} of {count}", *wrong[:40]])
