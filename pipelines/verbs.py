@@ -51,7 +51,7 @@ VERBS = {
     ),
     "encode": Verb(
         EncodeConfig,
-        "stage1_autoencoder.encode:encode",
+        "pipelines.encode:encode",
         "encode images into a latent store",
         "--data photos/ --out stores/photos256 --size 256",
         shared=True,

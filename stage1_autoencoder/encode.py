@@ -4,22 +4,23 @@ An interrupted encoding continues with the missing shards. A damaged store is re
 again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from data.advice import Action, Advice, Done
-from data.console import scan_progress
+from data.console import scan_progress, warn
 from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import ImageSet, open_images
 from data.latents import LatentStore
-from data.sizes import Size, height_width, size_text, to_json_size
+from data.sizes import Size, as_size, height_width, size_text, to_json_size
 from data.sources.locations import Location, redacted
 from data.store.seal import SEAL, find_stores
 from data.store.writer import LatentWriter, remove_journal
+from data.suitability import warn_of_unsuitable
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
@@ -31,8 +32,10 @@ from stage1_autoencoder.training.processes import make_accelerator, on_main, sca
 PATIENCE = timedelta(days=2)
 
 
-def encode(config: EncodeConfig) -> Done:
+def encode(config: EncodeConfig, is_trainable: Callable[[int, int], bool] = lambda height, width: True) -> Done:
     """Make, finish or repair the stores, but leave those as they are that the same command has sealed.
+
+    A warning comes first for each size of latents (height, width) that is not `is_trainable`.
 
     Raises `UsageError` for flags that do not fit together, `LockedError` for a store in use, and whatever
     `Autoencoder.load`, `open_images` and `LatentWriter` raise.
@@ -47,6 +50,8 @@ def encode(config: EncodeConfig) -> Done:
     for size in config.size:
         check_multiple(height_width(size), autoencoder.factor)
     accelerator = make_accelerator(patience=PATIENCE)
+    if accelerator.is_main_process:
+        _warn_of_untrainable(config.size, autoencoder.factor, is_trainable)
     stores = {size: config.out / size_text(size) if len(config.size) > 1 else config.out for size in config.size}
     with ExitStack() as stack:
 
@@ -62,6 +67,8 @@ def encode(config: EncodeConfig) -> Done:
             allow_hosts=config.allow_host,
             share=scan_share(accelerator),
         )
+        if accelerator.is_main_process:
+            warn_of_unsuitable(images, config.size)
         encoding = Encoding(images, autoencoder, config.flip, config.batch_size, config.precision, config.threads)
         writers = on_main(accelerator, lambda: _begin(config, encoding, stores))
         if writers:
@@ -84,6 +91,23 @@ def _check(config: EncodeConfig) -> None:
             f"{config.out}: is a store or a file, and several stores need a folder",
             "choose another --out, or give one --size",
         )
+
+
+def _warn_of_untrainable(sizes: Sequence[Size], factor: int, is_trainable: Callable[[int, int], bool]) -> None:
+    for size in sizes:
+        sides = height_width(size)
+        height, width = (side // factor for side in sides)
+        if not is_trainable(height, width):
+            usable = [
+                side
+                for side in range(factor, 2 * max(sides) + 64 * factor, factor)
+                if is_trainable(*[side // factor] * 2)
+            ]
+            nearest = [min(usable, key=lambda other, side=side: abs(other - side)) for side in sides]
+            warn(
+                f"--size {size_text(size)}: makes latents of {height} x {width}, on which no generator can be trained",
+                f"--size {size_text(as_size(nearest))}",
+            )
 
 
 def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[Size, Location]) -> dict[Size, LatentWriter]:

@@ -8,8 +8,8 @@ from torch import nn
 
 from data.errors import UsageError
 from stage2_codegen.configs.base import VariantConfig
-from stage2_codegen.configs.registry import CONFIGS, SIDES
-from stage2_codegen.variants import accel, baselines, chain, gca, giu, lrm, projected, r3, sle
+from stage2_codegen.configs.registry import CONFIGS, SIDES, is_trainable
+from stage2_codegen.variants import accel, baselines, chain, consingan, gca, giu, lrm, projected, r3, sle
 from stage2_codegen.variants.conditional import build_generator
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape, Variant
 
@@ -37,6 +37,14 @@ VARIANTS: dict[str, Variant] = {
     "lrm": Variant(CONFIGS["lrm"], lrm.Generator, lrm.Critic, lrm.loss, condition=lrm.condition),
     "r3": Variant(CONFIGS["r3"], r3.Generator, r3.Critic, r3.loss, r3.schedule),
     "sle": Variant(CONFIGS["sle"], sle.Generator, sle.Critic, sle.loss, frozen=sle.frozen, uses_context=True),
+    "consingan": Variant(
+        CONFIGS["consingan"],
+        consingan.Generator,
+        consingan.Critic,
+        consingan.loss,
+        consingan.schedule,
+        condition=consingan.condition,
+    ),
 }
 
 MAX_CHANNELS = 64
@@ -50,7 +58,7 @@ def check_code_shape(name: str, code_shape: CodeShape) -> None:
     """
     channels, height, width = code_shape
     usual = f"squares with a side of {', '.join(map(str, SIDES))}"
-    if any(side % SIDES[0] or not SIDES[0] <= side <= SIDES[-1] for side in (height, width)):
+    if not is_trainable(height, width):
         raise UsageError(
             f"codes of {height} x {width}: no variant takes them",
             f"encode at a --size whose sides, divided by the autoencoder's factor, are multiples of {SIDES[0]} up to "
