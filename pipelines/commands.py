@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.advice import Action, Advice
-from data.sources.locations import data_flags
 
 
 def command(advice: Advice) -> list[str]:
     """The words to type; what the advice does not know is in capitals."""
+    from data.sources.locations import data_flags  # late: its clients load slowly, and help needs none
+
     facts = advice.facts or {}
     data = data_flags(facts.get("data", ["DATA"]), facts.get("hosts", ()))
     store, run = str(facts.get("store", "STORE")), str(facts.get("run", "RUN"))
