@@ -282,7 +282,8 @@ def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect
     name, kept, skipped = images.name, len(images), images.skipped
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
-        raise InputError(f"{name}: holds no images", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
+        found = "".join(f" ({key}: {note})" for key, note in list(images.notes.items())[:1])
+        raise InputError(f"{name}: holds no images{found}", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
     if not kept:
         raise InputError(
             f"{name}: none of its {len(skipped)} images can be used ({reasons})", "convert or replace them"
