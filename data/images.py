@@ -283,7 +283,8 @@ def _check_skipped(images: ImageSet, closed: list[str], max_skip: float, inspect
     reasons = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
     if not kept and not skipped:
         found = "".join(f" ({key}: {note})" for key, note in list(images.notes.items())[:1])
-        raise InputError(f"{name}: holds no images{found}", "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files")
+        fix = "name a folder, .zip or .tar that holds JPEG, PNG or WEBP files"
+        raise InputError(f"{name}: holds no images{found}", fix)
     if not kept:
         raise InputError(
             f"{name}: none of its {len(skipped)} images can be used ({reasons})", "convert or replace them"

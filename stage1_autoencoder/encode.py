@@ -95,19 +95,22 @@ def _check(config: EncodeConfig) -> None:
 
 def _warn_of_untrainable(sizes: Sequence[Size], factor: int, is_trainable: Callable[[int, int], bool]) -> None:
     for size in sizes:
-        sides = height_width(size)
-        height, width = (side // factor for side in sides)
+        height, width = (side // factor for side in height_width(size))
         if not is_trainable(height, width):
-            usable = [
-                side
-                for side in range(factor, 2 * max(sides) + 64 * factor, factor)
-                if is_trainable(*[side // factor] * 2)
-            ]
-            nearest = [min(usable, key=lambda other, side=side: abs(other - side)) for side in sides]
+            nearest = [_nearest_trainable(side, factor, is_trainable) for side in height_width(size)]
             warn(
                 f"--size {size_text(size)}: makes latents of {height} x {width}, on which no generator can be trained",
                 f"--size {size_text(as_size(nearest))}",
             )
+
+
+def _nearest_trainable(side: int, factor: int, is_trainable: Callable[[int, int], bool]) -> int:
+    sides = range(factor, 2 * side + 64 * factor, factor)
+    return min(
+        (other for other in sides if is_trainable(other // factor, other // factor)),
+        key=lambda other: abs(other - side),
+        default=side,
+    )
 
 
 def _begin(config: EncodeConfig, encoding: Encoding, stores: Mapping[Size, Location]) -> dict[Size, LatentWriter]:

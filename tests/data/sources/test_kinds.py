@@ -22,7 +22,8 @@ from data.sources.listing import is_image
 from tests.data.sources.written import any_png, chunk
 
 RNG = np.random.default_rng(0)
-SMOOTH = np.stack(np.mgrid[0:64:1, 0:64:1], -1).repeat(2, -1)[..., :3].astype(np.uint8) * 3
+ROWS, COLUMNS = np.mgrid[0:64, 0:64]
+SMOOTH = np.stack([COLUMNS * 3, ROWS * 4, 255 - COLUMNS - ROWS], axis=-1).astype(np.uint8)
 LISTED = ".hif .heics .HEIC .mpo .pef .srw .nrw .j2k .jpx .tga .jxr .exr .hdr .dds .pam .pjpeg .x3f .svg"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -316,8 +316,8 @@ def test_pixels_are_those_of_the_formula(group: str) -> None:
         except Exception as error:
             wrong.append(f"{name}: {error}")
             continue
-        error = np.abs(pixels - cell.expected).max()
-        if error > cell.tolerance or len(info.notes) != cell.notes or info[:2] != (HEIGHT, WIDTH):
-            wrong.append(f"{name}: {error:.2f} levels, {info.notes}")
+        levels = np.abs(pixels - cell.expected).max()
+        if levels > cell.tolerance or len(info.notes) != cell.notes or info[:2] != (HEIGHT, WIDTH):
+            wrong.append(f"{name}: {levels:.2f} levels, {info.notes}")
     assert count >= 18
     assert not wrong, "\n".join([f"{len(wrong)} of {count}", *wrong[:40]])
