@@ -54,6 +54,7 @@ def prepare(name: str, config: TrainConfig[VariantConfig]) -> Setup:
     initial = Initial.of(config.init, name) if config.init and begins else None
     store = LatentStore.open(config.store)
     check_code_shape(name, store.code_shape)
+    config.model.check_pictures(len(store))
     autoencoder = Autoencoder.of_store(store, config.autoencoder)
     precision = _precision(config)
     classes = _classes(name, config, store)

@@ -57,7 +57,8 @@ class AdversarialStep:
         self.seed, self.precision, self.accumulate = seed, precision, accumulate
         self.lr_factor = 1.0
         self.logs: dict[str, Tensor] = {}
-        self.now, self.loss = model, self.variant.loss(model)
+        self.now = self.variant.schedule(model, 0.0)
+        self.loss = self.variant.loss(self.now)
         device = accelerator.device
         self.view = variant.view(model, context)
         self._kept: tuple[Judged, Judged] | None = None  # as the critic has just seen them, for the generator
@@ -71,7 +72,7 @@ class AdversarialStep:
             network.to(device).to(memory_format=torch.channels_last)
         betas = (model.beta1, model.beta2)
         self.optimizers = {
-            "opt_G": torch.optim.Adam(self.G.parameters(), model.lr, betas, fused=True),
+            "opt_G": torch.optim.Adam([{"params": group} for group, _ in self.G.rates()], model.lr, betas, fused=True),
             "opt_critic": torch.optim.Adam(self._trained, model.critic_lr, betas, fused=True),
         }
         self.guard = FiniteGuard(self.optimizers.values(), device)
@@ -83,8 +84,8 @@ class AdversarialStep:
 
     def _initial_networks(self) -> tuple[CodeGenerator, nn.Module]:
         torch.manual_seed(derive_seed(self.seed, INITIAL_WEIGHTS))  # the same networks on every rank
-        G = build_generator(self.variant, self.code_shape, self.model)
-        return G, self.variant.Critic(self.code_shape, self.model)
+        begin = self.variant.schedule(self.model, 0.0)
+        return build_generator(self.variant, self.code_shape, begin), self.variant.Critic(self.code_shape, begin)
 
     def restart(self) -> None:
         """Go back to the initial weights, and clear the state of the optimisers."""
@@ -92,6 +93,9 @@ class AdversarialStep:
         self.G.load_state_dict(G.state_dict())
         self.G_ema.load_state_dict(G.state_dict())
         self.critic.load_state_dict(critic.state_dict())
+        self._forget()
+
+    def _forget(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
 
@@ -123,7 +127,12 @@ class AdversarialStep:
         if (scheduled := self.variant.schedule(self.model, nimg / 1000)) != self.now:
             self.now, self.loss = scheduled, self.variant.loss(scheduled)
         now = self.now
+        grown = [generator.grow(now) for generator in (self.G, self.G_ema)]
+        if any(grown):
+            self._forget()
         set_adam(self.optimizers["opt_G"], self.lr_factor * now.lr, now.beta1, now.beta2)
+        for group, (_, factor) in zip(self.optimizers["opt_G"].param_groups, self.G.rates(), strict=True):
+            group["lr"] *= factor
         set_adam(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
 
     def _penalty_factor(self, update: int) -> float:

@@ -14,5 +14,6 @@ TINY: dict[str, dict[str, Any]] = {
     "wgan-gp": {"width": 4, "z_dim": 8, "n_critic": 2},
     "sngan": {"width": 4, "z_dim": 8},
     "sagan": {"width": 4, "z_dim": 8},
+    "consingan": {"width": 16, "stages": 3, "stage_kimg": 0.016, "picture": 0},
     "r3": {"width": 16, "z_dim": 8, "burnin_kimg": 0.1},
 }

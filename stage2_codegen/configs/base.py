@@ -46,6 +46,9 @@ class VariantConfig(Limited):
         """Critic updates from one that has a gradient penalty to the next."""
         return 1
 
+    def check_pictures(self, count: int) -> None:
+        """Raise `UsageError` unless the variant can be trained on this number of pictures; most can on any."""
+
     @classmethod
     def retired(cls) -> set[str]:
         """Return fields that runs of earlier versions recorded, although they did nothing in this variant."""

@@ -66,6 +66,14 @@ class CodeGenerator(nn.Module):
         # of Karras et al., "A Style-Based Generator Architecture", appendix B, does with styles.
         return z * truncation
 
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return all parameters in groups, always the same, each with the present factor of its learning rate."""
+        return [(list(self.parameters()), 1.0)]
+
+    def grow(self, config: Any) -> bool:
+        """Take the form that the schedule asks for; return whether the network grew, and optimisers start anew."""
+        return False
+
     def judged(self, z: Tensor) -> Judged:
         """Generate what the critic sees in training: codes, or all scales of a generator that has several."""
         return self(z)
