@@ -1,7 +1,7 @@
 """GCA (Peng et al., "Leveraging GANs via Non-local Features"): graph convolution over the positions of a map.
 
 Each network has one module, on its 8 x 8 map (section 4). The hosts are DCGAN and SAGAN of `baselines.py`, whose widths
-the paper does not give. Its third host, ConSinGAN, learns from one image and is not among the variants.
+the paper does not give. Its third host, ConSinGAN, is in `consingan.py`.
 """
 
 import dataclasses
