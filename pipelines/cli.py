@@ -11,14 +11,18 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors._struct_spec_dataclass import dataclass_rule
 
 from data.advice import Done
 from data.console import finish
@@ -41,6 +45,7 @@ Train an image generator from scratch on your own pictures.
 
 Start with: codegan demo --out runs/demo"""
 
+LEAST_COLUMNS = 40  # that help is written in
 PROCESSES = "--processes N shares the work among N processes of this machine; N should be the number of GPUs."
 
 
@@ -239,14 +244,37 @@ def _did_you_mean(word: str, known: Any, help_command: str) -> str:
 def _parse(config: Any, program: str, arguments: list[str], about: str) -> Any:
     """The dataclass filled from flags; tyro's boxed message of a wrong flag becomes our two lines."""
     complaint = io.StringIO()
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)  # in fewer, tyro looks for a layout and never ends
     try:
         with contextlib.redirect_stderr(complaint):
-            options = (tyro.conf.FlagCreatePairsOff,)
-            return tyro.cli(config, prog=program, description=about, args=arguments, config=options)
+            options, registry = (tyro.conf.FlagCreatePairsOff,), ConstructorRegistry()
+            registry.struct_rule(_with_flowing_help)
+            return tyro.cli(config, prog=program, description=about, args=arguments, config=options, registry=registry)
     except SystemExit as stop:
         if not stop.code:
             _exit(0)
         raise UsageError(f"{program}: {_plain(complaint.getvalue())}", f"{program} --help") from None
+
+
+def _with_flowing_help(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """How tyro takes a dataclass apart, with the lines of each field's docstring joined to one paragraph.
+
+    tyro itself keeps a line break of the source where the next line is indented or starts with anything but a letter.
+    """
+    if (spec := dataclass_rule(info)) is None:
+        return None
+    return replace(spec, fields=tuple(replace(field, helptext=_joined(field.helptext)) for field in spec.fields))
+
+
+def _joined(text: str | Callable[[], str | None] | None) -> Callable[[], str | None]:
+    """One paragraph of it; docstrings are read only where the help is shown, which takes a while."""
+
+    def join() -> str | None:
+        known = text() if callable(text) else text
+        return known and " ".join(known.split())
+
+    return join
 
 
 def _plain(boxed: str) -> str:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import get_args, get_type_hints
@@ -19,7 +20,7 @@ from data.errors import UsageError
 from data.latents import LatentStore
 from data.store.writer import LatentWriter
 from pipelines import cli
-from pipelines.cli import main, run
+from pipelines.cli import LEAST_COLUMNS, main, run
 from pipelines.verbs import VERBS
 from stage2_codegen.configs.registry import CONFIGS
 
@@ -56,6 +57,27 @@ def test_every_verb_explains_itself(
 ) -> None:
     assert _exit_code(monkeypatch, verb, "--help") == 0
     assert f"Example: codegan {verb}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+HELPS = [[verb] for verb in VERBS if not VERBS[verb].of_variant] + [["train", variant] for variant in CONFIGS]
+
+
+@pytest.mark.parametrize("columns", [5, 60, 120])
+def test_no_line_of_a_help_ends_early(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line of a text is as full as the first word of the next one allows. Five columns are too few to obey."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in HELPS:
+        with pytest.raises(SystemExit):
+            run([*words, "--help"])
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]  # without a frame here
+        width = max(map(len, rows))
+        assert width <= max(columns, LEAST_COLUMNS)
+        for row, following in pairwise(rows):
+            indent = len(following) - len(following.lstrip())
+            if indent > 4 and len(row) - len(row.lstrip()) == indent:  # both are lines of one field's text
+                assert len(row.rstrip()) + 1 + len(following.split()[0]) > width, f"{words}: {row}"
 
 
 def test_train_lists_its_variants_and_their_fields(
