@@ -15,6 +15,10 @@ _RELATIVE_COLORIMETRIC, _BLACK_POINT_COMPENSATION = 1, 0x2000  # what photo edit
 # Otherwise LittleCMS replaces curves by a coarse table for all but 8-bit RGB, which is wrong by up to 12 levels.
 _EXACT = 0x0100
 _BAND = 1 << 20  # pixels converted at once, which bounds the memory that it takes
+_D50_WHITE = np.array([0.9642, 1, 0.8249], np.float32)  # X, Y, Z
+_SRGB_OF_XYZ = np.linalg.inv(  # from the primaries of sRGB, adapted to D50
+    [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+).astype(np.float32)
 
 type Curve = Literal["srgb", "bt709"] | float  # a float is the exponent that makes light of samples
 
@@ -70,6 +74,16 @@ def _converted(samples: NDArray[Any], profile: bytes, model: str) -> NDArray[np.
         except (imagecodecs.CmsError, ValueError) as error:
             raise Misfit from error
     return converted
+
+
+def lab_to_srgb(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """CIELAB under D50, (H, W, 3) with L* from 0 to 100, as sRGB from 0 to 1 (CIE 15:2004, 8.2.1.1, IEC 61966-2-1)."""
+    middle = (lab[..., 0] + 16) / 116
+    cubed = np.stack([middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200], axis=-1)
+    stimuli = np.where(cubed > 6 / 29, cubed**3, 3 * (6 / 29) ** 2 * (cubed - 4 / 29)) * _D50_WHITE
+    light = (stimuli @ _SRGB_OF_XYZ.T).clip(0, 1)
+    srgb: NDArray[np.float32] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return srgb
 
 
 @lru_cache(maxsize=32)

@@ -212,8 +212,6 @@ def _raster(image: Image.Image, profile: bytes | None, notes: list[str]) -> Rast
         return Raster(stretched(np.asarray(image)[..., None], notes, np.uint8))
     if image.mode == "I":  # Pillow scales a PGM of more than 8 bits to 16
         return Raster(np.asarray(image).clip(0, 65535).astype(np.uint16)[..., None])
-    if image.mode == "LAB":  # converting it takes its colour space into account
-        profile = None
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         return _from_channels(np.asarray(image.convert("LA" if grey else "RGBA")), profile)

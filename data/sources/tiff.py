@@ -1,8 +1,8 @@
 """TIFF of any depth and layout: integers and floats, strips and tiles, interleaved and planar, either byte order.
 
 tifffile reads it, and imagecodecs unpacks it. Pillow takes some layouts for others (planes of 16 bits for interleaved
-samples), rounds 16 bits to 8 before colours can be converted, and knows no RGB of floats. It reads what tifffile does
-not convert: YCbCr, CIELAB, JPEG and fax, all of 8 bits or fewer.
+samples), rounds 16 bits to 8 before colours can be converted, and knows no RGB of floats. Its
+CIELAB is wrong by up to 30 levels. It reads what tifffile does not convert: YCbCr, JPEG and fax of at most 8 bits.
 """
 
 import io
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.sources.colour import lab_to_srgb
 from data.sources.kinds import CONVERT, Unreadable, describe
 from data.sources.raster import Raster, rescaled, stretched
 
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # remarks on odd metadata; what matters becomes a reason
 
 _BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF, and BigTIFF
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 5, 32803, 34892
-_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _INKS: 4}  # samples that are no extra ones
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _CIELAB, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 5, 8, 32803, 34892
+_COLOURS = {
+    _WHITE_IS_ZERO: 1,
+    _BLACK_IS_ZERO: 1,
+    _RGB: 3,
+    _PALETTE: 1,
+    _INKS: 4,
+    _CIELAB: 3,
+}  # samples that are no extra ones
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, deflate (old), LZMA, Zstandard
 _JPEG = 7
 _DEPTHS = (*range(1, 17), 32, 64)  # readers disagree about 24 bits
@@ -92,7 +100,7 @@ def read(page: "TiffPage", max_bytes: int, notes: list[str]) -> Raster:
     at = next((index for index, kind in enumerate(kinds[: extra.shape[2]]) if kind in _OPACITY), None)
     if extra.shape[2] > (at is not None):
         notes.append("extra channels are ignored")
-    profile = page.iccprofile or None
+    profile = None if photometric == _CIELAB else page.iccprofile or None
     opacity = None if at is None else _to_opacity(page, extra[..., at])
     is_associated = at is not None and kinds[at] == _ASSOCIATED
     # 8 bits at once where nothing more is computed, so that nothing is rounded twice
@@ -154,11 +162,23 @@ def _to_colours(
     photometric = int(page.photometric)
     if photometric == _PALETTE:
         return rescaled(_from_palette(page, samples[..., 0]), 65535, to)
+    if photometric == _CIELAB:
+        return np.rint(lab_to_srgb(_to_lab(page, samples)) * np.iinfo(to).max).astype(to)
     if samples.dtype.kind in "if" or page.bitspersample > 16:
         colours = stretched(samples, notes, to)
     else:
         colours = rescaled(samples, (1 << page.bitspersample) - 1, to)
     return np.iinfo(to).max - colours if photometric == _WHITE_IS_ZERO else colours
+
+
+def _to_lab(page: "TiffPage", samples: NDArray[Any]) -> NDArray[np.float32]:
+    """L* from 0 to 100, a* and b*, which are signed and, of 16 bits, in steps of 1/256 (TIFF 6.0, section 23)."""
+    if page.bitspersample not in (8, 16) or samples.dtype.kind == "f":
+        raise Unreadable(f"a TIFF of CIELAB colours of {page.bitspersample} bits; {CONVERT}")
+    bits, step = (8, 1) if page.bitspersample == 8 else (16, 256)
+    lightness = samples[..., :1].astype(f"u{bits // 8}").astype(np.float32) * (100 / ((1 << bits) - 1))
+    signed = samples[..., 1:].astype(f"i{bits // 8}").astype(np.float32) / step
+    return np.concatenate([lightness, signed], axis=-1)
 
 
 def _from_palette(page: "TiffPage", indices: NDArray[Any]) -> NDArray[np.uint16]:

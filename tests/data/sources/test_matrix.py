@@ -199,6 +199,32 @@ def palette_tiffs() -> Iterator[tuple[str, Cell]]:
         yield f"{kind} {layout} {order} {name}", Cell(content, expected, 0.51 + (profile is not None))
 
 
+def lab_tiffs() -> Iterator[tuple[str, Cell]]:
+    """Colours of sRGB in CIELAB, which lie in its gamut and come back."""
+    columns = SRGB_D50.sum(1)
+    coded = UNIT[..., :3]
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    ratio = light @ SRGB_D50.T / columns
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
+    lab = np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
+    for layout, order, planar in itertools.product(LAYOUTS, "<>", (False, True)):
+        lightness = np.rint(lab[..., :1] * 655.35)
+        chroma = np.rint(lab[..., 1:] * 256).astype(np.int16).view(np.uint16)
+        values = np.concatenate([lightness, chroma], axis=-1).astype(np.uint16)
+        content = tiff(values, planar, photometric="cielab", byteorder=order, **LAYOUTS[layout])
+        yield f"16 bits {layout} {order} {planar}", Cell(content, 255 * coded, 1.5)  # of another matrix
+        if "predictor" not in LAYOUTS[layout]:
+            rough = np.concatenate([np.rint(lab[..., :1] * 2.55), np.rint(lab[..., 1:])], axis=-1)
+            content = tiff(
+                rough.astype(np.int16).astype(np.uint8),
+                planar,
+                photometric="cielab",
+                byteorder=order,
+                **LAYOUTS[layout],
+            )
+            yield f"8 bits {layout} {order} {planar}", Cell(content, 255 * coded, 14)  # its steps are coarse
+
+
 def jpeg_tiffs() -> Iterator[tuple[str, Cell]]:
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     smooth = np.stack([columns * 9, rows * 12, 255 - 5 * columns - 5 * rows], axis=-1).astype(np.uint8)
@@ -301,6 +327,7 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, Cell]]]] = {
     "tiff-packed": packed_tiffs,
     "tiff-palette": palette_tiffs,
     "tiff-cmyk": cmyk_tiffs,
+    "tiff-lab": lab_tiffs,
     "tiff-jpeg": jpeg_tiffs,
     **{f"png-{colour_type}": partial(pngs, colour_type) for colour_type in DEPTHS},
 }
