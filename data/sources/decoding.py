@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data.errors import one_line
-from data.sources import jpeg, png, tiff
+from data.sources import embedded, jpeg, png, tiff
 from data.sources.colour import Misfit
 from data.sources.kinds import CAMERA_RAW, HEIC, Unreadable, describe, is_camera_raw, is_heic
 from data.sources.raster import MISFIT, Raster, stretched, to_rgb
@@ -150,7 +150,7 @@ def _from_pillow(content: bytes, reduced: bool) -> _Decoded:
         orientation = _orientation(image)
         if orientation is None:
             notes.append("damaged EXIF data, taken as upright")
-        profile = _stated_profile(stated, notes) if stated else image.info.get("icc_profile")
+        profile = _profile(content, image, stated, notes)
         if stated and png.needs_libpng(stated):
             raster = _from_channels(png.samples(stated), profile)
         elif not profile and image.mode in ("RGB", "L") and not image.has_transparency_data:  # nearly all images
@@ -199,9 +199,11 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _stated_profile(stated: png.Png, notes: list[str]) -> bytes | None:
+def _profile(content: bytes, image: Image.Image, stated: png.Png | None, notes: list[str]) -> bytes | None:
     try:
-        return png.profile(stated)
+        return (
+            png.profile(stated) if stated else image.info.get("icc_profile") or embedded.profile(content, image.format)
+        )
     except Misfit:
         notes.append(MISFIT)
         return None

@@ -27,12 +27,12 @@ _GREY = (0, 4)  # colour types
 
 # Recommendation ITU-T H.273: x and y of red, green and blue, then of white; and curves, by their codes.
 _D65 = (0.3127, 0.3290)
-_SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+SRGB_PRIMARIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 _SMPTE_C = (0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
-_PRIMARIES: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    1: (_SRGB, _D65),
-    2: (_SRGB, _D65),  # unspecified
+PRIMARIES: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    1: (SRGB_PRIMARIES, _D65),
+    2: (SRGB_PRIMARIES, _D65),  # unspecified
     4: ((0.67, 0.33, 0.21, 0.71, 0.14, 0.08), (0.310, 0.316)),
     5: ((0.64, 0.33, 0.29, 0.60, 0.15, 0.06), _D65),
     6: (_SMPTE_C, _D65),
@@ -52,7 +52,7 @@ _CURVES: dict[int, Curve] = {
     14: "bt709",
     15: "bt709",
 }
-_HDR = {16: "PQ", 18: "HLG"}
+HDR = {16: "PQ", 18: "HLG"}
 _SRGB_GAMMAS = (0.45, 0.46)  # gAMA near 1/2.2 stands for the curve of sRGB (table 10), as libpng takes it
 
 
@@ -152,13 +152,11 @@ def profile(png: Png) -> bytes | None:
 
 def _from_codes(body: bytes) -> bytes | None:
     primaries, curve, matrix, full_range = body
-    if curve in _HDR:
-        raise Unreadable(
-            f"its high dynamic range ({_HDR[curve]}) has no one form in sRGB; export it as an ordinary PNG"
-        )
-    if primaries not in _PRIMARIES or curve not in _CURVES or matrix != 0 or full_range != 1:
+    if curve in HDR:
+        raise Unreadable(f"its high dynamic range ({HDR[curve]}) has no one form in sRGB; export it as an ordinary PNG")
+    if primaries not in PRIMARIES or curve not in _CURVES or matrix != 0 or full_range != 1:
         raise Unreadable(f"its colours (cICP {', '.join(map(str, body))}) are not supported; export it in sRGB")
-    colours, white = _PRIMARIES[primaries]
+    colours, white = PRIMARIES[primaries]
     return rgb_profile(colours, white, _CURVES[curve])
 
 
@@ -181,5 +179,5 @@ def _from_numbers(gamma_body: bytes | None, primaries_body: bytes | None) -> byt
     like_srgb = not gamma or _SRGB_GAMMAS[0] <= gamma <= _SRGB_GAMMAS[1]
     if like_srgb and not points:
         return None
-    white, primaries = (tuple(points[:2]), tuple(points[2:])) if points else (_D65, _SRGB)
+    white, primaries = (tuple(points[:2]), tuple(points[2:])) if points else (_D65, SRGB_PRIMARIES)
     return rgb_profile(primaries, white, "srgb" if like_srgb else 1 / gamma)

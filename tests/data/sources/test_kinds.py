@@ -5,12 +5,14 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import InputError
@@ -19,7 +21,7 @@ from data.sources import decoding
 from data.sources.decoding import Unreadable, decode, probe
 from data.sources.kinds import IMAGE_SUFFIXES
 from data.sources.listing import is_image
-from tests.data.sources.written import any_png, chunk
+from tests.data.sources.written import P3_D50, any_png, chunk, linear_rgb_profile, seen_in_srgb, srgb_curve
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS = np.mgrid[0:64, 0:64]
@@ -166,6 +168,57 @@ def test_a_camera_raw_file_is_developed_and_its_preview_is_not_taken_for_it(monk
     for content in (dng(), file.getvalue()):
         with pytest.raises(Unreadable, match="camera raw"):
             decode(content)
+
+
+# --- colour spaces that Pillow leaves aside ---
+
+
+def bmp_with(profile: bytes) -> bytes:
+    """BITMAPV5HEADER, bottom up, with the profile behind the pixels."""
+    pixels = SMOOTH[::-1, :, ::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 124, 64, 64, 1, 24, 0, len(pixels), 0, 0, 0, 0) + bytes(16)
+    header += b"DEBM" + bytes(36) + bytes(12) + struct.pack("<IIII", 4, 124 + len(pixels), len(profile), 0)
+    return b"BM" + struct.pack("<IHHI", 138 + len(pixels) + len(profile), 0, 0, 138) + header + pixels + profile
+
+
+def gif_with(profile: bytes) -> tuple[bytes, NDArray[np.uint8]]:
+    file = io.BytesIO()
+    image = Image.fromarray(SMOOTH).quantize(32, dither=Image.Dither.NONE)
+    image.save(file, "GIF")
+    content = file.getvalue()
+    table = 13 + 3 * (2 << (content[10] & 7))
+    blocks = b"".join(bytes([len(part)]) + part for part in map(bytes, batched(profile, 255)))
+    return content[:table] + b"!\xff\x0bICCRGBG1012" + blocks + b"\0" + content[table:], np.asarray(
+        image.convert("RGB")
+    )
+
+
+def test_profiles_of_bmp_and_gif_are_applied() -> None:
+    profile = linear_rgb_profile()
+    gif, colours = gif_with(profile)
+    for content, source in ((bmp_with(profile), SMOOTH), (gif, colours)):
+        assert np.abs(np.asarray(decode(content)) - srgb_curve(source / 255)).max() <= 1.5
+        assert probe(content).notes == []
+
+
+def avif_with(primaries: int, curve: int) -> bytes:
+    content = saved("AVIF", quality=100, subsampling="4:4:4")
+    at = content.index(b"colrnclx") + 8
+    return content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
+
+
+def test_stated_primaries_of_avif_are_applied_and_hdr_is_refused() -> None:
+    plain = np.asarray(decode(avif_with(1, 13)))
+    assert np.abs(plain.astype(int) - SMOOTH).max() <= 4
+    expected = seen_in_srgb(srgb_light(plain / 255), P3_D50, 1)
+    assert np.abs(np.asarray(decode(avif_with(12, 13))) - expected).max() <= 1.5
+    with pytest.raises(Unreadable, match="PQ"):
+        decode(avif_with(9, 16))
+
+
+def srgb_light(coded: NDArray[np.float64]) -> NDArray[np.float64]:
+    light: NDArray[np.float64] = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    return light
 
 
 # --- files that lack little ---
