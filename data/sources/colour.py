@@ -33,12 +33,10 @@ def to_srgb(samples: NDArray[Any], profile: bytes | None) -> NDArray[np.uint8]:
     Without a profile grey and RGB are sRGB already, and CMYK becomes (1 - ink) * (1 - black). A profile of RGB applies
     to grey as well, which is red = green = blue. Raises `Misfit`.
     """
-    if profile is not None:
-        if samples.shape[2] == 1 and profile[16:20] == _SPACES["rgb"]:
+    if profile is not None and not is_srgb(profile, samples.shape[2]):
+        if samples.shape[2] == 1 and _is_of_rgb(profile):
             samples = np.repeat(samples, 3, axis=2)
-        model = _MODELS[samples.shape[2]]
-        if not _is_srgb(profile, model):
-            return _converted(samples, profile, model)
+        return _converted(samples, profile, _MODELS[samples.shape[2]])
     if samples.shape[2] == 4:
         white = np.uint32(np.iinfo(samples.dtype).max)
         paper = white - samples.astype(np.uint32)  # what the inks leave of it
@@ -86,12 +84,20 @@ def lab_to_srgb(lab: NDArray[np.float32]) -> NDArray[np.float32]:
     return srgb
 
 
+def _is_of_rgb(profile: bytes) -> bool:
+    return profile[16:20] == _SPACES["rgb"]
+
+
 @lru_cache(maxsize=32)
-def _is_srgb(profile: bytes, model: str) -> bool:
-    """Whether a profile changes nothing beyond rounding: judged by what it does, for names are given freely."""
-    if model == "cmyk":
+def is_srgb(profile: bytes, channels: int) -> bool:
+    """Whether a profile changes nothing beyond rounding in images of 1, 3 or 4 channels. Raises `Misfit`.
+
+    Judged by what it does, for names are given freely.
+    """
+    if channels == 4:
         return False
-    channels = 3 if model == "rgb" else 1
+    channels = 3 if _is_of_rgb(profile) else channels
+    model = _MODELS[channels]
     steps = np.arange(0, 256, 15 if model == "rgb" else 1, dtype=np.uint8)
     colours = np.stack(np.meshgrid(*[steps] * channels), axis=-1).reshape(1, -1, channels)
     return bool(np.abs(_converted(colours, profile, model).astype(int) - colours).max() <= 1)

@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data.errors import one_line
 from data.sources import embedded, jpeg, png, tiff
-from data.sources.colour import Misfit
+from data.sources.colour import Misfit, is_srgb
 from data.sources.kinds import CAMERA_RAW, HEIC, Unreadable, describe, is_camera_raw, is_heic
 from data.sources.raster import MISFIT, Raster, stretched, to_rgb
 
@@ -153,7 +153,7 @@ def _from_pillow(content: bytes, reduced: bool) -> _Decoded:
         profile = _profile(content, image, stated, notes)
         if stated and png.needs_libpng(stated):
             raster = _from_channels(png.samples(stated), profile)
-        elif not profile and image.mode in ("RGB", "L") and not image.has_transparency_data:  # nearly all images
+        elif _is_plain(image, profile):  # nearly all images
             return _Decoded(image.convert("RGB"), size, orientation or 1, notes)
         else:
             raster = _raster(image, profile, notes)
@@ -207,6 +207,16 @@ def _profile(content: bytes, image: Image.Image, stated: png.Png | None, notes: 
     except Misfit:
         notes.append(MISFIT)
         return None
+
+
+def _is_plain(image: Image.Image, profile: bytes | None) -> bool:
+    """Whether the pixels are opaque grey or RGB in sRGB as they are."""
+    if image.mode not in ("RGB", "L") or image.has_transparency_data:
+        return False
+    try:
+        return not profile or is_srgb(profile, len(image.getbands()))
+    except Misfit:  # which is noted later
+        return False
 
 
 def _raster(image: Image.Image, profile: bytes | None, notes: list[str]) -> Raster:
