@@ -21,7 +21,7 @@ from data.sources import decoding
 from data.sources.decoding import Unreadable, decode, probe
 from data.sources.kinds import IMAGE_SUFFIXES
 from data.sources.listing import is_image
-from tests.data.sources.written import P3_D50, any_png, chunk, linear_rgb_profile, seen_in_srgb, srgb_curve
+from tests.data.sources.written import P3_D50, any_png, chunk, linear_rgb_profile, seen_in_srgb, srgb_curve, srgb_light
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS = np.mgrid[0:64, 0:64]
@@ -214,11 +214,6 @@ def test_stated_primaries_of_avif_are_applied_and_hdr_is_refused() -> None:
     assert np.abs(np.asarray(decode(avif_with(12, 13))) - expected).max() <= 1.5
     with pytest.raises(Unreadable, match="PQ"):
         decode(avif_with(9, 16))
-
-
-def srgb_light(coded: NDArray[np.float64]) -> NDArray[np.float64]:
-    light: NDArray[np.float64] = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-    return light
 
 
 # --- files that lack little ---

@@ -22,10 +22,12 @@ from tests.data.sources.written import (
     Pixels,
     any_png,
     any_tiff,
+    blended,
     chunk,
     grey_profile,
     rgb_profile,
     seen_in_srgb,
+    srgb_light,
 )
 
 HEIGHT, WIDTH = 18, 21
@@ -50,10 +52,6 @@ def plain(unit: Pixels) -> Pixels:
 
 def space(columns: Pixels, exponent: float) -> Colours:
     return lambda unit: seen_in_srgb(np.broadcast_to(unit, (HEIGHT, WIDTH, 3)), columns, exponent)
-
-
-def blended(colours: Pixels, alpha: Pixels) -> Pixels:
-    return 255 + alpha[..., None] * (colours - 255)
 
 
 SPACES: dict[str, tuple[bytes | None, Colours]] = {
@@ -118,6 +116,8 @@ def unsigned_tiffs(kind: str) -> Iterator[tuple[str, Cell]]:
             continue  # no specification says what that is
         if planar and photometric != "rgb":
             continue  # there is one plane
+        if alpha and layout in ("strips", "deflate-tiles"):
+            continue  # the two other layouts have strips, tiles and compression as well
         values, seen = with_alpha(quantised(UNIT[..., :count], WHOLE[kind]), alpha, alphas, top)
         options = LAYOUTS[layout] | {"byteorder": order, "photometric": photometric}
         for name in names:
@@ -201,10 +201,8 @@ def palette_tiffs() -> Iterator[tuple[str, Cell]]:
 
 def lab_tiffs() -> Iterator[tuple[str, Cell]]:
     """Colours of sRGB in CIELAB, which lie in its gamut and come back."""
-    columns = SRGB_D50.sum(1)
     coded = UNIT[..., :3]
-    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-    ratio = light @ SRGB_D50.T / columns
+    ratio = srgb_light(coded) @ SRGB_D50.T / SRGB_D50.sum(1)
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
     lab = np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
     for layout, order, planar in itertools.product(LAYOUTS, "<>", (False, True)):
@@ -235,6 +233,8 @@ def jpeg_tiffs() -> Iterator[tuple[str, Cell]]:
         {"photometric": "rgb", "subsampling": (2, 2)},
     )
     for layout, order, kind in itertools.product(layouts, "<>", kinds):
+        if "tile" in layout and kind.get("subsampling") == (2, 2):
+            continue  # tifffile fills tiles with black, which bleeds into the last colours
         values = smooth[..., :1] if kind["photometric"] == "minisblack" else smooth
         options = {"byteorder": order, "compression": "jpeg", "compressionargs": {"level": 100}}
         content = tiff(values, **options, **layout, **kind)
@@ -346,5 +346,5 @@ def test_pixels_are_those_of_the_formula(group: str) -> None:
         levels = np.abs(pixels - cell.expected).max()
         if levels > cell.tolerance or len(info.notes) != cell.notes or info[:2] != (HEIGHT, WIDTH):
             wrong.append(f"{name}: {levels:.2f} levels, {info.notes}")
-    assert count >= 18
+    assert count >= 16
     assert not wrong, "\n".join([f"{len(wrong)} of {count}", *wrong[:40]])

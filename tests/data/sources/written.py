@@ -20,6 +20,11 @@ def over_white(colours: Pixels, alpha: Pixels) -> Pixels:
     return np.rint(colours * opacity + 255 * (1 - opacity))
 
 
+def blended(colours: Pixels, alpha: Pixels) -> Pixels:
+    """Not rounded; alpha from 0 to 1."""
+    return 255 + alpha[..., None] * (colours - 255)
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -142,3 +147,7 @@ def seen_in_srgb(colours: Pixels, columns: Pixels, exponent: float) -> Pixels:
 
 def srgb_curve(light: Pixels) -> Pixels:
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+def srgb_light(coded: Pixels) -> Pixels:
+    return np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
