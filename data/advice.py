@@ -29,4 +29,4 @@ class Done(NamedTuple):
     """What a long task wrote, and what comes after it."""
 
     wrote: list[Any]  # locations
-    advice: Advice | None = None
+    advice: Advice | list[str] | None = None  # a verb may give the words of its next command themselves

@@ -24,7 +24,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 from tyro.constructors._struct_spec_dataclass import dataclass_rule
 
-from data.advice import Done
+from data.advice import Advice, Done
 from data.console import finish
 from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
 from pipelines.commands import command, followed_by
@@ -197,7 +197,7 @@ def run(arguments: list[str]) -> None:
 def _show(done: Done | None) -> None:
     """Say, once for all processes, what was written and what comes next."""
     if done and int(os.environ.get("RANK", "0")) == 0:
-        finish(done.wrote, command(done.advice) if done.advice else None)
+        finish(done.wrote, command(done.advice) if isinstance(done.advice, Advice) else done.advice)
 
 
 def _about(name: str, verb: Verb, variant: str = "") -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.advice import Action, Advice
-from data.console import ProgressReport, finish
+from data.advice import Action, Advice, Done
+from data.console import ProgressReport
 from data.errors import UsageError
 from data.files.atomic import write_json
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
@@ -32,7 +32,7 @@ _SHOWN = 20  # remarks and skipped files printed; the files of --out hold all
 _COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their size where the data has it
 
 
-def inspect(config: InspectConfig) -> None:
+def inspect(config: InspectConfig) -> Done:
     """Print the summary, and write it to `config.out` if given."""
     if not config.size:
         raise UsageError("--size: names no size", "give one or more, such as --size 128 256")
@@ -60,7 +60,7 @@ def inspect(config: InspectConfig) -> None:
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
-    finish(wrote, following)
+    return Done(wrote, following)
 
 
 def _load_autoencoder(run: Path | None, sizes: Sequence[int]) -> "Autoencoder | None":

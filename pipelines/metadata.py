@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.console import ProgressReport, finish, scan_progress
+from data.advice import Done
+from data.console import ProgressReport, scan_progress
 from data.errors import InputError, MismatchError, UsageError
 from data.images import ImageSet
 from data.latents import LatentStore
@@ -29,7 +30,7 @@ _RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a po
 _PREPROCESSING = "centre crop and Lanczos to image_size, ImageNet mean and deviation"
 
 
-def metadata(config: MetadataConfig) -> None:
+def metadata(config: MetadataConfig) -> Done:
     """Write one vector an image, in the store's order; mirrored copies (`encode --flip`) get none of their own.
 
     Raises `InputError` without weights, and `MismatchError` when the images, or the vectors that `out` holds already,
@@ -66,7 +67,7 @@ def metadata(config: MetadataConfig) -> None:
         save_bank(out, vectors, origin)
         print(f"{len(vectors)} vectors of {vectors.shape[1]}")
     train = ["codegan", "train", "lrm", "--store", str(config.store), "--model.metadata", str(out)]
-    finish([out], [*train, "--out", "runs/lrm"])
+    return Done([out], [*train, "--out", "runs/lrm"])
 
 
 def _beside(store: Location) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.console import ProgressReport, finish, warn
+from data.advice import Done
+from data.console import ProgressReport, warn
 from data.errors import CodeganError, DivergedError, SpaceError
 from data.files.checkpoints import KEPT, optimizer_tensors
 from data.files.runs import defaults, to_json
@@ -45,7 +46,7 @@ class Taken(NamedTuple):
     grid_bytes: int  # not compressed
 
 
-def plan(name: str, config: PlanConfig[VariantConfig]) -> None:
+def plan(name: str, config: PlanConfig[VariantConfig]) -> Done:
     """Print the tables, advice that follows from them, and the command that trains."""
     # Least memory first: a process's peak never falls, so the second one's is its own only when it is higher.
     precisions: list[Precision] = ["bf16", "fp32"] if fast_precision() == "bf16" else ["fp32"]
@@ -65,7 +66,7 @@ def plan(name: str, config: PlanConfig[VariantConfig]) -> None:
     best = min(taken, key=lambda precision: taken[precision].step_sec * (1 if precision == "fp32" else _FASTER))
     training = _training(config, best)
     print(_format(name, training, best, taken))
-    finish([], train_command(name, training))
+    return Done([], train_command(name, training))
 
 
 def _training(config: PlanConfig[VariantConfig], precision: Precision) -> TrainConfig[VariantConfig]:

@@ -12,7 +12,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from data.console import ProgressReport, finish, scan_progress
+from data.advice import Done
+from data.console import ProgressReport, scan_progress
 from data.drawn import claim_folder, picture_file
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
@@ -30,7 +31,7 @@ DRAWN_AT_ONCE = 16
 NOISE_SEED = 0  # of all noise besides z
 
 
-def project(config: ProjectConfig) -> None:
+def project(config: ProjectConfig) -> Done:
     """Project batch by batch, and save after each."""
     generator = open_generator(config)
     pictures = open_images(config.data, generator.image_size, on_progress=scan_progress())
@@ -59,9 +60,8 @@ def project(config: ProjectConfig) -> None:
                 write_bytes(config.out / VECTORS, save_tensors({"z": z}))
                 write_json(config.out / RESULTS, {"settings": settings, "pictures": results})
                 report.update(len(results))
-    finish(
-        [config.out], ["codegan", "walk", "--run", str(config.run), "--projected", str(config.out), "--out", "w.webp"]
-    )
+    walk = ["codegan", "walk", "--run", str(config.run), "--projected", str(config.out), "--out", "walk.webp"]
+    return Done([config.out], walk)
 
 
 def load_projected(folder: Path, generator: ImageGenerator) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.console import ProgressReport, finish
+from data.advice import Done
+from data.console import ProgressReport
 from data.drawn import claim_folder, picture_file
 from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
@@ -27,7 +28,7 @@ FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}  # that hold a whole f
 VIDEO = ".mp4"
 
 
-def walk(config: WalkConfig) -> None:
+def walk(config: WalkConfig) -> Done:
     """Draw the frames and write them as the name of `out` says."""
     seeds = parse_seeds("--seeds", config.seeds or "0-3")
     _check(config, seeds)
@@ -48,7 +49,7 @@ def walk(config: WalkConfig) -> None:
             _write_video(config.out, frames, config.fps)
         else:
             write_bytes(config.out, _animation(frames, FORMATS[kind], config.fps))
-    finish([config.out])
+    return Done([config.out])
 
 
 def _check(config: WalkConfig, seeds: list[int]) -> None:

@@ -14,8 +14,7 @@ from PIL import Image
 
 from data.files.atomic import write_json
 from data.files.checkpoints import save_weights
-from pipelines.configs import ReportConfig
-from pipelines.report.report import report
+from pipelines import cli
 from stage1_autoencoder.configs import EncodeConfig, TrainAEConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
@@ -93,7 +92,7 @@ class Page(HTMLParser):
 
 
 def make_page(*runs: Path) -> Page:
-    report(ReportConfig(run=runs))
+    cli.run(["report", "--run", *map(str, runs)])
     return Page(runs[0])
 
 

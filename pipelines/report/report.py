@@ -4,8 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data.advice import Action, Advice
-from data.console import finish
+from data.advice import Action, Advice, Done
 from data.errors import UsageError
 from data.files.atomic import write_bytes
 from pipelines.commands import command
@@ -26,7 +25,7 @@ _MOST_RUNS = 8  # as many as there are colours
 type Runs = Sequence[RunFolder]
 
 
-def report(config: ReportConfig) -> None:
+def report(config: ReportConfig) -> Done:
     """Write RUN/report.html; what a run does not have yet is named on it, with the command that makes it.
 
     Raises `UsageError` for runs that cannot be compared, `InputError` for a folder that is not a run, `CorruptError`
@@ -39,7 +38,7 @@ def report(config: ReportConfig) -> None:
         raise UsageError("--run: generators and autoencoders have nothing to compare", "give runs of one kind")
     path = runs[0].folder / "report.html"
     write_bytes(path, _page(runs))
-    finish([path], _next_command(runs[0]))
+    return Done([path], _next_command(runs[0]))
 
 
 def _page(runs: Runs) -> bytes:

@@ -68,17 +68,18 @@ def relu5_3_pooled(vgg: nn.Sequential) -> Tensor:
 
 @pytest.mark.parametrize("copies", [1, 2])  # 2: a store made with --flip
 def test_vectors_are_relu5_3_averaged_over_space(
-    copies: int, vgg: nn.Sequential, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copies: int, vgg: nn.Sequential, weights: Path, tmp_path: Path
 ) -> None:
     store = make_store(tmp_path / "store", copies)
-    metadata(MetadataConfig(store=store, weights=weights, batch_size=2))
+    done = metadata(MetadataConfig(store=store, weights=weights, batch_size=2))
     vectors, origin = load_bank(tmp_path / "store-metadata")
     expected = relu5_3_pooled(vgg)
     assert vectors.shape == (COUNT, 512)
     torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
     assert origin["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert origin["data_fingerprint"] == open_images(DATA, SIZE).fingerprint
-    assert f"--model.metadata {tmp_path / 'store-metadata'}" in capsys.readouterr().out
+    assert isinstance(done.advice, list)
+    assert done.advice[-4:-2] == ["--model.metadata", str(tmp_path / "store-metadata")]
     rows = bank_rows(LatentStore.open(store), str(tmp_path / "store-metadata"), COUNT, 512)
     torch.testing.assert_close(rows.mean(0), torch.zeros(512), rtol=0, atol=1e-5)
 

@@ -66,7 +66,7 @@ def test_a_generator_without_gates_is_refused(trained_run: Path, tmp_path: Path)
 
 def test_the_grid_has_a_column_a_content_and_a_row_a_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = make("projected")
-    monkeypatch.setattr("pipelines.mix.load_generator", lambda *_: pipe)
+    monkeypatch.setattr("pipelines.mix.open_generator", lambda *_: pipe)
     out = tmp_path / "new" / "m.png"
     run(["mix", "--run", "r", "--out", str(out), "--contents", "0-2", "--styles", "7,9", "--gates", str(pipe.gates[0])])
     with Image.open(out) as image:
