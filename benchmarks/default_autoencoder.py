@@ -158,7 +158,8 @@ def export(out: Path, run: Path) -> None:
     folder = save_default(autoencoder.state_dict(), autoencoder.config, nimg=nimg, recipe=recipe, held_out_mse=errors)
     photos = sets["photos"]
     full, half = (
-        reconstruction_table(one, photos, [256])[0]["psnr"] for one in (autoencoder, Autoencoder.load(DEFAULT))
+        reconstruction_table(one, photos, [256])[0]["psnr"]
+        for one in (autoencoder, Autoencoder.load(f"{DEFAULT}:{autoencoder.factor}"))
     )
     print(f"{folder}: {size / 1e6:.2f} MB, {nimg} crops; held-out photographs at 256 px:")
     print(f"{full:.4f} dB in float32, {half:.4f} dB from the float16 in the package")
