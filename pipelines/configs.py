@@ -7,9 +7,19 @@ from typing import Annotated
 import tyro
 
 from data.errors import UsageError
-from data.flags import ClassFlag, Data, Hosts, LocationArg, OptionalPath, PictureFormat
+from data.flags import (
+    ClassFlag,
+    Data,
+    Hosts,
+    LocationArg,
+    OptionalCount,
+    OptionalPath,
+    OptionalText,
+    PictureFormat,
+)
 from data.limits import Count, Limit, Limited, Natural, Positive, Weight
 from stage2_codegen.configs.base import VariantConfig
+from stage2_codegen.configs.choices import FeatureName
 from stage2_codegen.configs.flags import PrecisionFlag
 from stage2_codegen.configs.registry import SIDES
 from stage2_codegen.configs.train import TrainConfig
@@ -211,6 +221,43 @@ class ExportConfig(Limited):
                 raise UsageError(f"--{name} {path}: is not the name of a {suffix} file", f"give one ending in {suffix}")
         if not self.onnx and not self.program:
             raise UsageError("no file given", "name one, as in codegan export --run runs/photos --onnx photos.onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig(Limited):
+    """Make a table of a paper again: train and score each of its rows, and put the published numbers beside those.
+
+    PAPER is accel, giu, lrm, fastgan or gca. Without --table, its tables are listed with the data they need.
+    """
+
+    paper: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PAPER")]
+    """The paper: accel, giu, lrm, fastgan or gca."""
+    table: OptionalText = None
+    """Number of the table; those that can be run are listed without it."""
+    rows: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROW", help_behavior_hint="(default: all)")] = ()
+    """Rows to run, by the names in table.md; other rows keep what was measured earlier."""
+    data: Data = ()
+    """The data set: a folder, a .zip, .tar shards, or scenes:N. Where a table has several, write NAME=DATA for each,
+    and rows without data are left out."""
+    scale: Annotated[float, Limit(above=0, most=1)] = 1.0
+    """Share of the paper's length of training, and of its number of scored images."""
+    size: OptionalCount = None
+    """Side of the images of all rows, pixels. Default: that of each row in the paper, whatever --scale."""
+    seeds: str = ""
+    """Seeds of the trainings of each row, of which the best counts, as in 0-4. Default: as many as in the paper."""
+    autoencoder: OptionalPath = None
+    """Run folder of an autoencoder, or default, instead of training the paper's first."""
+    features: FeatureName = "inception"
+    """Network that scores images; only inception's scores can be compared with published ones."""
+    feature_weights: OptionalPath = None
+    """Its weights. Inception finds its own: cached, else downloaded once (96 MB)."""
+    vgg_weights: OptionalPath = None
+    """Weights of torchvision's vgg16, which rows of lrm and fastgan need to be as published."""
+    out: OptionalPath = None
+    """Folder for everything; the same command goes on where it stopped. Default: runs/PAPER-TABLE. Tables of a paper
+    may share a folder, and rows that they have in common are trained once; table.md is that of the last one."""
+    allow_host: Hosts = ()
+    """Web servers that DATA, and their redirects, may be read from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,6 +136,13 @@ VERBS = {
         "one HTML page about a run",
         "--run runs/photos",
     ),
+    "reproduce": Verb(
+        configs.ReproduceConfig,
+        "pipelines.reproduce.reproduce:reproduce",
+        "a table of a paper, with its numbers and those measured",
+        "gca --table 1 --data celeba=celeba/ --scale 0.1 --out runs/gca-1",
+        resumes=True,
+    ),
     "check": Verb(
         configs.CheckConfig,
         "pipelines.check:check",

@@ -45,6 +45,13 @@ _OTHER_NAMES = {"fid": "fd", "kid": "kd"}
 _THREADS = min(8, torch.get_num_threads())
 
 
+def score_name(features: str, metric: str) -> str:
+    """What a metric on these features is called in scores.json: fid, kid and is are names of Inception's alone."""
+    if features == "inception" and metric in ("fid", "kid", "is"):
+        return metric
+    return f"{_OTHER_NAMES.get(metric, metric)}-{features}"
+
+
 @dataclass(frozen=True)
 class FeatureNetwork:
     """A network with its resizing: uint8 images (n, 3, H, W) of any size -> float32 features (n, dim)."""
@@ -60,10 +67,8 @@ class FeatureNetwork:
     """For each kind of `sifid`: images in their own size, (n, 3, H, W) in [0, 255], to (n, channels, h, w)."""
 
     def score_name(self, metric: str) -> str:
-        """What a metric on these features is called in scores.json: fid, kid and is are names of Inception's alone."""
-        if self.name == "inception" and metric in ("fid", "kid", "is"):
-            return metric
-        return f"{_OTHER_NAMES.get(metric, metric)}-{self.name}"
+        """What a metric on these features is called in scores.json."""
+        return score_name(self.name, metric)
 
     def __call__(self, images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.extract(self.prepare(images_u8))[:, : self.dim]

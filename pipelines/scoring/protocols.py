@@ -37,10 +37,11 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
-def departures(settings: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+def departures(settings: Mapping[str, Any], metrics: Sequence[str], best_taken: bool = False) -> list[str]:
     """How a scoring, with `settings` as in scores.json, departs from the paper of its protocol: a phrase each.
 
-    Empty where all is as in the paper, and without a protocol.
+    Empty where all is as in the paper, and without a protocol. `best_taken` says that the best of several such scorings
+    is chosen, as in the paper; a size of None is not compared.
     """
     if settings["protocol"] is None:
         return []
@@ -48,7 +49,7 @@ def departures(settings: Mapping[str, Any], metrics: Sequence[str]) -> list[str]
     found = []
     if num != protocol.num:
         found.append(f"at {num:,} instead of {protocol.num:,}")
-    if protocol.sides and size not in protocol.sides:
+    if protocol.sides and size is not None and size not in protocol.sides:
         found.append(f"at {size} px instead of {' or '.join(map(str, protocol.sides))}")
     if missing := [metric for metric in protocol.metrics if metric not in metrics]:
         found.append(f"without {', '.join(missing)}")
@@ -56,7 +57,7 @@ def departures(settings: Mapping[str, Any], metrics: Sequence[str]) -> list[str]
         found.append(f"on {settings['features']} features")
     if settings["resize"] == "clean" and protocol.metrics != ("sifid",):
         found.append("resized as clean-fid does")
-    if protocol.best_of:
+    if protocol.best_of and not best_taken:
         kind, count = protocol.best_of
         snapshot = "the best by kid snapshot" if settings["best"] else "the newest snapshot"
         if settings["nimg"] is None:  # no run was scored

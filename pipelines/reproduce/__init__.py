@@ -1,0 +1,1 @@
+"""Tables of papers, made again: what was published, and what the same trainings give here."""
