@@ -6,7 +6,7 @@ own. Rows of one name in several tables of a paper are the same training.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, ProtocolName
 from stage2_codegen.configs.base import VariantConfig
@@ -123,6 +123,3 @@ class Paper:
 
     def data_set(self, name: str) -> DataSet:
         return next(each for each in self.data if each.name == name)
-
-
-assert set(SCORED) <= set(get_args(MetricName))

@@ -79,7 +79,7 @@ def _entry(plan: Plan, row: Row, failures: Mapping[str, str]) -> dict[str, Any]:
         "name": row.name,
         "label": row.label,
         "data": row.data,
-        "command": _trained_as(plan, row),
+        "training": _trained_as(plan, row),
         "published": dict(row.published),
         "measured": stored.get("measured", {}),
         "trainings": stored.get("trainings", []),
@@ -88,7 +88,7 @@ def _entry(plan: Plan, row: Row, failures: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _trained_as(plan: Plan, row: Row) -> dict[str, Any] | None:
-    """The settings that decide the row, for table.json."""
+    """What is trained for the row; None where it cannot be run."""
     if isinstance(row.training, AutoencoderTraining):
         return {"factor": row.training.factor, "kimg": row.training.kimg * plan.config.scale}
     if row.training is None:
