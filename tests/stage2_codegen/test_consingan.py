@@ -40,6 +40,7 @@ def test_sides_are_the_published_ones() -> None:
 def test_parameters_are_those_of_the_published_networks() -> None:
     """A body has 110,784; head, tail and the critic's layers are counted by hand."""
     G, critic = build_networks("consingan", (3, 64, 64))
+    assert isinstance(G, Generator)
     assert sum(p.numel() for p in G.bodies[0].parameters()) == 110_784
     assert sum(p.numel() for p in G.parameters()) == 668_227
     assert sum(p.numel() for p in critic.parameters()) == 113_153 - 1  # its last layer has no bias
