@@ -31,7 +31,6 @@ MAY_CHANGE = (
     *("model.vgg_weights", "model.backbone_weights"),  # locations only: the weights are compared by checksum
 )
 MAX_ROLLBACKS = 3
-FEW_PICTURES = 16  # below this a generator memorises them
 
 
 def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer | None = None) -> Done:
@@ -126,8 +125,9 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
         "--snapshot-kimg": f"{config.snapshot_kimg:g}",
     }
     print("  " + "  ".join(f"{flag} {value}" for flag, value in choices.items()), flush=True)
-    if len(store) < FEW_PICTURES:
-        warn(f"{store.path}: has only {len(store)} pictures, which will be memorised", "add more pictures")
+    if len(store) < config.model.few_pictures:
+        count = "1 picture" if len(store) == 1 else f"{len(store)} pictures"
+        warn(f"{store.path}: has only {count}, which will be memorised", "add more pictures")
 
 
 def start_anew(setup: Setup) -> list[str]:

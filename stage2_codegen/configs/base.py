@@ -15,6 +15,7 @@ class VariantConfig(Limited):
 
     flags: ClassVar[str] = "--model."
     takes_classes: ClassVar[bool] = True
+    few_pictures: ClassVar[int] = 16  # fewer than these are memorised
     any_shape: ClassVar[bool] = True  # whether codes may be other than squares of a power of two
 
     z_dim: Count = 512

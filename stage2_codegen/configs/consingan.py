@@ -17,6 +17,7 @@ class ConSinGANConfig(PenalisedConfig):
     A stage lasts --model.stage-kimg, so six stages of the paper's length need --batch-size 1 --kimg 12.
     """
 
+    few_pictures: ClassVar[int] = 1
     any_shape: ClassVar[bool] = False
     takes_classes: ClassVar[bool] = False  # one picture has one class
 
