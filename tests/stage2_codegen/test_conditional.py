@@ -151,10 +151,8 @@ def test_each_class_is_drawn_as_it_looks(labelled: Path, tmp_path: Path) -> None
 @pytest.mark.usefixtures("single_thread")
 @pytest.mark.parametrize("name", ["projected", "sle"])
 def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(labelled: Path, tmp_path: Path, name: str) -> None:
-    whole = configuration(labelled, tmp_path / "whole", name, balance=True)
-    train(name, whole)
-    train(name, configuration(labelled, tmp_path / "parts", name, kimg=0.016, balance=True))
-    train(name, configuration(labelled, tmp_path / "parts", name, balance=True))
+    for out, kimg in (("whole", 0.016), ("parts", 0.008), ("parts", 0.016)):
+        train(name, configuration(labelled, tmp_path / out, name, kimg=kimg, snapshot_kimg=0.008, balance=True))
     assert_same_bits(tmp_path / "whole", tmp_path / "parts")
     assert read_json(tmp_path / "whole" / "weights" / "config.json")["classes"] == ["dark", "light"]
     generator = load_generator(tmp_path / "whole").generator
