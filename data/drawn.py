@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.errors import UsageError
 from data.files.atomic import commit_folder, publish, read_json, write_bytes, write_json
 from data.flags import PictureFormat
-from data.images import to_image
+from data.images import to_bytes, to_image
 from data.sizes import Size, height_width
 from data.sources.locations import DRAWN
 
@@ -53,10 +53,8 @@ def claim_folder(out: Path, num: int, kind: PictureFormat = "png") -> None:
 
 def encoded(image_u8: NDArray[np.uint8], kind: PictureFormat) -> bytes:
     """(3, H, W) as the bytes of a file."""
-    content = io.BytesIO()
     options = {"quality": QUALITY[kind]} if kind in QUALITY else {}
-    to_image(image_u8).save(content, kind.upper(), **options)
-    return content.getvalue()
+    return to_bytes(to_image(image_u8), kind.upper(), **options)
 
 
 def check_archive(out: Path) -> None:

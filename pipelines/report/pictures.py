@@ -1,14 +1,13 @@
 """Pictures inside an HTML page: data URIs, each within a budget of bytes."""
 
 import base64
-import io
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.images import to_image
+from data.images import to_bytes, to_image
 from data.sources.decoding import decode
 
 _JPEG_STEPS = ((4096, 95), (2048, 90), (1024, 90), (768, 90), (512, 88), (384, 85), (256, 80))  # longer side, quality
@@ -33,7 +32,7 @@ def embed_file(content: bytes, budget: int) -> Embedded:
 
 def embed(image: Image.Image, budget: int) -> Embedded:
     """A picture in memory, within the budget as `embed_file` does it."""
-    content = _encoded(image, "PNG")
+    content = to_bytes(image, "PNG")
     return _embedded("png", content, image) if len(content) <= budget else _shrunk(image.copy(), budget)
 
 
@@ -46,16 +45,10 @@ def _shrunk(image: Image.Image, budget: int) -> Embedded:
     content = b""
     for side, quality in _JPEG_STEPS:
         image.thumbnail((side, side))
-        content = _encoded(image, "JPEG", quality=quality)
+        content = to_bytes(image, "JPEG", quality=quality)
         if len(content) <= budget:
             break
     return _embedded("jpeg", content, image)
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def _embedded(kind: str, content: bytes, image: Image.Image) -> Embedded:
