@@ -25,6 +25,7 @@ from data.sizes import Size, height_width
 from data.sources.decoding import Unreadable, decode, probe
 from data.sources.listing import Entry, Listing, Skip, list_entries
 from data.sources.locations import redacted
+from data.spacing import share_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,11 +79,16 @@ def image_grid(
     return grid[:, : grid.shape[1] - padding, : grid.shape[2] - padding]
 
 
+def to_bytes(image: Image.Image, kind: str, **options: int) -> bytes:
+    """The bytes of a file of a `kind` and with the options that Pillow knows."""
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
 def to_png(image_u8: NDArray[np.uint8]) -> bytes:
     """(3, H, W) -> the bytes of a file."""
-    content = io.BytesIO()
-    to_image(image_u8).save(content, "PNG")
-    return content.getvalue()
+    return to_bytes(to_image(image_u8), "PNG")
 
 
 def save_png(path: Path, image_u8: NDArray[np.uint8]) -> None:
@@ -186,11 +192,11 @@ def open_images(
 
 def _scan_all(entries: Sequence[Entry], share: Share, on_progress: Callable[[int, int], None]) -> list["_Scan"]:
     """Scan every entry, those of its share in this process, and gather what all processes found."""
-    start, stop = (len(entries) * rank // share.ranks for rank in (share.rank, share.rank + 1))
+    mine = share_of(len(entries), share.rank, share.ranks)
     scans: list[_Scan] = []
-    for scan in prefetch(_scan, entries[start:stop], ahead=4 * _THREADS, threads=_THREADS):
+    for scan in prefetch(_scan, entries[mine.start : mine.stop], ahead=4 * _THREADS, threads=_THREADS):
         scans.append(scan)
-        on_progress(len(scans), stop - start)
+        on_progress(len(scans), len(mine))
     return share.gather(scans)
 
 

@@ -31,6 +31,8 @@ class Limit(NamedTuple):
         return " and ".join(word.format(number) for word, number in bounds if math.isfinite(number))
 
 
+FEW_IMAGES = 16  # fewer than these a generator memorises
+
 Count = Annotated[int, Limit(least=1)]
 Natural = Annotated[int, Limit(least=0)]
 Weight = Annotated[float, Limit(least=0)]

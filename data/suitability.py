@@ -6,16 +6,16 @@ import numpy as np
 
 from data.console import warn
 from data.images import ImageSet
+from data.limits import FEW_IMAGES
 from data.sizes import Size, height_width, size_text
 
-FEW_IMAGES = 16
 MAX_ENLARGEMENT = 2.0
 
 
 def warn_of_unsuitable(images: ImageSet, sizes: Iterable[Size]) -> None:
     """Warn of a set of few images, and of images that the largest of `sizes` enlarges more than twice."""
     if len(images) < FEW_IMAGES:
-        warn(f"{images.name}: holds only {len(images)} images, which a generator learns by heart", "add more images")
+        warn(f"{images.name}: holds only {len(images)} images, which most generators memorise", "add more images")
     height, width = max(map(height_width, sizes), key=lambda sides: sides[0] * sides[1])
     enlargement = (np.array([height, width]) / images.sizes).max(axis=1)  # to cover both sides
     enlarged = int((enlargement > MAX_ENLARGEMENT).sum())

@@ -1,7 +1,7 @@
 """Drawing images from a trained run."""
 
 from contextlib import ExitStack
-from itertools import batched, pairwise
+from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from data.drawn import ARCHIVES, check_archive, claim_folder, open_pictures
 from data.errors import UsageError
 from data.files.atomic import lock
 from data.images import image_grid, save_png
+from data.spacing import share_of
 from pipelines.configs import DrawnConfig, SampleConfig
 from pipelines.seeds import parse_seeds
 from stage1_autoencoder.training.processes import make_accelerator, on_main
@@ -43,7 +44,7 @@ def sample(config: SampleConfig) -> Done:
     with ExitStack() as stack:
         on_main(accelerator, lambda: _claim(config, len(seeds), stack))
         put = stack.enter_context(open_pictures(config.out, len(seeds), generator.image_size, config.format))
-        mine = spread(len(seeds), accelerator.num_processes)[accelerator.process_index]
+        mine = share_of(len(seeds), accelerator.process_index, accelerator.num_processes)
         grid: list[NDArray[np.uint8]] = []
         report = stack.enter_context(ProgressReport("sample", len(mine), "img", accelerator.is_main_process))
         for numbers in batched(mine, config.batch_size):
@@ -66,9 +67,3 @@ def _claim(config: SampleConfig, num: int, stack: ExitStack) -> None:
         return
     stack.enter_context(lock(config.out))
     claim_folder(config.out, num, config.format)
-
-
-def spread(count: int, parts: int) -> list[range]:
-    """0 ... count - 1 in consecutive ranges of about equal length."""
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [range(start, stop) for start, stop in pairwise(bounds)]

@@ -20,6 +20,7 @@ from data.errors import CorruptError
 from data.files.atomic import write_bytes
 from data.files.checksums import crc32c
 from data.prefetch import prefetch
+from data.spacing import share_of
 from pipelines.scoring.coverage import FactorClassifier
 from pipelines.scoring.metrics import Rows
 from pipelines.scoring.networks import FeatureNetwork, repeatable
@@ -54,8 +55,8 @@ def extract(
     Raises `CorruptError` for NaN or infinity.
     """
     batches = list(batched(range(images.count), batch_size))
-    rank, ranks = accelerator.process_index, accelerator.num_processes
-    share = batches[len(batches) * rank // ranks : len(batches) * (rank + 1) // ranks]
+    mine = share_of(len(batches), accelerator.process_index, accelerator.num_processes)
+    share = batches[mine.start : mine.stop]
     parts = gather_object(list(_extract_share(images, extractors, share, accelerator.is_main_process)))
     extracted = [np.concatenate(rows) for rows in zip(*parts, strict=True)]
     for extractor, rows in zip(extractors, extracted, strict=True):

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from data.limits import Count, Decay, Limited, Natural, Weight
+from data.limits import FEW_IMAGES, Count, Decay, Limited, Natural, Weight
 from stage2_codegen.configs.choices import Penalty
 
 
@@ -15,7 +15,7 @@ class VariantConfig(Limited):
 
     flags: ClassVar[str] = "--model."
     takes_classes: ClassVar[bool] = True
-    few_pictures: ClassVar[int] = 16  # fewer than these are memorised
+    few_pictures: ClassVar[int] = FEW_IMAGES  # fewer than these are too few for the variant
     any_shape: ClassVar[bool] = True  # whether codes may be other than squares of a power of two
 
     z_dim: Count = 512

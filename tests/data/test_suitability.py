@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from data.images import open_images
-from data.suitability import FEW_IMAGES, warn_of_unsuitable
+from data.limits import FEW_IMAGES
+from data.suitability import warn_of_unsuitable
 
 
 def folder_of(root: Path, count: int, width: int, height: int) -> Path:
