@@ -145,14 +145,14 @@ class WalkConfig(DrawnConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig(DrawnConfig):
-    """Draw the contents of some seeds in the styles of others: one column a content, one row a style."""
+    """Draw the contents of some pictures in the styles of others: one column a content, one row a style."""
 
     out: Path
     """The .png file of the grid."""
     contents: str = "0-5"
-    """Seeds of the columns, as in 3,7,12-20."""
+    """Seeds of the columns, as in 3,7,12-20, or a folder of `codegan project`, for its pictures."""
     styles: str = "6-9"
-    """Seeds of the rows."""
+    """Seeds of the rows, or a folder of `codegan project`."""
     gates: str = ""
     """Sides of the maps that the style is taken from, as in 4,8; all by default. Small ones decide more."""
 

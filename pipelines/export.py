@@ -18,8 +18,8 @@ from data.files.checkpoints import BEST
 from data.sizes import size_text
 from pipelines.configs import ExportConfig
 from pipelines.sample import load_generator
-from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.program import NOISE_SEED, Drawing, drawing, traced
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
+from stage2_codegen.program import Drawing, drawing, traced
 
 OPSET = 18  # torch's exporter writes it without a conversion, and runtimes have had it since 2023
 CHECKED = (1, 3)  # sizes of the batches that a written file must draw as torch does

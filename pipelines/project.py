@@ -22,13 +22,12 @@ from data.sizes import to_json_size
 from pipelines.configs import ProjectConfig
 from pipelines.sample import open_generator
 from stage1_autoencoder.evaluate import psnr
-from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
 from stage2_codegen.inversion import REFINING_LR, compared, invert, nearest
 
 RESULTS, VECTORS = "results.json", "projected.safetensors"
 AT_ONCE = 8  # pictures that are projected together
 DRAWN_AT_ONCE = 16
-NOISE_SEED = 0  # of all noise besides z
 
 
 def project(config: ProjectConfig) -> Done:
@@ -74,7 +73,7 @@ def load_projected(folder: Path, generator: ImageGenerator) -> Tensor:
     settings, _, z = _read(folder)
     if z.shape[1] != generator.generator.z_dim or settings["nimg"] != generator.nimg:
         raise MismatchError(f"{folder}: was projected into another generator", "project the pictures into this one")
-    return z.to(generator.autoencoder.device)
+    return z.to(generator.device)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Tensor]:
@@ -109,7 +108,7 @@ class Search:
             return autoencoder.decode(scale.to_latents(codes))
 
         with torch.no_grad():
-            pictures = to_float(torch.from_numpy(pictures_u8)).to(autoencoder.device)
+            pictures = to_float(torch.from_numpy(pictures_u8)).to(self.generator.device)
             codes = scale.to_codes(autoencoder.encode(pictures))
             start = self.z[nearest(codes, self.candidates)]
         generator = self.generator.generator
@@ -123,7 +122,7 @@ class Search:
 def _show(out: Path, generator: ImageGenerator, pictures: ImageSet, number: int, z: Tensor) -> dict[str, Any]:
     """Save a picture beside its projection; what results.json says of it."""
     picture = pictures.image(number)
-    z = z.to(generator.autoencoder.device)
+    z = z.to(generator.device)
     projection = generator.between([(z, z, 0.0)], NOISE_SEED)[0]
     save_png(picture_file(out, number), image_grid([picture, projection], columns=2))
     return {

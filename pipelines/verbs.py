@@ -101,7 +101,7 @@ VERBS = {
     "mix": Verb(
         configs.MixConfig,
         "pipelines.mix:mix",
-        "contents of some seeds in the styles of others",
+        "contents of some pictures in the styles of others",
         "--run runs/photos --out mix.png --contents 0-5 --styles 6-9",
     ),
     "project": Verb(

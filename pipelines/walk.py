@@ -18,10 +18,10 @@ from data.errors import InputError, UsageError
 from data.files.atomic import publish, write_bytes
 from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
-from pipelines.project import NOISE_SEED, load_projected
+from pipelines.project import load_projected
 from pipelines.sample import open_generator
 from pipelines.seeds import parse_seeds
-from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
 
 DECODED_AT_ONCE = 8
 FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}  # that hold a whole film; gathered in memory

@@ -22,6 +22,9 @@ from stage2_codegen.variants import configured
 from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
 from stage2_codegen.variants.contract import CodeGenerator
 
+type Seeds = Sequence[int]
+
+NOISE_SEED = 0  # where no seed is given, noise besides z is that of the image of this one
 MOST_NAMED = 20  # classes that a message names
 
 
@@ -72,6 +75,11 @@ class ImageGenerator:
         scale, names = CodeScale.from_json(config["scale"]), config.get("classes", [])
         return cls(generator, scale, autoencoder, as_size(config["image_size"]), config["nimg"], names)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the generator's weights."""
+        return next(self.generator.parameters()).device
+
     def drawing(self, class_name: str | None = None, truncation: float = 1.0) -> Self:
         """Return the same generator, limited to images of one class, or with truncated noise.
 
@@ -93,20 +101,20 @@ class ImageGenerator:
             raise UsageError(f"--class {name}: is not a class of this generator", f"choose one of {known}")
         return list(self.class_names).index(name)
 
-    def noise(self, seeds: Sequence[int]) -> Tensor:
+    def noise(self, seeds: Seeds) -> Tensor:
         """Draw z (n, z_dim), whose row i is a function of seeds[i], of the class and of the truncation."""
         generator, rows = self.generator, []
         for seed in seeds:
             source = torch.Generator().manual_seed(derive_seed(seed, IMAGE_Z))
             rows.append(torch.randn(generator.noise_dim, generator=source))
-        noise, classes = torch.stack(rows).to(next(generator.parameters()).device), None
+        noise, classes = torch.stack(rows).to(self.device), None
         if isinstance(generator, ConditionalGenerator):
             chances = torch.tensor([derive_seed(seed, IMAGE_CLASS) / 2**63 for seed in seeds])
             classes = generator.frequent(chances.to(noise.device))
             classes = classes if self._class is None else torch.full_like(classes, self._class)
         return generator.truncated(generator.of_classes(noise, classes), self.truncation)
 
-    def __call__(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def __call__(self, seeds: Seeds) -> NDArray[np.uint8]:
         """Draw the images of these seeds, uint8 (n, 3, H, W)."""
         # One at a time: for batches of other sizes the libraries choose other kernels, and the last bit of a picture
         # would depend on the others.
@@ -137,15 +145,15 @@ class ImageGenerator:
     @property
     def gates(self) -> list[int]:
         """Sides of the maps whose style `mix` can replace."""
-        return list(self._style(0))
+        return list(self._style(NOISE_SEED, self.noise([NOISE_SEED])))
 
     def mix(
-        self, contents: Sequence[int], styles: Sequence[int], gates: Collection[int] | None = None
+        self, contents: Seeds | Tensor, styles: Seeds | Tensor, gates: Collection[int] | None = None
     ) -> NDArray[np.uint8]:
-        """Draw the content of each seed in the style of each other (FastGAN, figure 7): (styles, contents, 3, H, W).
+        """Draw each content in each style (FastGAN, figure 7): (styles, contents, 3, H, W).
 
-        The maps of sides `gates`, by default of all gates, are those of the style. Raises `UsageError` where the
-        generator does not have such gates.
+        Both are seeds, or z (n, z_dim) of pictures that were found in the generator. The maps of sides `gates`, by
+        default of all gates, are those of the style. Raises `UsageError` where the generator does not have such gates.
         """
         known = self.gates
         chosen = known if gates is None else gates
@@ -155,19 +163,25 @@ class ImageGenerator:
             what = f"--gates {','.join(map(str, chosen))}: are not gates of this generator"
             raise UsageError(what, f"choose from {', '.join(map(str, known))}")
         rows = []
-        for style_seed in styles:
-            style = {side: maps for side, maps in self._style(style_seed).items() if side in chosen}
-            row = [self._draw(self.generator.styled, seed, self.noise([seed]), style) for seed in contents]
+        for noise_seed, z in self._places(styles):
+            style = {side: maps for side, maps in self._style(noise_seed, z).items() if side in chosen}
+            row = [self._draw(self.generator.styled, seed, content, style) for seed, content in self._places(contents)]
             rows.append([self._decode(codes)[0] for codes in row])
         return np.array(rows)
 
-    def _style(self, seed: int) -> dict[int, Tensor]:
-        return self._draw(self.generator.style, seed, self.noise([seed]))
+    def _places(self, given: Seeds | Tensor) -> list[tuple[int, Tensor]]:
+        """The seed of the noise besides z, and z (1, z_dim), of each picture."""
+        if isinstance(given, Tensor):
+            return [(NOISE_SEED, z) for z in given.to(self.device).split(1)]
+        return [(seed, self.noise([seed])) for seed in given]
+
+    def _style(self, noise_seed: int, z: Tensor) -> dict[int, Tensor]:
+        return self._draw(self.generator.style, noise_seed, z)
 
     @torch.inference_mode()
     def _draw[**P, T](self, draw: Callable[P, T], seed: int, *inputs: P.args, **options: P.kwargs) -> T:
         """Call a method of the generator, whose noise besides z then is a function of the seed."""
-        device = next(self.generator.parameters()).device
+        device = self.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the default would wake every GPU
             torch.manual_seed(derive_seed(seed, IMAGE_NOISE))
             return draw(*inputs, **options)

@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from data.images import to_uint8
-from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
 from stage2_codegen.rank_noise import given_noise
-
-NOISE_SEED = 0  # all images have the noise besides z that the image of this seed has
 
 
 class Drawing(nn.Module):

@@ -4,11 +4,12 @@
     GET  /api/images   run, seeds                      samples
     GET  /api/picture  run, point [amounts]            a picture, moved along the first directions
     GET  /api/walk     run, corners, x, y              a point between four pictures
-    GET  /api/mix      run, content, style [gates]     one seed in the style of another
+    GET  /api/mix      run, content, style [gates]     one picture in the style of another
     POST /api/project  run [steps]                     the body, a picture file, as the generator would draw it
 
 All but the first also take `class`, and all that draw seeds take `truncation`. `picture`, `walk` and `mix` answer with
-a PNG, the others with JSON. A point is a seed, as in 12, or what `project` answered, as in p0.
+a PNG, the others with JSON. A point is a seed, as in 12, or what `project` answered, as in p0; corners, contents and
+styles are points.
 """
 
 import base64
@@ -29,7 +30,6 @@ from pipelines.seeds import parse_seeds
 
 MOST_PARAMETERS = 20
 MOST_SEEDS = 64  # in one request
-SEED = Limit(least=0, below=10**18)
 SHARE = Limit(least=0, most=1)
 AMOUNT = Limit(least=-10, most=10)  # deviations of the noise
 TRUNCATION = Limit(least=0, most=2)
@@ -155,7 +155,7 @@ def walk(explorers: Explorers, query: Query, body: bytes) -> Answer:
 
 def mix(explorers: Explorers, query: Query, body: bytes) -> Answer:
     explorer, settings = _explorer(explorers, query), query.settings()
-    content, style, gates = query.whole("content", SEED), query.whole("style", SEED), query.text("gates")
+    content, style, gates = query.required("content"), query.required("style"), query.text("gates")
     query.end()
     chosen = None if gates is None else parse_seeds("gates", gates, MOST_SEEDS)
     return _as_png(explorer.mixed(content, style, chosen, settings))

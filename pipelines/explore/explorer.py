@@ -16,9 +16,9 @@ from torch import Tensor
 
 from data.errors import UsageError
 from data.sizes import Size, height_width
-from pipelines.project import NOISE_SEED, Search, psnr_between
+from pipelines.project import Search, psnr_between
 from stage2_codegen.directions import directions
-from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator, Seeds
 from stage2_codegen.interpolation import slerp
 
 DIRECTIONS = 8
@@ -107,10 +107,11 @@ class Explorer:
             top, bottom = slerp(first.z, second.z, share), slerp(third.z, fourth.z, share)
             return self._draw(top, bottom, y, first.noise_seed)
 
-    def mixed(self, content: int, style: int, gates: Collection[int] | None, settings: Settings) -> Picture:
-        """The content of one seed in the style of another; raises what `ImageGenerator.mix` raises."""
+    def mixed(self, content: str, style: str, gates: Collection[int] | None, settings: Settings) -> Picture:
+        """The content of one point in the style of another; raises what `ImageGenerator.mix` raises."""
         with self._lock:
-            picture: Picture = self._drawing(settings).mix([content], [style], gates)[0, 0]
+            given = self._given(content), self._given(style)
+            picture: Picture = self._drawing(settings).mix(*given, gates)[0, 0]
         return picture
 
     def project(self, picture: Picture, steps: int, class_name: str | None) -> Projected:
@@ -118,7 +119,7 @@ class Explorer:
         with self._lock:
             if self._search is None or self._search[0] != class_name:
                 self._search = class_name, Search(self._drawing(Settings(class_name)), CANDIDATES)
-            z = self._search[1](picture[None], steps).to(self._generator.autoencoder.device)
+            z = self._search[1](picture[None], steps).to(self._generator.device)
             self._projected.append(z)
             found = self._draw(z, z, 0.0, NOISE_SEED)
             point = f"p{len(self._projected) - 1}"
@@ -128,16 +129,22 @@ class Explorer:
         return self._generator.drawing(*settings)
 
     def _place(self, point: str, settings: Settings) -> Place:
-        """Raises `UsageError` for a word that names no picture."""
+        given = self._given(point)
+        if isinstance(given, Tensor):
+            return Place(given, NOISE_SEED)
+        return Place(self._drawing(settings).noise(given), given[0])
+
+    def _given(self, point: str) -> Seeds | Tensor:
+        """The one seed, or z (1, z_dim), that a point names; raises `UsageError` where it names no picture."""
         parts = re.fullmatch(r"(p?)(\d{1,18})", point, re.ASCII)
         if not parts:
             raise UsageError(f"point {point}: is not a picture", "give a seed, as in 12, or a projection, as in p0")
         number = int(parts[2])
         if not parts[1]:
-            return Place(self._drawing(settings).noise([number]), number)
+            return [number]
         if number >= len(self._projected):
             raise UsageError(f"point {point}: was not projected here", "project the picture again")
-        return Place(self._projected[number], NOISE_SEED)
+        return self._projected[number]
 
     def _draw(self, start: Tensor, stop: Tensor, share: float, noise_seed: int) -> Picture:
         picture: Picture = self._generator.between([(start, stop, share)], noise_seed)[0]

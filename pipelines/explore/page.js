@@ -135,7 +135,6 @@ const tools = {
   mix: {
     chosen: () => [...lists.contents, ...lists.styles],
     choose(point) {
-      if (!isSeed(point)) throw new Error("Only seeds can be mixed.\nChoose another picture.");
       const name = document.querySelector("input[name=list]:checked").value;
       const others = lists[name].filter(known => known !== point);
       if (others.length === lists[name].length) lists[name] = [...others, point].slice(-MOST[name]);
@@ -280,7 +279,7 @@ async function drawMixes() {
   const mine = ++layout, {contents, styles} = lists, chosen = runs[run].gates.filter(side => gates.has(side)).join();
   const head = point => fill(Object.assign(make("div", {className: "tile"}), {title: named(point)}), point);
   const cells = styles.flatMap(style => contents.map(content => {
-    const caption = `Seed ${content} in the style of seed ${style}`;
+    const caption = `${named(content)} in the style of ${isSeed(style) ? `seed ${style}` : named(style)}`;
     const button = make("button", {type: "button", className: "tile waiting", title: caption});
     return {content, style, caption, button, key: [content, style, chosen].join()};
   }));
@@ -370,7 +369,6 @@ async function project(file) {
   say(`Projected ${title}`);
   if (asked !== run) return;
   layGrid();
-  if (tool === "mix") open("directions");
   reset();  // to see what was found, as it is
   choose(point);
 }

@@ -1,4 +1,4 @@
-"""`codegan mix` and `ImageGenerator.mix`: contents of some seeds in the styles of others."""
+"""`codegan mix` and `ImageGenerator.mix`: contents of some pictures in the styles of others."""
 
 from pathlib import Path
 
@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import UsageError
+from data.errors import MismatchError, UsageError
+from data.images import image_grid, save_png
 from pipelines.cli import run
+from pipelines.project import load_projected
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.image_generator import ImageGenerator
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
 from stage2_codegen.variants import build_networks
 from stage2_codegen.variants.sle_networks import NoiseInjection
 from tests.tiny_variants import TINY

@@ -5,8 +5,8 @@ import torch
 
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
-from stage2_codegen.image_generator import ImageGenerator
-from stage2_codegen.program import NOISE_SEED, drawing, traced
+from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
+from stage2_codegen.program import drawing, traced
 from stage2_codegen.variants import VARIANTS, configured
 from stage2_codegen.variants.conditional import build_generator
 from stage2_codegen.variants.sle_networks import NoiseInjection

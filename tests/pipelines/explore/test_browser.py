@@ -165,6 +165,12 @@ def test_a_dropped_picture_is_projected_and_can_be_chosen(
     page.wait(f"{CAPTION} === '<b>mine</b>.png'")
     assert page.run(MESSAGE).startswith("Projected <b>mine</b>.png, PSNR")
     assert page.run("document.querySelector('#grid .tile').dataset.point").startswith("p")
+    click(page, "#tab-mix")
+    click(page, '#grid [data-point="p0"]')  # joins the contents
+    page.wait("document.querySelectorAll('#mixes button img').length === 8")
+    page.run("document.querySelectorAll('#mixes button')[3].click()")
+    page.wait(f"{CAPTION} === '<b>mine</b>.png in the style of seed 3'")
+    click(page, "#tab-directions")
     page.run(
         "document.dispatchEvent(new DragEvent('drop', {dataTransfer: (() => {"
         "const dropped = new DataTransfer(); dropped.items.add(new File(['x'], 'x.png')); return dropped; })()}))"

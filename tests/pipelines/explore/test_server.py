@@ -160,9 +160,18 @@ def test_a_projected_picture_becomes_a_point(
     assert reply["psnr"] > 20
     found = decoded(base64.b64decode(reply["png"]))
     assert found.shape == (3, GATED_SIDE, GATED_SIDE)
-    for address in ("picture?run=1&point=p0", "walk?run=1&corners=p0,3,4,5&x=0&y=0"):
+    for address in (
+        "picture?run=1&point=p0",
+        "walk?run=1&corners=p0,3,4,5&x=0&y=0",
+        "mix?run=1&content=p0&style=p0",
+    ):
         np.testing.assert_array_equal(ask(server, f"/api/{address}").picture, found)
     np.testing.assert_array_equal(ask(server, "/api/picture?run=1&point=p0&truncation=0.1").picture, found)
+    mixed = [
+        ask(server, f"/api/mix?run=1&content={content}&style={style}").picture
+        for content, style in (("p0", "9"), ("9", "p0"))
+    ]
+    assert all((picture != found).any() for picture in mixed)
     assert ask(server, "/api/project?run=1&steps=1", "POST", to_png(given)).json["point"] == "p1"
     assert_refused(ask(server, "/api/picture?run=0&point=p0"), 400, "was not projected here")
 
@@ -193,7 +202,9 @@ def test_a_projected_picture_becomes_a_point(
         ("walk?run=0&corners=1,2,3,4&x=0", "y: is missing"),
         ("mix?run=0&content=1&style=2", "has no gates"),
         ("mix?run=1&content=1&style=2&gates=5", "are not gates"),
-        ("mix?run=1&content=x&style=2", "content x: is not a whole number"),
+        ("mix?run=1&content=x&style=2", "point x: is not a picture"),
+        ("mix?run=1&content=1&style=p9", "point p9: was not projected here"),
+        ("mix?run=1&content=1", "style: is missing"),
         ("runs?run=0", "run: is not a parameter"),
     ],
 )
