@@ -78,6 +78,52 @@ def test_the_grid_has_a_column_a_content_and_a_row_a_style(tmp_path: Path, monke
     np.testing.assert_array_equal(grid[:, 34:66, 68:100], expected[1, 2])
 
 
+@pytest.mark.parametrize("name", ["sle", "projected"])
+def test_z_in_place_of_seeds_are_mixed_with_the_noise_of_projections(name: str) -> None:
+    pipe = make(name)
+    z = pipe.noise([5, 6])
+    mixed = pipe.mix(z, torch.cat([z[1:], pipe.noise([0])]))
+    own = pipe.between([(z[[1]], z[[1]], 0.0)], NOISE_SEED)[0]
+    np.testing.assert_array_equal(mixed[0, 1], own)
+    np.testing.assert_array_equal(mixed[1], pipe.mix(z, [NOISE_SEED])[0])
+    assert (mixed[1, 1] != own).any()
+
+
+def test_projected_pictures_are_contents_or_styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = make("projected")
+    pipe.nimg = 7
+    for module in ("mix", "project"):
+        monkeypatch.setattr(f"pipelines.{module}.open_generator", lambda *_: pipe)
+    pictures, found = tmp_path / "mine", tmp_path / "0 found"
+    for number, picture in enumerate(pipe([3, 4])):
+        save_png(pictures / f"{number}.png", picture)
+    few = ["--steps", "2", "--candidates", "5"]
+    run(["project", "--run", "r", "--data", str(pictures), "--out", str(found), *few])
+    z = load_projected(found, pipe)
+    for flags, contents, styles in (
+        (["--contents", str(found), "--styles", "7,9"], z, [7, 9]),
+        (["--contents", "7", "--styles", str(found)], [7], z),
+        (["--contents", str(found), "--styles", str(found)], z, z),
+    ):
+        run(["mix", "--run", "r", "--out", str(tmp_path / "m.png"), *flags])
+        with Image.open(tmp_path / "m.png") as image:
+            grid = np.asarray(image).transpose(2, 0, 1)
+        expected = pipe.mix(contents, styles)
+        np.testing.assert_array_equal(grid, image_grid(expected.reshape(-1, 3, 32, 32), columns=len(contents)))
+    pipe.nimg = 8
+    with pytest.raises(MismatchError, match="another generator"):
+        run(["mix", "--run", "r", "--out", str(tmp_path / "m.png"), "--styles", str(found)])
+
+
+def test_a_folder_that_is_named_like_seeds_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "3").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.mix.open_generator", lambda *_: make("projected"))
+    run(["mix", "--run", "r", "--out", "m.png", "--contents", "3", "--styles", "4"])
+    with pytest.raises(UsageError, match="holds no projected pictures"):
+        run(["mix", "--run", "r", "--out", "m.png", "--contents", "./3"])
+
+
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
