@@ -145,6 +145,16 @@ class ImageSet:
         return (np.stack(batch) for batch in batched(images, batch_size))
 
 
+def open_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
+    """Read one picture, (3, H, W), fitted to `size`; raises `InputError` for a file that cannot be read or decoded."""
+    try:
+        image = decode(Path(path).read_bytes())
+    except (OSError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({reason})", "give a picture file") from error
+    return to_array(image if size is None else fit(image, size))
+
+
 class Share(NamedTuple):
     """The part of one process in work that several do. `gather` gives all of them the lists of all, joined by rank."""
 

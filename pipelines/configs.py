@@ -121,8 +121,17 @@ class SampleConfig(DrawnConfig):
     """Seed of the first image; image i has seed + i and depends on nothing else."""
     seeds: str = ""
     """Seeds of the images, as in 3,7,12-20, instead of --num and --seed."""
+    like: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    """A picture that tells a generator of lrm what to draw in all images, in place of pictures of its training."""
+    vgg_weights: OptionalPath = None
+    """Weights of torchvision's vgg16, which describes that picture where the run was given --model.metadata."""
     batch_size: Count = 16
     """Images drawn between two writes; does not change them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vgg_weights and not self.like:
+            raise UsageError("--vgg-weights: there is no picture to describe", "add --like FILE, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from data.store.images import store_images
 from pipelines.configs import MetadataConfig
 from pipelines.scoring.networks import imagenet_units, load_convolutions, repeatable
 from stage2_codegen.frozen.perceptual import VGG_URL
+from stage2_codegen.image_generator import Describe
 from stage2_codegen.picture_vectors import load_bank, save_bank
 
 _RELU5_3 = 30  # layers of torchvision's vgg16.features up to relu5_3; only a pooling layer follows
@@ -38,8 +39,7 @@ def metadata(config: MetadataConfig) -> Done:
     """
     out = config.out or _beside(config.store)
     store = LatentStore.open(config.store)
-    if not config.weights.is_file():
-        raise InputError(f"{config.weights}: is not a file", f"download {VGG_URL} and give it to --weights")
+    _check_file(config.weights, "--weights")
     with config.weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
@@ -54,7 +54,7 @@ def metadata(config: MetadataConfig) -> Done:
         print(f"{out}: is complete already")
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        layers = load_convolutions("vgg16", config.weights, device)[:_RELU5_3]
+        layers = _layers(config.weights, device)
         images = store_images(  # in the order of its rows
             store,
             "give it with --data, or encode again",
@@ -68,6 +68,28 @@ def metadata(config: MetadataConfig) -> Done:
         print(f"{len(vectors)} vectors of {vectors.shape[1]}")
     train = ["codegan", "train", "lrm", "--store", str(config.store), "--model.metadata", str(out)]
     return Done([out], [*train, "--out", "runs/lrm"])
+
+
+def describer(weights: Path) -> Describe:
+    """Return what makes vectors (n, 512) of pictures (n, 3, H, W), as `metadata` does for those of a store."""
+    _check_file(weights, "--vgg-weights")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    layers = _layers(weights, device)
+
+    def describe(images_u8: NDArray[np.uint8]) -> Tensor:
+        with torch.inference_mode(), repeatable():
+            return _pooled(images_u8, layers, device)
+
+    return describe
+
+
+def _check_file(weights: Path, flag: str) -> None:
+    if not weights.is_file():
+        raise InputError(f"{weights}: is not a file", f"download {VGG_URL} and give it to {flag}")
+
+
+def _layers(weights: Path, device: torch.device) -> nn.Sequential:
+    return load_convolutions("vgg16", weights, device)[:_RELU5_3]
 
 
 def _beside(store: Location) -> Path:

@@ -12,7 +12,7 @@ from data.console import ProgressReport
 from data.drawn import ARCHIVES, check_archive, claim_folder, open_pictures
 from data.errors import UsageError
 from data.files.atomic import lock
-from data.images import image_grid, save_png
+from data.images import image_grid, open_image, save_png
 from data.spacing import share_of
 from pipelines.configs import DrawnConfig, SampleConfig
 from pipelines.seeds import parse_seeds
@@ -32,6 +32,18 @@ def open_generator(config: DrawnConfig) -> ImageGenerator:
     return load_generator(config.run, config.best).drawing(config.class_name, config.truncation)
 
 
+def _told(generator: ImageGenerator, config: SampleConfig) -> ImageGenerator:
+    """The generator, told what to draw by a picture where the flags give one."""
+    if not config.like:
+        return generator
+    picture = open_image(config.like, generator.image_size)
+    if not config.vgg_weights:
+        return generator.like(picture)
+    from pipelines.metadata import describer  # late: loads torchvision, which few samples need
+
+    return generator.like(picture, describer(config.vgg_weights))
+
+
 def sample(config: SampleConfig) -> Done:
     """Write the images and, into a folder, a grid of the first ones; several processes share the work."""
     seeds = parse_seeds("--seeds", config.seeds) if config.seeds else range(config.seed, config.seed + config.num)
@@ -40,7 +52,7 @@ def sample(config: SampleConfig) -> Done:
     if is_archive and accelerator.num_processes > 1:
         what = f"--out {config.out}: an archive is written by one process"
         raise UsageError(what, "leave out --processes, or give a folder")
-    generator = open_generator(config)
+    generator = _told(open_generator(config), config)
     with ExitStack() as stack:
         on_main(accelerator, lambda: _claim(config, len(seeds), stack))
         put = stack.enter_context(open_pictures(config.out, len(seeds), generator.image_size, config.format))

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import BEST, load_weights, put_weights
-from data.images import to_uint8
+from data.images import to_float, to_uint8
 from data.seeds import IMAGE_CLASS, IMAGE_NOISE, IMAGE_Z, derive_seed
 from data.sizes import Size, as_size
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.picture_vectors import pooled
 from stage2_codegen.rank_noise import recorded_noise, shared_noise
 from stage2_codegen.variants import configured
 from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
@@ -26,6 +27,8 @@ type Seeds = Sequence[int]
 
 NOISE_SEED = 0  # where no seed is given, noise besides z is that of the image of this one
 MOST_NAMED = 20  # classes that a message names
+
+type Describe = Callable[[NDArray[np.uint8]], Tensor]  # pictures (n, 3, H, W) -> vectors (n, length)
 
 
 class ImageGenerator:
@@ -91,6 +94,22 @@ class ImageGenerator:
         if class_name is not None:
             drawing._class = self._class_number(class_name)
         return drawing
+
+    def like(self, image_u8: NDArray[np.uint8], describe: Describe | None = None) -> Self:
+        """Return the same generator, told by one picture (3, H, W) of its image size what to draw (LRM GAN, figure 3).
+
+        `describe` makes the vector of a picture as `codegan metadata` made those of the training, and by default as a
+        training without them did. Raises `UsageError` where the generator does not take such a vector.
+        """
+        liking = copy.copy(self)
+        vectors = (describe or self._pooled)(image_u8[None])
+        liking.generator = self.generator.like(vectors[0].to(next(self.generator.parameters()).device))
+        return liking
+
+    @torch.inference_mode()
+    def _pooled(self, images_u8: NDArray[np.uint8]) -> Tensor:
+        images = to_float(torch.from_numpy(images_u8).to(self.autoencoder.device))
+        return pooled(self.autoencoder.encode(images))
 
     def _class_number(self, name: str) -> int:
         if not self.class_names:

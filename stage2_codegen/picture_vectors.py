@@ -4,6 +4,7 @@ A bank is a folder with one vector for each image of a store; without one, the s
 space. Either way a vector holds only what is global in an image, since its details are averaged away.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import batched
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.advice import Action, Advice
 from data.errors import InputError, MismatchError, UsageError
@@ -42,22 +43,60 @@ def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
     return bank.tensors[KIND]["vectors"], bank.state
 
 
-def bank_rows(store: LatentStore, folder: str, rows: int, dim: int) -> Tensor:
-    """Return metadata (rows, dim) for a generator: standardised vectors of evenly spaced images, padded with zeros.
+class Standardiser(nn.Module):
+    """Vectors (N, length) -> (N, dim) as a generator takes them: standardised over its bank, then padded with zeros.
+
+    They are as strong as vectors of `dim` entries would be: a layer with orthogonal weights spreads `length` entries of
+    unit deviation over more outputs. Until `fit` has seen the bank, `length` is 0.
+    """
+
+    mean: Tensor  # (dim,)
+    scale: Tensor  # (dim,)
+    length: Tensor  # ()
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.zeros(dim))
+        self.register_buffer("length", torch.tensor(0))
+        self.register_load_state_dict_pre_hook(_fill_in)
+
+    def fit(self, vectors: Tensor) -> None:
+        """Take mean and deviation from vectors (rows, length); raises `UsageError` where they are longer than `dim`."""
+        (dim,), length = self.mean.shape, vectors.shape[1]
+        if length > dim:
+            what = f"metadata_dim {dim}: is less than the {length} entries of a vector"
+            raise UsageError(what, f"give --model.metadata-dim {length} or more")
+        deviation, mean = torch.std_mean(vectors.double(), 0, correction=0)
+        tells = deviation > _SMALLEST_DEVIATION
+        self.mean[:length] = mean
+        self.scale[:length] = torch.where(tells, math.sqrt(dim / length) / deviation, 0.0)
+        self.length.fill_(length)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        padded = nn.functional.pad(vectors.double(), (0, len(self.mean) - vectors.shape[1]))
+        return ((padded - self.mean) * self.scale).to(self.scale)
+
+
+def _fill_in(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Weights of earlier versions hold no `Standardiser`, which then knows no bank."""
+    for name, buffer in module.named_buffers():
+        state.setdefault(prefix + name, torch.zeros_like(buffer))
+
+
+def bank_rows(store: LatentStore, folder: str, rows: int) -> Tensor:
+    """Return the vectors (rows, length) of evenly spaced images: from the bank in `folder`, or pooled latents.
 
     Images repeat when there are fewer than `rows`. Raises `MismatchError` for a bank of other images than the store's,
-    `UsageError` for vectors longer than `dim`, and whatever `load_bank` raises.
+    and whatever `load_bank` raises.
     """
-    vectors = _vectors_of_bank(Path(folder), store, rows) if folder else _pooled_latents(store, rows)
-    if vectors.shape[1] > dim:
-        raise UsageError(
-            f"metadata_dim {dim}: is less than the {vectors.shape[1]} entries of a vector",
-            f"give --model.metadata-dim {vectors.shape[1]} or more",
-        )
-    vectors = vectors.double()
-    deviation, mean = torch.std_mean(vectors, 0, correction=0)
-    standardised = (vectors - mean) / deviation.clamp(min=_SMALLEST_DEVIATION)
-    return torch.nn.functional.pad(standardised, (0, dim - vectors.shape[1])).float()
+    return _vectors_of_bank(Path(folder), store, rows) if folder else _pooled_latents(store, rows)
+
+
+def pooled(latents: Tensor) -> Tensor:
+    """Return mean and deviation of each channel over space, (N, C, H, W) -> (N, 2 C)."""
+    deviations, means = torch.std_mean(latents, (2, 3), correction=0)
+    return torch.cat([means, deviations], 1)
 
 
 def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
@@ -72,10 +111,6 @@ def _vectors_of_bank(folder: Path, store: LatentStore, rows: int) -> Tensor:
 
 
 def _pooled_latents(store: LatentStore, rows: int) -> Tensor:
-    """Mean and deviation of each channel over space, (rows, 2 C)."""
     wanted, where = np.unique(spaced_rows(len(store), rows), return_inverse=True)
-    pooled = []
-    for block in batched(wanted, _ROWS_AT_A_TIME):
-        latents = store.read(block)
-        pooled.append(np.concatenate([latents.mean((2, 3)), latents.std((2, 3))], 1))
-    return torch.from_numpy(np.concatenate(pooled)[where])
+    parts = [pooled(torch.from_numpy(store.read(block))) for block in batched(wanted, _ROWS_AT_A_TIME)]
+    return torch.cat(parts)[where]

@@ -10,7 +10,7 @@ from stage2_codegen.configs.choices import Merge, Relation
 
 @dataclass(frozen=True)
 class LRMConfig(VariantConfig):
-    """LRM GAN: three stages, a long-range module, and vectors of training images beside the noise."""
+    """LRM GAN: a few stages, a long-range module, and vectors of training images beside the noise."""
 
     any_shape: ClassVar[bool] = False  # a long-range module has a weight for each place of its map
     takes_classes: ClassVar[bool] = False  # the vectors already say what to draw
@@ -27,6 +27,8 @@ class LRMConfig(VariantConfig):
     """Channels of the generator's 64 x 64 map (ngf); they double whenever the side halves."""
     critic_width: Count = 32
     """Channels of a critic's first map (ndf); they double whenever the side halves, up to 8 times."""
+    stages: Count = 3
+    """Number of stages, each with a critic; the codes of a stage have twice the side of those before it."""
     long_range: Literal["lrm", "none", "residual", "attention"] = "lrm"
     """Module on the chosen map: the long-range module, or one of the paper's ablations (table 1)."""
     long_range_size: Natural = 0

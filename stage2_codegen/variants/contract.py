@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from data.errors import UsageError
 from data.latents import LatentStore
 from stage2_codegen.augment import Judged, augmentation
 from stage2_codegen.configs.base import VariantConfig
@@ -77,6 +78,13 @@ class CodeGenerator(nn.Module):
     def judged(self, z: Tensor) -> Judged:
         """Generate what the critic sees in training: codes, or all scales of a generator that has several."""
         return self(z)
+
+    def like(self, vector: Tensor) -> Self:
+        """Return the same generator, told by the vector (n,) of one picture what to draw.
+
+        Raises `UsageError` where a generator is not told by such vectors.
+        """
+        raise UsageError("this generator is not given pictures to draw from", "train the variant lrm")
 
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
         """Generate codes (N, C, S, S) at points `share` (N,) of the way from one z (N, z_dim) to another."""

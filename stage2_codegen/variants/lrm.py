@@ -4,14 +4,16 @@
                twice: conv block, two residual blocks, up-block -> map of S/2, S -> codes of stages 2, 3
     critics    one for each stage, unconditional
 
-The paper gives the three stages, the layers of their blocks (appendix A), the map with the long-range module (32 x 32
-or 64 x 64), the losses (eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and totals of 7.0 M and 7.6 M parameters at 256 x
-256. Where it is silent, this follows the multi-stage text-to-image networks that it builds on. Generated images draw on
-vectors of training images, which a reader of their scores should know.
+The paper gives the three stages, whose number "is easily adjusted", the layers of their blocks (appendix A), the map
+with the long-range module (32 x 32 or 64 x 64), the losses (eqs. 1, 4, 5) with 1, 5, 50, Adam's 2e-4, and totals of 7.0
+M and 7.6 M parameters at 256 x 256. Where it is silent, this follows the multi-stage text-to-image networks that it
+builds on. Generated images draw on vectors of training images, which a reader of their scores should know.
 """
 
+import copy
 import itertools
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import BCE, AnyCritic, LossAndLogs
 from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
 from stage2_codegen.modules.instance_norm import InstanceNorm2d
-from stage2_codegen.picture_vectors import bank_rows
+from stage2_codegen.picture_vectors import Standardiser, bank_rows
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import BASE, sides
 
@@ -51,6 +53,18 @@ def long_range_side(size: int, config: LRMConfig) -> int:
             f"give --model.long-range-size one of {', '.join(map(str, sides(size)))}",
         )
     return side
+
+
+def strides(size: int, config: LRMConfig) -> list[int]:
+    """Return by what the side of each stage's codes is smaller than `size`: 4, 2, 1 for the paper's three.
+
+    Raises `UsageError` for so many stages that there is no map for the first.
+    """
+    if config.stages > (most := len(sides(size))):
+        raise UsageError(
+            f"stages {config.stages}: codes of {size} x {size} have {most} maps", f"give --model.stages 1 to {most}"
+        )
+    return [1 << stage for stage in reversed(range(config.stages))]
 
 
 def initialise(network: nn.Module) -> None:
@@ -130,6 +144,7 @@ class Generator(CodeGenerator):
             fixed = torch.Generator().manual_seed(0)
             bank = torch.randn(config.metadata_rows, config.metadata_dim, generator=fixed, device="cpu")
             self.register_buffer("bank", bank.to(torch.get_default_device()))
+            self.standardiser = Standardiser(config.metadata_dim)
             self.metadata = nn.Linear(config.metadata_dim, METADATA_WIDTH)
         first = channels_at(BASE, config, channels)
         self.stem = Stem(config.z_dim + METADATA_WIDTH * self.has_metadata, first)
@@ -139,9 +154,10 @@ class Generator(CodeGenerator):
 
     def _add_stages(self, read: int, channels: int, size: int, config: LRMConfig) -> None:
         layers: list[nn.Module] = []
+        first = size // strides(size, config)[0]
         norm = instance_norm  # of the block that reads the map so far, which has `read` channels
         for side in sides(size):
-            if side > size // 4:  # stages 2 and 3 refine the map before they enlarge it
+            if side > first:  # later stages refine the map before they enlarge it
                 width = channels_at(side // 2, config, channels)
                 layers += [*block(read, width, norm), Residual(width), Residual(width)]
                 read, norm = width, instance_norm
@@ -156,7 +172,7 @@ class Generator(CodeGenerator):
                 # is ablated, so that nothing else changes.
                 module, read = long_range(read, side, config)
                 layers, norm = [*layers, module], batch_norm
-            if side >= size // 4:
+            if side >= first:
                 self.stages.append(nn.Sequential(*layers))
                 # A head on the last map of each stage, whose stage then continues from the same map.
                 bound = [] if config.standardise else [nn.Tanh()]
@@ -177,6 +193,20 @@ class Generator(CodeGenerator):
         if not self.has_metadata:
             return super().truncated(z, truncation)
         return torch.cat([truncation * z[:, :-1], z[:, -1:]], 1)
+
+    def like(self, vector: Tensor) -> Self:
+        """Return the same generator with the vector (n,) of one picture in place of its bank (figure 3)."""
+        if not self.has_metadata:
+            return super().like(vector)
+        if len(vector) != (length := int(self.standardiser.length)):
+            if not length:
+                fix = "train it anew: an earlier version did not keep how its vectors are standardised"
+                raise UsageError("this generator does not know how to take a picture's vector", fix)
+            what = f"this generator takes vectors of {length} entries, and the picture has {len(vector)}"
+            raise UsageError(what, "describe the picture as those of its training were: with VGG-16, or without")
+        liking = copy.deepcopy(self)
+        liking.bank = self.standardiser(vector[None])
+        return liking
 
     def between(self, start: Tensor, stop: Tensor, share: Tensor) -> Tensor:
         """Draw codes (N, C, S, S) on the way from one z (N, z_dim) to another, with blended metadata."""
@@ -210,9 +240,14 @@ def check(config: LRMConfig) -> None:
 
 
 def condition(generator: Generator, store: LatentStore, config: LRMConfig) -> None:
-    """Fill the generator's bank from `config.metadata`, or from the store itself; raises what `bank_rows` raises."""
+    """Fill the generator's bank from `config.metadata`, or from the store itself.
+
+    Raises what `bank_rows` and `Standardiser.fit` raise.
+    """
     if generator.has_metadata:
-        generator.bank.copy_(bank_rows(store, config.metadata, config.metadata_rows, config.metadata_dim))
+        vectors = bank_rows(store, config.metadata, config.metadata_rows).to(generator.bank.device)
+        generator.standardiser.fit(vectors)
+        generator.bank.copy_(generator.standardiser(vectors))
 
 
 class StageCritic(nn.Sequential):
@@ -236,17 +271,17 @@ class StageCritic(nn.Sequential):
 
 
 class Critic(nn.Module):
-    """Codes at three scales, or real codes (N, C, S, S) -> scores (N, 3), one for each stage."""
+    """Codes of all stages, or real codes (N, C, S, S) -> scores (N, stages)."""
 
     def __init__(self, code_shape: CodeShape, config: LRMConfig) -> None:
         super().__init__()
         channels, size, _ = code_shape
-        self.strides = (4, 2, 1)
+        self.strides = strides(size, config)
         self.stages = nn.ModuleList(StageCritic(channels, size // stride, config) for stride in self.strides)
         initialise(self)
 
     def forward(self, judged: Tensor | tuple[Tensor, ...]) -> Tensor:
-        # The paper resizes real images. Here every second or fourth code is taken: averaging would shrink their
+        # The paper resizes real images. Here every second, fourth, ... code is taken: averaging would shrink their
         # covariance, which colour consistency asks the generator's stages to share.
         if isinstance(judged, Tensor):
             judged = tuple(judged[:, :, ::stride, ::stride] for stride in self.strides)
@@ -291,7 +326,7 @@ class MultiStageLoss:
     def generator_loss(self, critic: AnyCritic, real: Tensor, fake: tuple[Tensor, ...]) -> LossAndLogs:
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         pairs = [colour_consistency(lower, upper, self.config) for lower, upper in itertools.pairwise(fake)]
-        colour = torch.stack(pairs).sum()
+        colour = sum(pairs, torch.zeros_like(loss))  # a single stage has nothing to agree with
         return loss + self.config.colour_weight * colour, {**logs, "loss/colour": colour.detach()}
 
 

@@ -19,7 +19,7 @@ from data.store.writer import LatentWriter
 from pipelines import metadata as metadata_module
 from pipelines.check import check
 from pipelines.configs import CheckConfig, MetadataConfig
-from pipelines.metadata import VGG_URL, metadata
+from pipelines.metadata import VGG_URL, describer, metadata
 from stage2_codegen.picture_vectors import bank_rows, load_bank
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -80,8 +80,9 @@ def test_vectors_are_relu5_3_averaged_over_space(
     assert origin["data_fingerprint"] == open_images(DATA, SIZE).fingerprint
     assert isinstance(done.advice, list)
     assert done.advice[-4:-2] == ["--model.metadata", str(tmp_path / "store-metadata")]
-    rows = bank_rows(LatentStore.open(store), str(tmp_path / "store-metadata"), COUNT, 512)
-    torch.testing.assert_close(rows.mean(0), torch.zeros(512), rtol=0, atol=1e-5)
+    rows = bank_rows(LatentStore.open(store), str(tmp_path / "store-metadata"), COUNT)
+    torch.testing.assert_close(rows, vectors)
+    torch.testing.assert_close(describer(weights)(open_images(DATA, SIZE).image(2)[None]), vectors[[2]])
 
 
 def test_a_damaged_bank_is_found(weights: Path, tmp_path: Path, flip_bit: Callable[[Path, int], None]) -> None:

@@ -8,11 +8,13 @@ import pytest
 import zarr
 from PIL import Image
 
-from data.errors import LockedError, UsageError
+from data.errors import InputError, LockedError, UsageError
 from data.files.atomic import lock
-from data.images import open_images, to_array
+from data.images import open_image, open_images, save_png, to_array
 from pipelines.cli import run
 from pipelines.launch import launch
+from pipelines.sample import load_generator
+from tests.tiny_variants import TINY
 
 
 def names(folder: Path) -> list[str]:
@@ -105,3 +107,26 @@ def test_a_file_is_no_folder_for_samples(trained_run: Path, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
         run(["sample", "--run", str(trained_run), "--out", str(tmp_path / "file"), "--num", "2"])
+
+
+def test_a_picture_tells_a_generator_what_to_draw(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_png(tmp_path / "mine.png", open_images("scenes:1@24").image(0))
+    run("encode --data scenes:6 --autoencoder pixels --out store --size 16".split())
+    model = [f"--model.{name.replace('_', '-')}={value}" for name, value in TINY["lrm"].items()]
+    run([*"train lrm --store store --out run --kimg 0.004 --batch-size 4".split(), *model])
+    run("sample --run run --out plain --num 2".split())
+    run("sample --run run --out liked --num 2 --like mine.png".split())
+    pictures = [open_images(str(tmp_path / name)).image(index) for name in ("plain", "liked") for index in (0, 1)]
+    assert len({picture.tobytes() for picture in pictures}) == 4
+    picture = open_image("mine.png", load_generator("run").image_size)
+    np.testing.assert_array_equal(load_generator("run").like(picture)([1])[0], pictures[3])
+    with pytest.raises(UsageError, match="not given pictures"):
+        run(["sample", "--run", str(trained_run), "--out", "other", "--like", "mine.png"])
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match=r"missing\.png: cannot be read"):
+        run("sample --run run --out liked --like missing.png".split())
+    with pytest.raises(UsageError, match="no picture to describe"):
+        run("sample --run run --out liked --vgg-weights vgg16.pth".split())

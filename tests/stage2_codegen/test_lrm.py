@@ -16,7 +16,7 @@ from data.latents import LatentStore
 from data.store.writer import LatentWriter
 from stage2_codegen.configs.lrm import LRMConfig
 from stage2_codegen.modules import LongRange, SelfAttention
-from stage2_codegen.picture_vectors import bank_rows, save_bank
+from stage2_codegen.picture_vectors import Standardiser, bank_rows, pooled, save_bank
 from stage2_codegen.variants import lrm
 from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.lrm import (
@@ -71,6 +71,23 @@ def test_sizes_are_the_published_ones() -> None:
     assert count(on_meta(long_range="residual")) - plain == 110_592  # "a similar number of parameters"
     with torch.device("meta"):
         assert count(Critic(PAPER, LRMConfig())) == 7_592_579
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_the_number_of_stages_can_be_chosen(stages: int) -> None:
+    config = LRMConfig(**TINY, stages=stages)
+    G, critic = Generator(CODES, config), Critic(CODES, config)
+    judged = G.judged(torch.randn(2, G.z_dim))
+    assert [codes.shape[-1] for codes in judged] == [32 >> stage for stage in reversed(range(stages))]
+    assert critic(judged).shape == critic(torch.randn(2, *CODES)).shape == (2, stages)
+    loss, logs = MultiStageLoss(config).generator_loss(critic, torch.randn(2, *CODES), judged)
+    assert loss.isfinite()
+    assert bool(logs["loss/colour"] > 0) == (stages > 1)
+
+
+def test_more_stages_than_maps_are_refused() -> None:
+    with pytest.raises(UsageError, match="stages 5: codes of 32 x 32 have 4 maps"):
+        Generator(CODES, LRMConfig(**TINY, stages=5))
 
 
 def test_without_metadata_only_what_reads_it_is_gone() -> None:
@@ -316,17 +333,58 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LatentStore:
     [(5, [0, 2, 4, 6, 8]), (10, list(range(10))), (15, [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9])],
 )
 def test_without_a_bank_the_stores_own_latents_are_pooled(store: LatentStore, rows: int, images: list[int]) -> None:
-    """Mean and deviation of every channel, standardised over the rows, zeros up to the width."""
+    """Mean and deviation of every channel, standardised over the rows, zeros up to the width.
+
+    They have the norm of vectors as long as the width: 11 entries' worth in 8.
+    """
     config = LRMConfig(**{**TINY, "metadata_dim": 11, "metadata_rows": rows})
     G = Generator(CODES, config)
     condition(G, store, config)
     chosen = LATENTS[images].astype(np.float64)
     pooled = np.concatenate([chosen.mean((2, 3)), chosen.std((2, 3))], 1)
-    expected = np.pad((pooled - pooled.mean(0)) / pooled.std(0), ((0, 0), (0, 3)))
+    expected = np.pad((11 / 8) ** 0.5 * (pooled - pooled.mean(0)) / pooled.std(0), ((0, 0), (0, 3)))
     np.testing.assert_allclose(G.bank, expected, rtol=1e-3, atol=1e-4)
     restored = Generator(CODES, config)
     restored.load_state_dict(G.state_dict())
     assert torch.equal(restored.bank, G.bank)
+
+
+def test_pooled_latents_reach_the_generator_at_full_strength(store: LatentStore) -> None:
+    """8 entries in a width of 128 move what the generator reads as much as 128 entries would."""
+    config = LRMConfig(**{**TINY, "metadata_dim": 128, "metadata_rows": COUNT})
+    G = Generator(CODES, config)
+    condition(G, store, config)
+    read = (G.bank @ G.metadata.weight.T).square().mean().sqrt().item()
+    assert read == pytest.approx(1, rel=0.1)
+
+
+def test_a_picture_takes_the_place_of_the_bank(store: LatentStore) -> None:
+    config = LRMConfig(**{**TINY, "metadata_dim": 11, "metadata_rows": COUNT})
+    G = Generator(CODES, config).eval()
+    z = torch.randn(3, G.z_dim)
+    with pytest.raises(UsageError, match="does not know how"):
+        G.like(torch.zeros(8))
+    condition(G, store, config)
+    row = 7
+    liking = G.like(pooled(torch.from_numpy(LATENTS[[row]]))[0])
+    z_of_row = z.clone()
+    z_of_row[:, -1] = torch.special.ndtri(torch.tensor((row + 0.5) / COUNT))
+    torch.testing.assert_close(liking(z), G(z_of_row), rtol=1e-4, atol=1e-5)  # the picture of that row
+    assert liking(z).unique(dim=0).shape[0] == 3  # several samples of one picture
+    with pytest.raises(UsageError, match="vectors of 8 entries, and the picture has 7"):
+        G.like(torch.zeros(7))
+    with pytest.raises(UsageError, match="not given pictures"):
+        Generator(CODES, LRMConfig(**{**TINY, "metadata_dim": 0})).like(torch.zeros(8))
+
+
+def test_weights_of_an_earlier_version_load_without_a_standardiser(store: LatentStore) -> None:
+    config = LRMConfig(**TINY)
+    G = Generator(CODES, config)
+    earlier = {name: value for name, value in G.state_dict().items() if not name.startswith("standardiser.")}
+    condition(G, store, LRMConfig(**{**TINY, "metadata_rows": 6}))
+    G.load_state_dict(earlier)
+    assert torch.equal(G.bank, earlier["bank"])
+    assert int(G.standardiser.length) == 0
 
 
 def test_without_metadata_there_is_nothing_to_fill(store: LatentStore) -> None:
@@ -341,21 +399,25 @@ def test_a_bank_of_the_same_images_is_used_and_another_is_refused(store: LatentS
     vectors = torch.randn(COUNT, 7, dtype=torch.float64)
     vectors[:, 3] = 0.25  # tells nothing
     save_bank(tmp_path / "bank", vectors, {"data_fingerprint": "d" * 32})
-    rows = bank_rows(store, str(tmp_path / "bank"), 5, 8)
-    expected = (vectors[::2] - vectors[::2].mean(0)) / vectors[::2].std(0, correction=0)
+    rows = bank_rows(store, str(tmp_path / "bank"), 5)
+    torch.testing.assert_close(rows, vectors[::2])
+    standardiser = Standardiser(8)
+    standardiser.fit(rows)
+    expected = (8 / 7) ** 0.5 * (vectors[::2] - vectors[::2].mean(0)) / vectors[::2].std(0, correction=0)
     expected[:, 3] = 0
-    torch.testing.assert_close(rows, F.pad(expected, (0, 1)).float())
+    torch.testing.assert_close(standardiser(rows), F.pad(expected, (0, 1)).float())
+    assert standardiser(rows + torch.eye(7)[3])[:, 3].eq(0).all()  # where all pictures agree, another one tells nothing
     save_bank(tmp_path / "other", vectors, {"data_fingerprint": "e" * 32})
     with pytest.raises(MismatchError, match="other images") as caught:
-        bank_rows(store, str(tmp_path / "other"), 5, 8)
+        bank_rows(store, str(tmp_path / "other"), 5)
     assert caught.value.advice == Advice(Action.DESCRIBE_IMAGES, {"store": store.path})
     assert caught.value.exit_code == 4
     with pytest.raises(InputError, match="no vectors"):
-        bank_rows(store, str(tmp_path / "missing"), 5, 8)
+        bank_rows(store, str(tmp_path / "missing"), 5)
     with pytest.raises(MismatchError, match="not a bank"):
-        bank_rows(store, str(store.path), 5, 8)
+        bank_rows(store, str(store.path), 5)
     with pytest.raises(UsageError) as refused:
-        bank_rows(store, str(tmp_path / "bank"), 5, 6)
+        Standardiser(6).fit(rows)
     assert "--model.metadata-dim 7" in refused.value.fix
 
 
