@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generators = {variant: make(variant, options.side, device) for variant in PUBLISHED}
-    print(f"{describe()}; fp32, {options.pictures} pictures of {options.side} px in batches of {options.batch}, ", end="")
+    print(f"{describe()}; fp32, {options.pictures} pictures of {options.side} px, batch {options.batch}, ", end="")
     print(f"median of {options.rounds} interleaved rounds\n")
     print("| generator | parameters, M | seconds here | published, RTX 6000 |\n|---|---|---|---|", flush=True)
     actions = {name: drawing(G, options.pictures, options.batch, device) for name, G in generators.items()}

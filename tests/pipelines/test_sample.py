@@ -114,11 +114,11 @@ def test_a_picture_tells_a_generator_what_to_draw(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_png(tmp_path / "mine.png", open_images("scenes:1@24").image(0))
-    run("encode --data scenes:6 --autoencoder pixels --out store --size 16".split())
+    run(["encode", "--data", "scenes:6", "--autoencoder", "pixels", "--out", "store", "--size", "16"])
     model = [f"--model.{name.replace('_', '-')}={value}" for name, value in TINY["lrm"].items()]
-    run([*"train lrm --store store --out run --kimg 0.004 --batch-size 4".split(), *model])
-    run("sample --run run --out plain --num 2".split())
-    run("sample --run run --out liked --num 2 --like mine.png".split())
+    run([*["train", "lrm", "--store", "store", "--out", "run", "--kimg", "0.004", "--batch-size", "4"], *model])
+    run(["sample", "--run", "run", "--out", "plain", "--num", "2"])
+    run(["sample", "--run", "run", "--out", "liked", "--num", "2", "--like", "mine.png"])
     pictures = [open_images(str(tmp_path / name)).image(index) for name in ("plain", "liked") for index in (0, 1)]
     assert len({picture.tobytes() for picture in pictures}) == 4
     picture = open_image("mine.png", load_generator("run").image_size)
@@ -127,6 +127,6 @@ def test_a_picture_tells_a_generator_what_to_draw(
         run(["sample", "--run", str(trained_run), "--out", "other", "--like", "mine.png"])
     assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match=r"missing\.png: cannot be read"):
-        run("sample --run run --out liked --like missing.png".split())
+        run(["sample", "--run", "run", "--out", "liked", "--like", "missing.png"])
     with pytest.raises(UsageError, match="no picture to describe"):
-        run("sample --run run --out liked --vgg-weights vgg16.pth".split())
+        run(["sample", "--run", "run", "--out", "liked", "--vgg-weights", "vgg16.pth"])
