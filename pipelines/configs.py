@@ -39,12 +39,19 @@ class DemoConfig(Limited):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(Limited):
-    """Show what is in a data set: counts, sizes, labels, and which files cannot be used and why."""
+    """Show what is in a data set: counts, sizes, labels, and which files cannot be used and why.
+
+    Of the run of a generator, show the modules of its networks, and with --module what one of them makes of pictures.
+    """
 
     data: tyro.conf.Positional[Data]
-    """A folder, a .zip, .tar shards, or scenes:N."""
+    """A folder, a .zip, .tar shards, or scenes:N; or the run folder of `codegan train`."""
     out: OptionalPath = None
-    """Folder for contact.png, skipped.jsonl and summary.json; without it they are only described."""
+    """Folder for contact.png, skipped.jsonl and summary.json; without it they are only described. For MODULE.png with
+    --module."""
+    module: OptionalText = None
+    """Of a run, the module whose maps are drawn, by a name from its list: their first principal component, a heat map
+    and, of attention, long-range modules and graph convolution, what three points draw on."""
     size: tuple[Count, ...] = (128, 256, 512, 1024)
     """Sides to count images by, and to measure reconstructions at, pixels."""
     autoencoder: OptionalPath = None

@@ -1,4 +1,4 @@
-"""What is in a data set, before hours are spent on it."""
+"""What is in a data set, before hours are spent on it, and what the networks of a run have learnt, after that."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from data.advice import Action, Advice, Done
 from data.console import ProgressReport
 from data.errors import UsageError
 from data.files.atomic import write_json
+from data.files.runs import find_config
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.sources.locations import data_flags
 from data.spacing import evenly_spaced
@@ -33,7 +34,11 @@ _COMPARED, _COMPARED_SIZE = 8, 256  # images in reconstructions.png, and their s
 
 
 def inspect(config: InspectConfig) -> Done:
-    """Print the summary, and write it to `config.out` if given."""
+    """Print the summary, and write it to `config.out` if given; of a run, its modules or the maps of one of them."""
+    if run := _generator_run(config):
+        from pipelines.maps import maps  # late: loads all variants, which a data set does not need
+
+        return maps(run, config.module, config.out)
     if not config.size:
         raise UsageError("--size: names no size", "give one or more, such as --size 128 256")
     sizes = sorted(set(config.size))
@@ -61,6 +66,19 @@ def inspect(config: InspectConfig) -> Done:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")
     return Done(wrote, following)
+
+
+def _generator_run(config: InspectConfig) -> Path | None:
+    """The run folder of a generator, where DATA is one."""
+    folder = Path(config.data[0]) if len(config.data) == 1 else Path()
+    kind = (find_config(folder)[0] or {}).get("kind") if (folder / "weights").is_dir() else None
+    if kind == "generator":
+        return folder
+    if kind:
+        raise UsageError(f"{folder}: is a run of another kind than codegan train's", "give the run of a generator")
+    if config.module is not None:
+        raise UsageError("--module: only the run of a generator has modules", "give its folder in place of DATA")
+    return None
 
 
 def _load_autoencoder(run: Path | None, sizes: Sequence[int]) -> "Autoencoder | None":

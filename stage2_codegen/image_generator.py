@@ -21,7 +21,7 @@ from stage2_codegen.picture_vectors import pooled
 from stage2_codegen.rank_noise import recorded_noise, shared_noise
 from stage2_codegen.variants import configured
 from stage2_codegen.variants.conditional import ConditionalGenerator, build_generator
-from stage2_codegen.variants.contract import CodeGenerator
+from stage2_codegen.variants.contract import CodeGenerator, Judged
 
 type Seeds = Sequence[int]
 
@@ -143,6 +143,11 @@ class ImageGenerator:
         """Draw codes (n, C, S, S) of z (n, z_dim), all with the noise besides z that the image of `seed` has."""
         with shared_noise():
             return self._draw(self.generator, seed, z)
+
+    def judged(self, seed: int) -> tuple[NDArray[np.uint8], Judged]:
+        """Draw the image of a seed (3, H, W), with what a critic judges of it."""
+        judged = self._draw(self.generator.judged, seed, self.noise([seed]))
+        return self._decode(judged[-1] if isinstance(judged, tuple) else judged)[0], judged
 
     def other_noise(self, seed: int) -> list[Tensor]:
         """Draw the noise besides z that the image of `seed` has, (1, ...) each, in the order of its use."""

@@ -76,7 +76,7 @@ class CodeGenerator(nn.Module):
         return False
 
     def judged(self, z: Tensor) -> Judged:
-        """Generate what the critic sees in training: codes, or all scales of a generator that has several."""
+        """Generate what the critic sees in training: codes, or a tuple of several scales that ends with the codes."""
         return self(z)
 
     def like(self, vector: Tensor) -> Self:
