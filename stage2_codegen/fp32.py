@@ -16,3 +16,11 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Return a context outside autocast, where the device of x has autocast (the meta device has none)."""
     known = torch.amp.is_autocast_available(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
+
+
+def multiplied_in(x: Tensor) -> torch.dtype:
+    """Return the type to which convolutions and matrix products convert x here: that of autocast where it is on."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype

@@ -22,6 +22,7 @@ from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam,
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import Judge, LossAndLogs
+from stage2_codegen.modules import shared_weights
 from stage2_codegen.rank_noise import normal_rows, part_of_batch
 from stage2_codegen.transfer import set_training, trained_parameters
 from stage2_codegen.variants.conditional import build_generator
@@ -170,7 +171,7 @@ class AdversarialStep:
             # Ranks share their gradients once, with the last part.
             shares = nullcontext() if index == parts - 1 else self.accelerator.no_sync(shared)
             with part_of_batch(index, parts), shares:
-                with autocast(self.accelerator, self.precision):
+                with shared_weights(self.G, self.critic), autocast(self.accelerator, self.precision):
                     loss, logs = objective(part)
                 self.accelerator.backward(loss / parts)
             for key, value in {name: loss.detach(), **logs}.items():

@@ -2,6 +2,7 @@
 
 from stage2_codegen.modules.batch_norm import BatchNorm1d, BatchNorm2d
 from stage2_codegen.modules.class_scores import ClassScores, last_layer, scored
+from stage2_codegen.modules.dense import MapToVector, VectorToMap
 from stage2_codegen.modules.giu import GIU
 from stage2_codegen.modules.glu import GLU
 from stage2_codegen.modules.graph_convolution import GraphConvolution
@@ -13,7 +14,7 @@ from stage2_codegen.modules.representative_batch_norm import RepresentativeBatch
 from stage2_codegen.modules.residual import ResidualBlock
 from stage2_codegen.modules.self_attention import SelfAttention
 from stage2_codegen.modules.skip_layer_excitation import SkipLayerExcitation
-from stage2_codegen.modules.spectral_norm import spectral_norm
+from stage2_codegen.modules.spectral_norm import shared_weights, spectral_norm
 from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GraphConvolution",
     "Involution",
     "LongRange",
+    "MapToVector",
     "NonLocal",
     "PixelNorm",
     "RepresentativeBatchNorm2d",
@@ -34,7 +36,9 @@ __all__ = [
     "SkipLayerExcitation",
     "SpatialLongRange",
     "SqueezeExcitation",
+    "VectorToMap",
     "last_layer",
     "scored",
+    "shared_weights",
     "spectral_norm",
 ]
