@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from data.limits import check_choice
 from stage2_codegen.configs.choices import Activation
+from stage2_codegen.modules.dense import MapToVector
 
 
 class SkipLayerExcitation(nn.Module):
@@ -18,7 +19,7 @@ class SkipLayerExcitation(nn.Module):
         # A gate for each channel, not for each position: the maps may have any sides, and the product costs little.
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(4),
-            nn.Conv2d(low_channels, high_channels, 4, bias=False),  # 4 x 4 -> 1 x 1
+            MapToVector(low_channels, high_channels, 4, bias=False),  # 4 x 4 -> 1 x 1
             # The paper's text has a leaky ReLU, whose slope it does not give; the authors' networks have swish.
             nn.LeakyReLU(0.1) if activation == "leaky_relu" else nn.SiLU(),
             nn.Conv2d(high_channels, high_channels, 1, bias=False),

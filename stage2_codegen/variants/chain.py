@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.errors import UsageError
 from stage2_codegen.configs.chain import ChainConfig
-from stage2_codegen.modules import BatchNorm2d, last_layer, scored, spectral_norm
+from stage2_codegen.modules import BatchNorm2d, MapToVector, VectorToMap, last_layer, scored, spectral_norm
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
 from stage2_codegen.variants.shapes import Maps, sides
 
@@ -90,9 +90,7 @@ class Generator(CodeGenerator):
         base = Maps.of(code_shape).base
         for side in hidden_sides(code_shape):
             outputs = channels_at(side, code_shape, config)
-            enlarge = (
-                nn.ConvTranspose2d(inputs, outputs, 4, 2, 1) if layers else nn.ConvTranspose2d(inputs, outputs, base)
-            )
+            enlarge = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1) if layers else VectorToMap(inputs, outputs, base)
             layers += [prepared(enlarge, config, normalised)]
             layers += [norm(outputs, side), nn.ReLU(), *insert(outputs, side)]
             inputs = outputs
@@ -123,7 +121,7 @@ class Critic(nn.Module):
             # A kernel as large as the map. Under a gradient penalty its scale may have to stay free: the critic's slope
             # must be able to reach 1.
             return prepared(
-                nn.Conv2d(inputs, count, Maps.of(code_shape).base), config, normalised and config.spectral_norm_last
+                MapToVector(inputs, count, Maps.of(code_shape).base), config, normalised and config.spectral_norm_last
             )
 
         self.layers = nn.Sequential(*layers, last_layer(to_scores, config.classes))

@@ -24,7 +24,7 @@ from stage2_codegen.configs.lrm import LRMConfig
 from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.interpolation import slerp
 from stage2_codegen.losses import BCE, AnyCritic, LossAndLogs
-from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, SelfAttention
+from stage2_codegen.modules import GLU, BatchNorm1d, BatchNorm2d, LongRange, MapToVector, SelfAttention
 from stage2_codegen.modules.instance_norm import InstanceNorm2d
 from stage2_codegen.picture_vectors import Standardiser, bank_rows
 from stage2_codegen.variants.contract import CodeGenerator, CodeShape
@@ -267,7 +267,7 @@ class StageCritic(nn.Sequential):
         depth = 2 if side >= 256 else 1  # not published; with these 3 x 3 convolutions the critics have its 7.6 M
         for inputs in [maps[-1], last][:depth]:
             layers += [conv(inputs, last), batch_norm(last), nn.LeakyReLU(SLOPE)]
-        super().__init__(*layers, nn.Conv2d(last, 1, BASE), nn.Flatten())
+        super().__init__(*layers, MapToVector(last, 1, BASE), nn.Flatten())
 
 
 class Critic(nn.Module):

@@ -301,7 +301,7 @@ def test_dcgan_starts_from_narrow_normal_weights_and_normalises_all_but_the_ends
             assert not layer.bias.any()
     kinds = [type(layer).__name__ for layer in critic.layers]  # type: ignore[union-attr]
     level = ["Conv2d", "BatchNorm2d", "LeakyReLU"]
-    assert kinds == ["Conv2d", "LeakyReLU", *level, *level, "Conv2d"]
+    assert kinds == ["Conv2d", "LeakyReLU", *level, *level, "MapToVector"]
 
 
 def test_standardised_codes_are_not_squashed() -> None:

@@ -88,9 +88,10 @@ def test_maps_before_an_output_are_twice_as_wide_as_the_code(channels: int) -> N
     assert critic(G.judged(torch.randn(2, 8))).isfinite().all()
 
 
-def test_up_convolution_is_nearest_upsampling_then_convolution() -> None:
+@pytest.mark.parametrize("sides", [(4, 4), (4, 6)])  # at most FEW_POSITIONS, and more
+def test_up_convolution_is_nearest_upsampling_then_convolution(sides: tuple[int, int]) -> None:
     layer = UpConv(3, 5).double()
-    x = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    x = torch.randn(2, 3, *sides, dtype=torch.float64)
     expected = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, padding=1)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-10)
 
