@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,14 +28,16 @@ class ProgressReport:
 
     def __enter__(self) -> Self:
         if self._bar:
-            self._bar.start()
+            with suppress(OSError):  # the terminal is closed, here and below
+                self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
 
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
         """Report that `done` items in all are done, and show `values` beside the rate."""
@@ -52,7 +55,7 @@ class ProgressReport:
             left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
             percent = f"{100 * done // max(self._total, 1)}%"
             line = f"{self._label}: {done}/{self._total} {self._unit}  {percent}  {extra}{left}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            tell(line.rstrip())
 
 
 def _make_bar(unit: str) -> "Progress":
@@ -88,14 +91,20 @@ def scan_progress(show: bool = True) -> Callable[[int, int], None]:
         nonlocal printed
         if show and time.monotonic() - printed >= _LINE_EVERY_SEC:
             printed = time.monotonic()
-            print(f"reading: {done}/{total} files", file=sys.stderr, flush=True)
+            tell(f"reading: {done}/{total} files")
 
     return progress
 
 
+def tell(text: str) -> None:
+    """Print to stderr. That nobody reads on, as after a terminal was closed, is no reason to end the work."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def warn(what: str, advice: str) -> None:
     """Print two lines about something that is not an error yet: what was observed, and what to try."""
-    print(f"warning: {what}\n  try: {advice}", file=sys.stderr, flush=True)
+    tell(f"warning: {what}\n  try: {advice}")
 
 
 def finish(wrote: Iterable[Any], next_command: list[str] | None = None) -> None:

@@ -30,6 +30,7 @@ from data.errors import CodeganError, InputError, Preempted, SpaceError, Termina
 from pipelines.commands import command, followed_by
 from pipelines.verbs import VERBS, Verb
 from pipelines.worker import messages
+from stage1_autoencoder.training.stopping import heeded_signals
 from stage2_codegen.configs.registry import CONFIGS, RECOMMENDED
 
 HELP = """usage: codegan VERB ...
@@ -80,7 +81,7 @@ def main() -> NoReturn:
     except MemoryError:
         fail(SpaceError("out of memory", "lower --batch-size"))
     except Terminated:
-        fail(Preempted("stopped from outside; what was done is saved", "run the same command again"))
+        fail(Preempted("stopped from outside; what was saved is kept", "run the same command again"))
     except KeyboardInterrupt:
         told = "interrupted; what was saved is kept, and the same command goes on from there"
         print(told, file=complaints, flush=True)
@@ -105,7 +106,7 @@ def main() -> NoReturn:
 
 @contextlib.contextmanager
 def _terminable(arguments: list[str]) -> Iterator[None]:
-    """Inside, SIGTERM raises `Terminated` if the verb resumes; its loops wait with that until all is saved."""
+    """Inside, a signal from outside raises `Terminated` if the verb resumes; its loops wait until all is saved."""
 
     def terminate(*_: object) -> NoReturn:
         raise Terminated
@@ -113,11 +114,11 @@ def _terminable(arguments: list[str]) -> Iterator[None]:
     if not _resumes(arguments):
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
+    with contextlib.ExitStack() as stack:
+        for number in heeded_signals():
+            if number != signal.SIGINT:
+                stack.callback(signal.signal, number, signal.signal(number, terminate))
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _resumes(arguments: list[str]) -> bool:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from data.errors import Preempted, WorkerError
 from pipelines.worker import LINE
+from stage1_autoencoder.training.stopping import heeded_signals
 
 KEPT_BYTES = 1 << 14  # of what a worker says, the end
 # Most survivors of a failure end by themselves, because a connection broke, and may say better than it what happened.
@@ -69,7 +70,7 @@ async def _run(command: list[str], processes: int, passed_on: list[signal.Signal
         passed_on.append(number)
         _send(workers, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in heeded_signals():
         asyncio.get_running_loop().add_signal_handler(number, pass_on, number)
     shared = _shared_environment(processes)
     running = set()

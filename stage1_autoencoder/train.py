@@ -14,7 +14,7 @@ from data.advice import Action, Advice, Done
 from data.console import scan_progress
 from data.errors import DivergedError, InputError, MismatchError, UsageError
 from data.files.atomic import write_json
-from data.files.checkpoints import load_state, save_state, save_weights
+from data.files.checkpoints import described_weights, load_state, save_state, save_weights
 from data.files.runs import defaults
 from data.images import ImageSet, fit, open_images, save_png, to_array, to_float, write_skipped
 from data.prefetch import prefetch
@@ -32,7 +32,7 @@ from stage1_autoencoder.training.run import Run
 LOST = 0.25  # mean error above which reconstructions that are also worse than plain grey end the training
 EVALUATED_SIZES = (128, 256, 512, 1024)
 _PIXELS_INSTEAD = ("encode the pixels themselves instead", Advice(Action.ENCODE_PIXELS))
-MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "tracker", "threads", "allow_host")
+MAY_CHANGE = ("out", "kimg", "lr_decay_kimg", "snapshot_kimg", "snapshot_minutes", "tracker", "threads", "allow_host")
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -99,8 +99,9 @@ def train(config: TrainAEConfig) -> Done:
         crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)
         step = AutoencoderStep(config, crops, initial, accelerator, share)
         start = load_state(config.out / "checkpoints", step.networks, step.optimizers)
-        snapshots = _Snapshots(run, step, images, held_out)
+        snapshots = _Snapshots(run, step, images, held_out, saved_nimg=start.nimg)
         run.start(start)
+        snapshots.complete()
 
         # --- the loop; its clock is images seen ---
         starts = range(start.nimg + share.start, config.total_nimg, config.batch_size)
@@ -117,11 +118,13 @@ def train(config: TrainAEConfig) -> Done:
                     what = f"{config.out}: its reconstructions became worse than plain grey"
                     raise DivergedError(f"{what} before image {run.progress.nimg}", snapshots.at_divergence)
                 run.log(values, shown=tuple(logs))
-            if run.stopping():
-                break
-            if run.at_snapshot and not run.finished:
+            stopping = run.stopping()
+            if run.finished or (run.at_snapshot and not stopping):
                 snapshots.save()
-        snapshots.save()
+            elif stopping or run.save_is_due():
+                snapshots.save(whole=False)
+            if stopping:
+                break
         run.raise_if_early()
 
         if main:
@@ -134,24 +137,41 @@ def train(config: TrainAEConfig) -> Done:
 class _Snapshots:
     """Saves a run: its state, the averaged weights, and a preview of held-out images."""
 
-    def __init__(self, run: Run, step: AutoencoderStep, images: ImageSet, held_out: NDArray[np.int64]) -> None:
-        self._run, self._step = run, step
+    def __init__(
+        self, run: Run, step: AutoencoderStep, images: ImageSet, held_out: NDArray[np.int64], saved_nimg: int
+    ) -> None:
+        """Take the run and what it saves; `saved_nimg` is the progress of the checkpoint from which it continues."""
+        self._run, self._step, self._saved_nimg = run, step, saved_nimg
         shown = held_out[:: max(1, len(held_out) // 8)][:8]
         self._preview = np.stack([to_array(fit(images.pil(int(i)), step.config.size)) for i in shown])
         again = f"--init {step.config.out} starts from the weights of its last snapshot"
         self.at_divergence = f"start a new run with a lower --lr; {again}"
 
-    def save(self) -> None:
-        """Save where the run stands; all processes call this, and it raises `DivergedError` after a bad gradient."""
+    def complete(self) -> None:
+        """Make what the newest checkpoint lacks, because the run was stopped before it was made."""
+        if self._saved_nimg:
+            self.save(whole=self._run.at_snapshot)
+
+    def save(self, whole: bool = True) -> None:
+        """Save the state and the weights and, for a `whole` snapshot, a preview, as far as they are not there already.
+
+        All processes call this, and it raises `DivergedError` after a bad gradient.
+        """
         run, step = self._run, self._step
         out, nimg = step.config.out, run.progress.nimg
         step.guard.refuse(nimg, self.at_divergence)
         if run.main:
-            save_state(out / "checkpoints", step.networks, step.optimizers, run.progress)
-            described = {"kind": "autoencoder", "autoencoder": step.autoencoder.config, "nimg": nimg}
-            save_weights(out / "weights", {"autoencoder": step.ema.state_dict()}, described)
-            save_png(out / "samples" / f"{nimg:09d}.png", comparison(step.ema, self._preview))
+            if nimg > self._saved_nimg:
+                save_state(out / "checkpoints", step.networks, step.optimizers, run.progress, run.has_snapshot)
+            if described_weights(out / "weights").get("nimg") != nimg:
+                described = {"kind": "autoencoder", "autoencoder": step.autoencoder.config, "nimg": nimg}
+                save_weights(out / "weights", {"autoencoder": step.ema.state_dict()}, described)
+            preview = out / "samples" / f"{nimg:09d}.png"
+            if whole and not preview.is_file():
+                save_png(preview, comparison(step.ema, self._preview))
+        self._saved_nimg = nimg
         run.accelerator.wait_for_everyone()
+        run.saved()
 
 
 def _is_lost(config: TrainAEConfig, loss: float, images_u8: Tensor, nimg: int) -> bool:

@@ -1,14 +1,15 @@
 """Snapshots of a training: its state, the averaged generator as sampling needs it, a grid of samples, and scores."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from accelerate import Accelerator
 
 from data.files.atomic import read_json
-from data.files.checkpoints import BEST, save_state, save_weights
+from data.files.checkpoints import BEST, described_weights, save_state, save_weights
 from data.files.runs import read_metrics, to_json
 from data.images import image_grid, save_png
 from data.latents import LatentStore
@@ -19,7 +20,7 @@ from stage1_autoencoder.training.run import Run
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.health import SAMPLES as HEALTH_SAMPLES
-from stage2_codegen.health import HealthCheck
+from stage2_codegen.health import Health, HealthCheck
 from stage2_codegen.image_generator import ImageGenerator
 from stage2_codegen.moments import SettledAverage
 from stage2_codegen.setup import Setup
@@ -65,35 +66,62 @@ class Snapshots:
         self._scored_nimg = min(self._scored_nimg, self.saved_nimg)
         self.remember()
 
-    def save(self, may_score: bool = True) -> None:
-        """Save the state, unless it is saved already, then the weights and a grid, with a score if one is due."""
+    def complete(self) -> None:
+        """Make what the newest checkpoint lacks, because the run was stopped before it was made."""
+        nimg = self._run.progress.nimg
+        if not nimg:
+            return
+        weights = described_weights(self._setup.config.out / "weights")
+        if weights.get("nimg") == nimg and (scores := weights.get("scores")) and self._scored_nimg < nimg:
+            self._record_scores(scores)
+        self.save(whole=self._run.at_snapshot)
+
+    def save(self, whole: bool = True) -> None:
+        """Save the state and the weights, as far as they are not there already.
+
+        A `whole` snapshot also has a row about the run's health, a score if one is due, and a grid.
+        """
         setup, run, nimg = self._setup, self._run, self._run.progress.nimg
         config, step = setup.config, setup.step
         self._settled.refresh()
-        if run.main and nimg > self.saved_nimg:
-            if self._health:  # before the state, so that a resumed run either has the row or makes it
-                run.record(self._health().to_metrics())
-            save_state(config.out / "checkpoints", step.networks, step.optimizers, run.progress)
-        values: dict[str, float] = {}
-        if self._scorer and may_score and self._is_due(nimg):  # after the state, since it takes long
-            with run.stop.at_once():
-                values = self._scorer.measure(self._previews)
-            self._scored_nimg = nimg
         if run.main:
-            self._write(nimg, values)
+            if whole and self._health and not _has_health(config.out, nimg):
+                run.record(self._health().to_metrics())
+            if nimg > self.saved_nimg:
+                save_state(config.out / "checkpoints", step.networks, step.optimizers, run.progress, run.has_snapshot)
         self.saved_nimg = nimg
+        scores: dict[str, float] = {}
+        if self._scorer and whole and self._is_due(nimg):  # after the state, since it takes long
+            with run.stop.at_once():
+                scores = self._scorer.measure(self._previews)
+        if run.main:
+            self._write(nimg, scores)
+        if scores:
+            self._record_scores(scores)
+        if run.main and whole:
+            self._draw(nimg)
         run.accelerator.wait_for_everyone()
+        run.saved()
 
     def _write(self, nimg: int, scores: dict[str, float]) -> None:
-        out, pictures = self._setup.config.out, self._previews
+        out = self._setup.config.out
+        if not scores and described_weights(out / "weights").get("nimg") == nimg:
+            return
         settings = self._scorer.settings if self._scorer and scores else None
         described = self._describe(nimg) | {"scores": scores, "score_settings": settings}
         autoencoder = self._setup.context.autoencoder
-        weights = {"generator": pictures.generator.state_dict(), "autoencoder": autoencoder.state_dict()}
+        weights = {"generator": self._previews.generator.state_dict(), "autoencoder": autoencoder.state_dict()}
         save_weights(out / "weights", weights, described, _is_best(out, described))
-        save_png(out / "samples" / f"{nimg:09d}.png", image_grid(pictures(GRID_SEEDS)))
-        if scores:
-            self._run.record({f"eval/{key}": value for key, value in scores.items()})
+
+    def _record_scores(self, scores: dict[str, float]) -> None:
+        """Log scores, once the weights that have them are saved."""
+        self._run.record({f"eval/{key}": value for key, value in scores.items()})
+        self._scored_nimg = self._run.progress.nimg
+
+    def _draw(self, nimg: int) -> None:
+        grid = self._setup.config.out / "samples" / f"{nimg:09d}.png"
+        if not grid.is_file():
+            save_png(grid, image_grid(self._previews(GRID_SEEDS)))
 
     def _is_due(self, nimg: int) -> bool:
         """Whether to score at `nimg`: a multiple of the interval was passed, or training ends."""
@@ -133,10 +161,21 @@ class Snapshots:
         }
 
 
+def _has_health(out: Path, nimg: int) -> bool:
+    """Whether the log of a run has a row about its health at `nimg`."""
+    return any(row["nimg"] == nimg and Health.of(row) for row in read_metrics(out))
+
+
 def _last_scored(out: Path, nimg: int) -> int:
     """The progress at the last score of a run that is at `nimg`; 0 if it has none."""
     rows = read_metrics(out, tolerate_cut=True)
     return max((row["nimg"] for row in rows if row["nimg"] <= nimg and any("eval/" in key for key in row)), default=0)
+
+
+class _Scored(TypedDict, total=False):
+    """The shape of what the best weights say of their score."""
+
+    scores: dict[str, float]
 
 
 def _is_best(out: Path, described: Mapping[str, Any]) -> bool:
@@ -144,6 +183,6 @@ def _is_best(out: Path, described: Mapping[str, Any]) -> bool:
     if not described["scores"]:
         return False
     file = out / "weights" / BEST / "config.json"
-    best = read_json(file) if file.is_file() else {}
+    best = read_json(file, _Scored) if file.is_file() else {}
     name, value = next(iter(described["scores"].items()))
-    return best.get("score_settings") != described["score_settings"] or value < best["scores"][name]
+    return best.get("score_settings") != described["score_settings"] or value < best["scores"].get(name, math.inf)

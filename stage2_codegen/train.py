@@ -26,7 +26,7 @@ from stage2_codegen.transfer import listed
 from stage2_codegen.variants.conditional import ConditionalGenerator
 
 MAY_CHANGE = (
-    *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "compile", "on_nan", "tracker"),
+    *("out", "store", "autoencoder", "kimg", "snapshot_kimg", "snapshot_minutes", "compile", "on_nan", "tracker"),
     *("score_kimg", "score_num", "score_features", "feature_weights", "allow_host"),
     *("model.vgg_weights", "model.backbone_weights"),  # locations only: the weights are compared by checksum
 )
@@ -59,10 +59,10 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         snapshots.remember()
         if run.main:
             _introduce(name, config, store, accelerator.device)
+        snapshots.complete()
 
         # --- the loop; its clock is samples shown to the generator ---
         reals = codes_between(start.nimg, config.total_nimg, setup, run.clock)
-        stopping = False
         while not run.finished:
             nothing_new = run.progress.nimg == snapshots.saved_nimg
             with run.stop.at_once(when=nothing_new):  # the first step may compile for minutes
@@ -78,11 +78,12 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
             if run.main and run.at_log:
                 values = dict(zip(step.logs, torch.stack(list(step.logs.values())).tolist(), strict=True))
                 run.log(values, shown=("loss/critic", "loss/g"))
+            if run.finished or (run.at_snapshot and not stopping):
+                snapshots.save()
+            elif stopping or run.save_is_due():
+                snapshots.save(whole=False)
             if stopping:
                 break
-            if run.at_snapshot and not run.finished:
-                snapshots.save()
-        snapshots.save(may_score=not stopping or run.finished)
         run.raise_if_early()
     return Done([config.out / "weights", config.out / "samples"], Advice(Action.SAMPLE, {"run": config.out}))
 

@@ -1,12 +1,15 @@
 """What tests of training share: tiny configurations, the state of a run, and runs in processes of their own."""
 
+import errno
 import itertools
+import json
 import multiprocessing
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from data.files.checkpoints import load_newest, save_weights
+from data.files.runs import MetricsLog, read_metrics
 from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.configs.train import TrainConfig
@@ -88,3 +92,44 @@ def start_command(arguments: list[str]) -> ForkServerProcess:
     with mock.patch.object(sys, "argv", ["codegan", *arguments]):  # a child starts with its parent's
         process.start()
     return process
+
+
+@contextmanager
+def full_at(module: ModuleType, names: Collection[str], write: int) -> Iterator[list[str]]:
+    """Inside, the disk is full at this call, counted from 0, of the functions of `module` and of the log that write.
+
+    Yields the names of those that were called.
+    """
+    called: list[str] = []
+
+    def counted(name: str, function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            called.append(name)
+            if len(called) > write:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*args)
+
+        return call
+
+    with ExitStack() as stack:
+        for owner, name in [(MetricsLog, "append"), *((module, name) for name in names)]:
+            stack.enter_context(mock.patch.object(owner, name, counted(name, getattr(owner, name))))
+        yield called
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock and the machine."""
+    unsteady = ("wall_sec", "time/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(unsteady)} for row in read_metrics(run)]
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    """Two runs have equal files, but for the folder in their configuration and the times in their logs."""
+    first, second = ({file.relative_to(run): file for file in run.rglob("*") if file.is_file()} for run in (one, other))
+    assert first.keys() == second.keys()
+    for name, file in first.items():
+        if name.name not in ("config.json", ".config.json", "metrics.jsonl", "manifest.json"):
+            assert file.read_bytes() == second[name].read_bytes(), name
+    assert log_of(one) == log_of(other)
+    described = [json.loads((run / "weights" / "config.json").read_text()) for run in (one, other)]
+    assert described[0] == described[1]

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,9 +60,9 @@ def save_state(
     networks: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     progress: Progress,
-    keep: int = KEPT,
+    lasts: Callable[[int], bool] = lambda nimg: True,
 ) -> Path:
-    """Commit a training state as `folder`/NIMG, then delete all but the newest `keep`."""
+    """Commit a training state as `folder`/NIMG, then delete all others but the newest that `lasts`, by its NIMG."""
     path = folder / f"{progress.nimg:012d}"
     with commit_folder(path) as partial:
         for name, network in networks.items():
@@ -70,8 +70,11 @@ def save_state(
         for name, optimizer in optimizers.items():
             _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
         write_json(partial / "state.json", progress._asdict())
-    for old in _committed(folder)[keep:]:
-        discard_folder(old)
+    others = [other for other in _committed(folder) if other != path]
+    kept = [other for other in others if lasts(int(other.name))][: KEPT - 1]
+    for old in others:
+        if old not in kept:
+            discard_folder(old)
     return path
 
 
@@ -131,6 +134,16 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensors], config: Mapping[s
                     _link(file, copy / file.name)
         elif (folder / BEST).is_dir():
             shutil.copytree(folder / BEST, partial / BEST, copy_function=_link)
+
+
+def described_weights(folder: Path) -> dict[str, Any]:
+    """The configuration of the weights in `folder`; {} where there are none, or a byte of them is damaged."""
+    try:
+        verify_folder(folder)
+        described: dict[str, Any] = read_json(folder / "config.json")
+    except (CorruptError, OSError):
+        return {}
+    return described
 
 
 def _link(source: str | Path, target: str | Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from data.flags import Hosts
-from data.limits import Count, Limited, Natural, Positive
+from data.limits import Count, Limited, Natural, Positive, Weight
 
 Precision = Literal["fp32", "bf16"]
+OptimizerName = Literal["adam", "adagrad", "rmsprop"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 
 
@@ -26,6 +27,8 @@ class RunConfig(Limited):
     """Seed of the initial weights, the order of the images and all noise."""
     snapshot_kimg: Positive = 10.0
     """Thousands of images between two snapshots, each a checkpoint and a preview."""
+    snapshot_minutes: Weight = 10.0
+    """Minutes between two saves of the state and the weights, besides those at snapshots; 0 makes none."""
     tracker: Tracker = "none"
     """Also log to tensorboard, wandb or trackio, whose files go to RUN/tracker."""
     allow_host: Hosts = ()

@@ -1,5 +1,6 @@
 """A training run around its steps, the same for both stages: folder, lock, log, tracker, clock and requests to stop."""
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -29,7 +30,8 @@ class Run:
         self.main = accelerator.is_main_process
         self.progress = Progress()
         self.clock = StepClock()
-        self.stop = StopSignal()
+        self.stop = StopSignal(answers=self.main)
+        self._saved_sec = time.monotonic()
         self._report = ProgressReport(label, config.total_nimg, "img", self.main)
         self._log: MetricsLog | None = None
         self._stack = ExitStack()
@@ -70,6 +72,7 @@ class Run:
         self._stack.enter_context(self.stop)
         self._stack.enter_context(self._report)
         self.clock = StepClock()
+        self.saved()
 
     def go_back(self, progress: Progress) -> None:
         """Forget what was logged after `progress`; the time that it took still counts."""
@@ -93,14 +96,28 @@ class Run:
         """Whether the step that has just ended is logged."""
         return self.progress.step % LOG_EVERY_STEPS == 0 or self.finished
 
+    def has_snapshot(self, nimg: int) -> bool:
+        """Whether the step that ends at `nimg` is followed by a snapshot, as the last one is."""
+        config = self.config
+        return nimg >= config.total_nimg or crossed(nimg, config.batch_size, config.snapshot_nimg)
+
     @property
     def at_snapshot(self) -> bool:
         """Whether the step that has just ended is followed by a snapshot."""
-        return crossed(self.progress.nimg, self.config.batch_size, self.config.snapshot_nimg)
+        return self.has_snapshot(self.progress.nimg)
 
     def stopping(self) -> bool:
         """Return whether a signal to stop has reached any process."""
         return any_rank(self.accelerator, self.stop.received is not None)
+
+    def saved(self) -> None:
+        """Count the minutes to the next save from now."""
+        self._saved_sec = time.monotonic()
+
+    def save_is_due(self) -> bool:
+        """Return whether it is time for a save between snapshots, by the clock of the main process."""
+        minutes, passed_sec = self.config.snapshot_minutes, time.monotonic() - self._saved_sec
+        return any_rank(self.accelerator, self.main and 0 < 60 * minutes <= passed_sec)
 
     def record(self, values: Mapping[str, float]) -> None:
         """Write a row of metrics.jsonl, and the values to the tracker."""

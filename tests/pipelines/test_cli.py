@@ -22,6 +22,7 @@ from data.store.writer import LatentWriter
 from pipelines import cli
 from pipelines.cli import LEAST_COLUMNS, main, run
 from pipelines.verbs import VERBS
+from stage1_autoencoder.training.stopping import STOP_SIGNALS
 from stage2_codegen.configs.registry import CONFIGS
 
 ASCII = {"PYTHONIOENCODING": "ascii"}  # what tyro then draws frames with
@@ -272,25 +273,29 @@ def test_a_place_without_locks_is_named(
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'run'}: No locks available\n  fix: ")
 
 
+@pytest.mark.parametrize("number", [number for number in STOP_SIGNALS if number != signal.SIGINT])
 @pytest.mark.parametrize("arguments", [["demo"], ["train-ae"], ["encode"], ["train", "accel"]], ids="-".join)
-def test_a_verb_that_resumes_exits_75_at_sigterm_wherever_it_is(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_verb_that_resumes_exits_75_when_it_is_stopped_wherever_it_is(
+    arguments: list[str],
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def preempt(arguments: list[str]) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         except Exception:  # as of a picture that cannot be read
             pytest.fail("went on")
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(number, signal.SIG_DFL)  # which nohup may have set otherwise
     monkeypatch.setattr(cli, "run", preempt)
     assert _exit_code(monkeypatch, *arguments) == 75
     what, fix = capsys.readouterr().err.splitlines()
     assert (what, fix) == (
-        "error: stopped from outside; what was done is saved",
+        "error: stopped from outside; what was saved is kept",
         "  fix: run the same command again",
     )
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.signal(number, before) is signal.SIG_DFL
 
 
 def test_other_verbs_leave_sigterm_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,10 @@ def test_what_a_worker_could_not_explain_is_shown_whole(capfd: pytest.CaptureFix
     assert "RuntimeError: unforeseen" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, Preempted), (signal.SIGHUP, Preempted), (signal.SIGINT, KeyboardInterrupt)],
+)
 def test_a_signal_reaches_every_worker_once(
     number: signal.Signals, raised: type[BaseException], tmp_path: Path
 ) -> None:
@@ -139,7 +142,8 @@ def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
 
 
 def _parent(command: list[str]) -> subprocess.Popen[str]:
-    script = f"from pipelines.launch import launch; launch({command!r}, 2)"
+    heeds = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # also where the tests run under nohup
+    script = f"{heeds}; from pipelines.launch import launch; launch({command!r}, 2)"
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

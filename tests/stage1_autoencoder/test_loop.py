@@ -6,19 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data.errors import DivergedError, Preempted, Terminated, UsageError, WorkerError
+from stage1_autoencoder.training import stopping
 from stage1_autoencoder.training.clock import StepClock, crossed
+from stage1_autoencoder.training.config import OptimizerName
 from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator
-from stage1_autoencoder.training.stopping import StopSignal
-from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_lr, update_ema
+from stage1_autoencoder.training.stopping import STOP_SIGNALS, StopSignal
+from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, make_optimizer, set_lr, set_rates, update_ema
 
 
 def test_the_environment_does_not_decide_how_is_computed() -> None:
@@ -88,6 +91,34 @@ def test_from_a_gradient_that_is_not_finite_on_no_weight_moves(bad: float) -> No
     assert any(not torch.equal(a, b) for a, b in zip(update(0), before[0], strict=True))
 
 
+@pytest.mark.parametrize("name", ["adagrad", "rmsprop"])
+def test_optimisers_without_momentum_stand_still_as_well(name: Any) -> None:
+    network = nn.Linear(2, 1)
+    optimizer = make_optimizer(name, network.parameters(), 0.1)
+    guard = FiniteGuard([optimizer], torch.device("cpu"))
+
+    def update(bad: float = 0.0) -> Tensor:
+        (bad * network(torch.ones(1, 2)) + network(torch.ones(1, 2))).sum().backward()
+        guard.update(optimizer)
+        return network.weight.detach().clone()
+
+    before = update()
+    assert torch.equal(update(math.nan), before)
+    assert torch.equal(update(), before)
+    guard.reset()
+    assert not torch.equal(update(), before)
+
+
+def test_each_optimiser_takes_the_rates_that_it_has() -> None:
+    parameters = [nn.Parameter(torch.ones(2))]
+    adam, adagrad, rmsprop = (make_optimizer(name, parameters, 1.0) for name in get_args(OptimizerName))
+    for optimizer in (adam, adagrad, rmsprop):
+        set_rates(optimizer, 0.5, 0.25, 0.75)
+        assert optimizer.param_groups[0]["lr"] == 0.5
+    assert adam.param_groups[0]["betas"] == (0.25, 0.75)
+    assert rmsprop.param_groups[0]["alpha"] == 0.75
+
+
 def test_snapshots_fall_on_the_step_that_reaches_a_multiple() -> None:
     for batch, every in ((4, 10), (4, 4), (7, 3), (3, 12)):
         marks = {n for n in range(batch, 100, batch) if any(n - batch < m <= n for m in range(every, 100, every))}
@@ -95,10 +126,12 @@ def test_snapshots_fall_on_the_step_that_reaches_a_multiple() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)], ids=str
+    ("number", "expected"),
+    [(number, KeyboardInterrupt if number is signal.SIGINT else Preempted) for number in STOP_SIGNALS],
+    ids=str,
 )
 def test_a_signal_is_remembered_until_the_state_is_saved(number: signal.Signals, expected: type[BaseException]) -> None:
-    before = signal.getsignal(number)
+    before = signal.signal(number, signal.SIG_DFL)  # which nohup may have set otherwise
     with StopSignal() as stop:
         untouched = stop.received
         os.kill(os.getpid(), number)
@@ -107,9 +140,38 @@ def test_a_signal_is_remembered_until_the_state_is_saved(number: signal.Signals,
         with pytest.raises(expected):
             stop.raise_if_early(Path("run"), nimg=10, total=20)
         stop.raise_if_early(Path("run"), nimg=20, total=20)
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)  # by the terminal and then its shell
+            os.kill(os.getpid(), signal.SIGTERM)  # after the warning of a batch system
         with pytest.raises(KeyboardInterrupt if number is signal.SIGINT else Terminated):
-            os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
+            os.kill(os.getpid(), number if number is signal.SIGINT else signal.SIGTERM)
+    assert signal.signal(number, before) is signal.SIG_DFL
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_first_signal_is_answered_once_and_not_by_the_busy_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, answered, before = list[tuple[str, bool]](), threading.Event(), signal.set_wakeup_fd(-1)
+
+    def tell(text: str) -> None:
+        told.append((text, threading.current_thread() is threading.main_thread()))
+        answered.set()
+
+    monkeypatch.setattr(stopping, "tell", tell)
+    with StopSignal(answers=True):
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert answered.wait(60)
+    assert told == [("saving after this step, then stopping; a second Ctrl-C stops without saving", False)]
+    assert signal.set_wakeup_fd(before) == -1
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.step import lr_shares
 from stage1_autoencoder.train import split, train
 from stage1_autoencoder.training.updates import FiniteGuard
+from tests.training_runs import assert_same_files, full_at
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 BATCH, STEPS = 2, 6
@@ -152,6 +153,29 @@ def test_sigterm_while_reconstructions_are_measured_acts_at_once(
             cli.main()
         assert stopped.value.code == code
         assert_same_state(run, config.out)
+
+
+def test_a_run_whose_disk_was_full_at_any_write_ends_with_the_files_of_one_that_was_not(
+    run: Path, tmp_path: Path
+) -> None:
+    written = ["append", "save_state", "save_weights", "save_png", "write_json"]
+    for write in range(len(written)):
+        config = configure(tmp_path / f"full-{write}")
+        with full_at(training, written[1:], write) as called, pytest.raises(OSError, match="No space"):
+            train(config)
+        assert called == written[: write + 1]
+        train(config)
+        assert_same_files(run, config.out)
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 0])
+def test_saves_by_the_clock_leave_a_run_as_it_would_be(run: Path, tmp_path: Path, minutes: float) -> None:
+    """After every step here, and without a preview."""
+    config = replace(configure(tmp_path / "run"), snapshot_minutes=minutes)
+    with full_at(training, ["save_state"], 10**9) as called:
+        train(config)
+    assert called.count("save_state") == (STEPS if minutes else 1)
+    assert_same_files(run, config.out)
 
 
 def test_a_run_is_not_resumed_with_other_settings(run: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,26 @@ import pytest
 import torch
 
 from data.errors import DivergedError, Preempted, SpaceError, Terminated
-from data.files.checkpoints import load_newest
+from data.files.checkpoints import load_newest, load_weights
 from data.files.runs import read_metrics
+from stage2_codegen import snapshots
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.snapshots import Scorer
 from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS
-from tests.training_runs import arguments, assert_same_bits, poisoned, start_command, state
+from tests.training_runs import (
+    arguments,
+    assert_same_bits,
+    assert_same_files,
+    full_at,
+    log_of,
+    poisoned,
+    start_command,
+    state,
+)
 
 Configure = Callable[..., TrainConfig[Any]]
 KILLS = int(os.environ.get("CODEGAN_KILLS", "3"))
-
-
-def log_of(run: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock and the machine."""
-    unsteady = ("wall_sec", "time/", "memory/")
-    return [{k: v for k, v in row.items() if not k.startswith(unsteady)} for row in read_metrics(run)]
 
 
 @pytest.mark.timeout(300 + 10 * KILLS)
@@ -128,6 +133,53 @@ def test_a_full_disk_while_saving_keeps_the_state_before(configure: Configure, m
     train("accel", config)
     train("accel", configure("accel", "whole"))
     assert_same_bits(configure("accel", "whole").out, config.out)
+
+
+def test_a_run_whose_disk_was_full_at_any_write_ends_with_the_files_of_one_that_was_not(configure: Configure) -> None:
+    """Each write of the first snapshot fails in turn; the same command then makes what is missing."""
+    short = {"kimg": 0.016, "snapshot_kimg": 0.008, "score_kimg": 0.008}
+
+    def scorer(*_: object) -> Scorer:
+        return Scorer(lambda pictures: {"fid": float(pictures([0]).mean())}, {"num": 1})
+
+    writing = ("save_state", "save_weights", "save_png")
+    whole = configure("dcgan", "whole", **short)
+    with full_at(snapshots, writing, write=10**9) as written:
+        train("dcgan", whole, scorer)
+    assert written[:5] == ["append", "save_state", "save_weights", "append", "save_png"]
+    for write in range(5):
+        config = configure("dcgan", f"full-{write}", **short)
+        with full_at(snapshots, writing, write), pytest.raises(OSError, match="No space"):
+            train("dcgan", config, scorer)
+        train("dcgan", config, scorer)
+        assert_same_files(whole.out, config.out)
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 0])
+def test_saves_by_the_clock_leave_a_run_as_it_would_be(
+    minutes: float, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every step here, and without a grid or a row of health."""
+    saved: list[int] = []
+    save_state = snapshots.save_state
+
+    def save_and_note(*args: Any) -> Path:
+        saved.append(args[3].nimg)
+        return save_state(*args)
+
+    whole, config = configure("dcgan", "whole", snapshot_minutes=0), configure("dcgan", "run", snapshot_minutes=minutes)
+    train("dcgan", whole)
+    monkeypatch.setattr(snapshots, "save_state", save_and_note)
+    train("dcgan", replace(config, kimg=0.04))
+    assert load_weights(config.out / "weights").state["nimg"] == 40
+    train("dcgan", config)
+    assert saved == ([8, 16, 24, 32, 40, 48, 56, 64, 72, 80] if minutes else [32, 40, 64, 80])
+    (config.out / "samples" / "000000040.png").unlink()  # the end of the shorter run
+    assert sorted(path.name for path in (config.out / "checkpoints").iterdir()) == [f"{64:012d}", f"{80:012d}"]
+    assert_same_bits(whole.out, config.out)
+    assert {path.name for path in (whole.out / "samples").iterdir()} == {
+        path.name for path in (config.out / "samples").iterdir()
+    }
 
 
 _ON_A_SMALL_DISK = """

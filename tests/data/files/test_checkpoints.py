@@ -86,10 +86,13 @@ def test_without_a_checkpoint_training_starts_at_zero(tmp_path: Path) -> None:
     assert_same(network, before)
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lasts", "other"), [(lambda nimg: True, 1000), (lambda nimg: nimg != 1000, 10)])
+def test_the_newest_is_kept_and_before_it_the_newest_that_lasts(
+    lasts: Callable[[int], bool], other: int, tmp_path: Path
+) -> None:
     for nimg in (5, 10, 1000, 20000):
-        save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg // 5, rollbacks=1), keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{1000:012d}", f"{20000:012d}"]
+        save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg // 5, rollbacks=1), lasts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{other:012d}", f"{20000:012d}"]
     newest = load_newest(tmp_path)
     assert newest is not None
     assert newest.state == {"nimg": 20000, "step": 4000, "rollbacks": 1}
