@@ -19,22 +19,24 @@ from stage2_codegen.ranks import count_ranks, rows_of_all_ranks, this_rank
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the kernels, in units of the mean distance; the paper's
 PARTS = 3  # parts per side into which a map is divided to compare its moments part by part
 MOST_PLACES = 32  # largest side of a map that is compared place by place; larger maps are averaged down to it
+_DESCRIPTOR = (-3, -2, -1)  # dimensions over which one descriptor of a batch extends
 ITSELF = 1e6  # distance from a sample to itself, at which every kernel is 0: it must not repel itself
 
 
 def drift(generated: Tensor, real: Tensor, foreign: Tensor | None = None) -> Tensor:
-    """Return where each generated vector should move, (L, N, D), given the real ones (L, M, D).
+    """Return where each generated vector should move, (..., L, N, D), given the real ones (..., L, M, D).
 
-    At each of L places, with k(x, y) = exp(-|x - y| / temperature) normalised over both of its arguments,
-    V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g), summed over `TEMPERATURES`, for each of
-    which V has a mean square of 1. Pairs for which `foreign` (N, N) holds are of different classes and do not move each
-    other. A sample that is alone in its class does not move at all. With `foreign`, M must be N.
+    At each of the L places of a descriptor, with k(x, y) = exp(-|x - y| / temperature) normalised over both of its
+    arguments, V(x) = sum over real r and other generated g of k(x, r) k(x, g) (r - g), summed over `TEMPERATURES`, for
+    each of which V has a mean square of 1 over the descriptor. Pairs for which `foreign` (N, N) holds are of different
+    classes and do not move each other. A sample that is alone in its class does not move at all. With `foreign`, M must
+    be N.
     """
-    distances = torch.cdist(generated, torch.cat([real, generated], 1))
+    distances = torch.cdist(generated, torch.cat([real, generated], -2))
     # In units of the mean distance, so that the same temperatures suit features of any number and scale.
-    distances = distances / distances.mean().clamp(min=1e-12)
-    count = generated.shape[1]
-    distances[:, :, -count:] += ITSELF * torch.eye(count, device=generated.device)
+    distances = distances / distances.mean(_DESCRIPTOR, keepdim=True).clamp(min=1e-12)
+    count = generated.shape[-2]
+    distances[..., -count:] += ITSELF * torch.eye(count, device=generated.device)
     if foreign is not None:
         distances += ITSELF * foreign.repeat(1, 2)
     total = torch.zeros_like(generated)
@@ -42,14 +44,14 @@ def drift(generated: Tensor, real: Tensor, foreign: Tensor | None = None) -> Ten
         logits = -distances / temperature
         # Normalised over both arguments (their geometric mean), so that a real sample near many generated ones does
         # not draw them all: it shares its pull among them.
-        kernel = (logits.softmax(2) * logits.softmax(1)).sqrt()
-        to_real, to_generated = kernel[:, :, :-count], kernel[:, :, -count:]
+        kernel = (logits.softmax(-1) * logits.softmax(-2)).sqrt()
+        to_real, to_generated = kernel[..., :-count], kernel[..., -count:]
         # The double sum over r and g factors into two products of matrices. Each side is weighed with the other's sum,
         # so attraction and repulsion cancel, on average, where real and generated samples are distributed alike.
-        attraction = to_real * to_generated.sum(2, keepdim=True) @ real
-        repulsion = to_generated * to_real.sum(2, keepdim=True) @ generated
+        attraction = to_real * to_generated.sum(-1, keepdim=True) @ real
+        repulsion = to_generated * to_real.sum(-1, keepdim=True) @ generated
         field = attraction - repulsion
-        total += field / field.square().mean().sqrt().clamp(min=1e-12)
+        total += field / field.square().mean(_DESCRIPTOR, keepdim=True).sqrt().clamp(min=1e-12)
     return total
 
 
@@ -82,6 +84,15 @@ def moments(features: Tensor) -> list[Tensor]:
     return found
 
 
+def stacked(found: Sequence[Tensor]) -> list[Tensor]:
+    """Stack descriptors (N, L, D) of the same shape to (N, count, L, D)."""
+    # One after another, small descriptors would spend more time in calls than in arithmetic.
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for descriptor in found:
+        groups.setdefault(descriptor.shape, []).append(descriptor)
+    return [torch.stack(group, 1) for group in groups.values()]
+
+
 def _vectors(features: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H W, C)."""
     return features.flatten(2).transpose(1, 2)
@@ -92,7 +103,7 @@ def _at_most(features: Tensor, side: int) -> Tensor:
 
 
 def drift_loss(generated: Tensor, real: Tensor, classes: Tensor | None = None) -> Tensor:
-    """Return a scalar whose gradient moves each generated vector along its drift; both are (N, L, D).
+    """Return scalars (...) whose gradients move each generated vector along its drift; both are (N, ..., L, D).
 
     Vectors are measured in units of their deviation. Samples of all ranks attract and repel each other, except those of
     different `classes` (N,).
@@ -101,10 +112,12 @@ def drift_loss(generated: Tensor, real: Tensor, classes: Tensor | None = None) -
     if classes is not None:
         classes = rows_of_all_ranks(classes)
         foreign = classes[:, None] != classes
-    field = drift(everyone.transpose(0, 1), rows_of_all_ranks(real).transpose(0, 1), foreign).transpose(0, 1)
+    field = drift(everyone.movedim(0, -2), rows_of_all_ranks(real).movedim(0, -2), foreign).movedim(-2, 0)
     # The paper minimises |x - (x + V(x))|^2 / 2 with x + V(x) held fixed. That has the same gradient, -V, but its value
     # would always be that of V, which has unit size.
-    return -(generated * field.chunk(count_ranks())[this_rank()]).mean() / everyone.std(correction=0).clamp(min=1e-6)
+    extent = (0, -2, -1)  # of a descriptor
+    inward = -(generated * field.chunk(count_ranks())[this_rank()]).mean(extent)
+    return inward / everyone.std(extent, correction=0).clamp(min=1e-6)
 
 
 class Drifting:
@@ -123,7 +136,7 @@ class Drifting:
         """Return the adversarial loss + weight times the sum over descriptors of `drift_loss`."""
         loss, logs = self.adversarial.generator_loss(critic, real, fake)
         with full_precision(fake[0]):  # moments and softmaxes of many terms
-            pairs = zip(descriptors(fake), descriptors(real), strict=True)
             classes = critic.classes if isinstance(critic, Judge) else None
-            drifts = torch.stack([drift_loss(generated, aim, classes) for generated, aim in pairs])
+            pairs = zip(stacked(descriptors(fake)), stacked(descriptors(real)), strict=True)
+            drifts = torch.stack([drift_loss(generated, aim, classes).sum() for generated, aim in pairs])
         return loss + self.weight * drifts.sum(), logs

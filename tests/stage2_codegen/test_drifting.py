@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage2_codegen import drifting
-from stage2_codegen.drifting import TEMPERATURES, Drifting, descriptors, drift, drift_loss, moments
+from stage2_codegen.drifting import TEMPERATURES, Drifting, descriptors, drift, drift_loss, moments, stacked
 from stage2_codegen.losses import Hinge, Loss
+
+
+SHAPES = [(2, 3), (4, 3), (2, 3), (2, 5)]  # places and sizes of descriptors
 
 
 def points(count: int, places: int = 2, size: int = 3, seed: int = 0) -> Tensor:
@@ -112,6 +115,15 @@ def test_descriptors_are_moments_of_the_map_and_of_its_parts() -> None:
     places = descriptors([x, x, x])[4]
     torch.testing.assert_close(places[:, 10], x[:, :, 1, 1])
     assert descriptors([x, x, torch.zeros(1, 2, 64, 64)])[4].shape == (1, 32 * 32, 2)
+
+
+def test_stacked_descriptors_drift_each_for_itself() -> None:
+    generated, real = ([points(5, places, size, seed) for places, size in SHAPES] for seed in (0, 1))
+    generated, real = ([x.transpose(0, 1) for x in found] for found in (generated, real))
+    apart = sum(drift_loss(x, y) for x, y in zip(generated, real, strict=True))
+    stacks = list(zip(stacked(generated), stacked(real), strict=True))
+    assert len(stacks) == len(set(SHAPES)) < len(SHAPES)
+    torch.testing.assert_close(sum(drift_loss(x, y).sum() for x, y in stacks), apart)
 
 
 def test_the_drift_is_added_to_the_generators_loss_alone() -> None:
