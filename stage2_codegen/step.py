@@ -18,7 +18,7 @@ from data.errors import UsageError
 from data.seeds import INITIAL_WEIGHTS, UPDATES, derive_seed
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
-from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, set_adam, update_ema
+from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, make_optimizer, set_rates, update_ema
 from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.frozen.context import Context
 from stage2_codegen.losses import Judge, LossAndLogs
@@ -71,10 +71,10 @@ class AdversarialStep:
         for network in self.networks.values():
             # Convolutions are fastest in this layout; their weights decide the layout of the maps.
             network.to(device).to(memory_format=torch.channels_last)
-        betas = (model.beta1, model.beta2)
+        groups = [{"params": group} for group, _ in self.G.rates()]
         self.optimizers = {
-            "opt_G": torch.optim.Adam([{"params": group} for group, _ in self.G.rates()], model.lr, betas, fused=True),
-            "opt_critic": torch.optim.Adam(self._trained, model.critic_lr, betas, fused=True),
+            "opt_G": make_optimizer(model.optimizer, groups, model.lr),
+            "opt_critic": make_optimizer(model.optimizer, self._trained, model.critic_lr),
         }
         self.guard = FiniteGuard(self.optimizers.values(), device)
         self._shared_G, self._shared_critic = accelerator.prepare(JudgedBy(self.G), self.critic)
@@ -131,10 +131,10 @@ class AdversarialStep:
         grown = [generator.grow(now) for generator in (self.G, self.G_ema)]
         if any(grown):
             self._forget()
-        set_adam(self.optimizers["opt_G"], self.lr_factor * now.lr, now.beta1, now.beta2)
+        set_rates(self.optimizers["opt_G"], self.lr_factor * now.lr, now.beta1, now.beta2)
         for group, (_, factor) in zip(self.optimizers["opt_G"].param_groups, self.G.rates(), strict=True):
             group["lr"] *= factor
-        set_adam(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
+        set_rates(self.optimizers["opt_critic"], self.lr_factor * now.critic_lr, now.beta1, now.beta2)
 
     def _penalty_factor(self, update: int) -> float:
         # Lazy regularisation: computed at one update in `every`, it weighs that many times as much there.

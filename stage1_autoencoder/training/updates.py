@@ -1,12 +1,14 @@
 """The update after a backward pass: a step if gradients are finite, and the average of the weights."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from data.errors import DivergedError
 from stage1_autoencoder.training.clock import LOG_EVERY_STEPS
+from stage1_autoencoder.training.config import OptimizerName
 
 
 class FiniteGuard:
@@ -19,7 +21,7 @@ class FiniteGuard:
     def __init__(self, optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
         self._found = torch.zeros((), dtype=torch.float32, device=device)
         # A fused optimiser skips its step while `found_inf` is 1 (the protocol of torch.amp.GradScaler).
-        for optimizer in optimizers:
+        for optimizer in filter(_is_fused, optimizers):
             optimizer.found_inf = self._found  # type: ignore[attr-defined]
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
@@ -27,6 +29,9 @@ class FiniteGuard:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         finite = torch.stack(torch._foreach_norm(gradients)).sum().isfinite()
         self._found.masked_fill_(~finite, 1.0)  # gradients are averaged over ranks, so all see the same NaN
+        if not _is_fused(optimizer):  # one without momentum stands still where gradients are zero
+            for gradient in gradients:
+                gradient.masked_fill_(self._found.bool(), 0.0)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -44,6 +49,10 @@ class FiniteGuard:
         self._found.zero_()
 
 
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return bool(optimizer.defaults.get("fused"))
+
+
 def diverged(nimg: int, fix: str) -> DivergedError:
     """Return the error for a gradient before image `nimg` that was not finite."""
     what = f"a gradient became NaN or infinite within {LOG_EVERY_STEPS} steps before image {nimg}"
@@ -56,10 +65,25 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def set_adam(optimizer: torch.optim.Optimizer, lr: float, beta1: float, beta2: float) -> None:
-    """Set learning rate and decays of all parameters of an Adam."""
+def make_optimizer(name: OptimizerName, parameters: Iterable[Any], lr: float) -> torch.optim.Optimizer:
+    """Make an optimiser that a `FiniteGuard` can stop; its decays are those of the next `set_rates`."""
+    match name:
+        case "adam":
+            return torch.optim.Adam(parameters, lr, fused=True)
+        case "adagrad":
+            return torch.optim.Adagrad(parameters, lr)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, lr)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, beta1: float, beta2: float) -> None:
+    """Set learning rate and decays of all parameters; RMSprop has the second decay alone, and Adagrad none."""
     for group in optimizer.param_groups:
-        group["lr"], group["betas"] = lr, (beta1, beta2)
+        group["lr"] = lr
+        if "betas" in group:
+            group["betas"] = beta1, beta2
+        elif "alpha" in group:
+            group["alpha"] = beta2
 
 
 def ema_beta(batch_size: int, halflife_kimg: float, nimg: int, ramp: float = 0.05) -> float:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from data.limits import FEW_IMAGES, Count, Decay, Limited, Natural, Weight
+from stage1_autoencoder.training.config import OptimizerName
 from stage2_codegen.configs.choices import Penalty
 
 
@@ -28,6 +29,8 @@ class VariantConfig(Limited):
     """Adam's first decay."""
     beta2: Decay = 0.9
     """Adam's second decay."""
+    optimizer: OptimizerName = "adam"
+    """Optimiser of both networks; rmsprop has Adam's second decay for its own, and adagrad none."""
     n_critic: Count = 1
     """Critic updates for each generator update."""
     ema_halflife_kimg: Weight = 10.0

@@ -228,7 +228,7 @@ def test_shares_of_ranks_tile_the_batch() -> None:
 
 def test_ranks_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     make_accelerator()  # the state is made once a process; the check is ours
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    set_group(monkeypatch, rank=0, size=2)
     with pytest.raises(WorkerError, match="2 processes"):
         make_accelerator()
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,14 @@ from data.errors import UsageError
 from data.files.runs import to_json
 from stage2_codegen.configs.chain import SNGANConfig
 from stage2_codegen.configs.gca import GCAConfig
+from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.losses import BCE, WGANGP, Hinge, LeastSquares
 from stage2_codegen.modules import GIU, GraphConvolution, NonLocal, RepresentativeBatchNorm2d, SelfAttention
 from stage2_codegen.modules.squeeze_excitation import SqueezeExcitation
+from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeShape
+from tests.training_runs import assert_same_bits, state
 
 Overrides = dict[str, Any]
 NAMES = ("dcgan", "lsgan", "wgan-gp", "sngan", "sagan", "giu", "gca")
@@ -357,3 +362,15 @@ def test_gca_variations_build() -> None:
 
 def test_only_the_loss_tells_lsgan_from_dcgan() -> None:
     assert dataclasses.asdict(VARIANTS["lsgan"].Config()) == dataclasses.asdict(VARIANTS["dcgan"].Config())
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop"])
+def test_a_run_with_another_optimiser_goes_on_bit_for_bit(
+    configure: Callable[..., TrainConfig[Any]], tmp_path: Path, optimizer: str
+) -> None:
+    for out, lengths in (("parts", (0.008, 0.016)), ("whole", (0.016,))):
+        for kimg in lengths:
+            train("giu", configure("giu", out, kimg, model={"optimizer": optimizer}))
+    assert_same_bits(tmp_path / "parts", tmp_path / "whole")
+    moments = {name.partition(".")[2] for name in state(tmp_path / "whole")["opt_critic"]}
+    assert moments == {"step", {"adagrad": "sum", "rmsprop": "square_avg"}[optimizer]}
