@@ -7,7 +7,9 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from data.errors import UsageError
 from data.files.atomic import commit_folder, publish, read_json, write_bytes, write_json
 from data.flags import PictureFormat
 from data.images import to_bytes, to_image
+from data.limits import Limit
 from data.sizes import Size, height_width
 from data.sources.locations import DRAWN
 
@@ -28,6 +31,14 @@ QUALITY = {"jpeg": 95, "webp": 95}
 SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """The shape of the file that says what was drawn into a folder."""
+
+    num: Annotated[int, Limit(least=0, most=10**7)] = 0
+    format: PictureFormat = "png"
+
+
 def picture_file(out: Path, number: int, kind: PictureFormat = "png") -> Path:
     return out / f"{number:06d}{SUFFIXES[kind]}"
 
@@ -37,7 +48,8 @@ def claim_folder(out: Path, num: int, kind: PictureFormat = "png") -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file", "give a folder for --out")
     claimed = (out / DRAWN).is_file()
-    drawn = {"num": 0, "format": "png", **(read_json(out / DRAWN) if claimed else {})}
+    fix = f"delete it after a look at the pictures in {out}, or choose another --out"
+    drawn = {"num": 0, "format": "png", **(read_json(out / DRAWN, _Drawn, fix) if claimed else {})}
     ours = [picture_file(out, number, drawn["format"]) for number in range(drawn["num"])]
     replaced = set(ours)
     others = [file for number in range(num) if (file := picture_file(out, number, kind)) not in replaced]

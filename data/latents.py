@@ -19,13 +19,13 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import CorruptError
+from data.errors import CorruptError, MismatchError
 from data.files.checksums import wrong_size
 from data.sizes import Size, as_size
 from data.sources.locations import Location, file_sizes, parse_location
 from data.spacing import spaced_rows
-from data.store.seal import damage_error, find_damage, read_seal, repair
-from data.store.shards import Loaded, load, shard_name, vector, view
+from data.store.seal import damage_error, find_damage, read_seal, repair, shard_name
+from data.store.shards import Loaded, load, vector, view
 
 DType = Literal["float16", "float32", "int8"]
 _SHARDS_IN_USE = 32  # mapped at a time by `LatentStore.read`
@@ -70,6 +70,11 @@ class LatentStore:
                 raise CorruptError(f"{path / name}: {problem}", *repair(path))
         return cls(path, seal)
 
+    def need(self, *names: str) -> None:
+        """Raise `MismatchError` unless the seal has these fields, which say what the latents were made of and how."""
+        if missing := [name for name in names if self.seal.get(name) is None]:
+            raise MismatchError(f"{self.path}: its seal has no {missing[0]}", "encode again into another folder")
+
     def __len__(self) -> int:
         return int(self.seal["count"])
 
@@ -80,12 +85,20 @@ class LatentStore:
 
     @property
     def keys(self) -> list[str]:
-        return vector(self._load("keys/c/0"), np.uint8).tobytes().decode().split("\n")
+        file = self._load("keys/c/0")
+        keys = vector(file, np.uint8).tobytes().decode(errors="replace").split("\n")
+        return self._one_a_row(keys, file)
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,), -1 where the data has no label."""
-        return vector(self._load("labels/c/0"), np.int64).copy()
+        file = self._load("labels/c/0")
+        return self._one_a_row(vector(file, np.int64).copy(), file)
+
+    def _one_a_row[Rows: list[str] | NDArray[np.int64]](self, rows: Rows, file: Loaded) -> Rows:
+        if len(rows) != len(self):
+            raise CorruptError(f"{file.path}: holds {len(rows)} entries for {len(self)} latents", *file.remedy)
+        return rows
 
     def _load(self, name: str) -> Loaded:
         return load(self.path / name, self.seal["files"][name], repair(self.path))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,6 +28,13 @@ class Reconstruction(TypedDict):
     count: int  # images measured
     mse: float  # mean squared error of images in [-1, 1]
     psnr: float  # dB, of that mean error
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The shape of reconstructions.json."""
+
+    rows: list[Reconstruction]
 
 
 def psnr(mse: float) -> float:
@@ -87,7 +95,8 @@ def held_out_mse(run: str | Path) -> dict[int, float]:
         recorded = load_default(str(run)).state.get("held_out_mse", {})
         return {int(size): mse for size, mse in recorded.items()}
     measured = Path(run) / "reconstructions.json"
-    return {row["size"]: row["mse"] for row in read_json(measured)["rows"]} if measured.is_file() else {}
+    rows = read_json(measured, _Measured)["rows"] if measured.is_file() else []
+    return {row["size"]: row["mse"] for row in rows}
 
 
 def format_table(rows: Sequence[Reconstruction]) -> str:

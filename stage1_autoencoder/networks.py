@@ -8,30 +8,46 @@ weights trained on 128 x 128 crops serve any size that is a multiple of the fact
 
 import itertools
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import MismatchError, UsageError
-from data.files.checkpoints import fingerprint, load_weights, put_weights
+from data.files.checkpoints import check_weights, fingerprint, load_weights, put_weights
 from data.latents import LatentStore
+from data.limits import Limit
+from stage1_autoencoder.borrowed import Borrowed, build, is_borrowed, read, resolved
+from stage1_autoencoder.bounds import CODE_DEVIATION, unbounded
 from stage1_autoencoder.default import is_default, load_default
+from stage1_autoencoder.patches import frequencies, patch_basis
+from stage1_autoencoder.tiles import in_tiles, is_divided
 
 SLOPE = 0.2  # of every leaky ReLU here
 FACTORS = (2, 4, 8, 16)
-# Deviation of each channel before the tanh after `Autoencoder.balance`: it uses most of the range and saturates little.
-# The limit on gains keeps channels that are nearly constant on the images, such as colour on grey ones, from exploding.
-CODE_DEVIATION, MAX_GAIN = 0.5, 64.0
-BOUND = 0.99  # atanh is steep beyond it, so the decoder would amplify any noise on the latents there
+# It keeps channels that are nearly constant on the images, such as colour on grey ones, from exploding.
+MAX_GAIN = 64.0
+REACH = 8  # latents on each side that a latent of the encoder, or pixels of the decoder, depend on; rounded up
 PIXELS = "pixels"  # the name that stands for no autoencoder at all
 
 
-def unbounded(latents: Tensor) -> Tensor:
-    """Undo the encoder's last tanh for latents of any shape in [-1, 1]; those beyond `BOUND` are clamped to it."""
-    return torch.atanh(latents.clamp(-BOUND, BOUND))
+@dataclass(frozen=True)
+class Form:
+    """The shape in JSON of the arguments that build an autoencoder."""
+
+    factor: Annotated[int, Limit(least=1, most=64)]
+    code_channels: Annotated[int, Limit(least=1, most=1 << 12)]
+    width: Annotated[int, Limit(least=0, most=1 << 12)]
+    borrowed: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Described:
+    autoencoder: Form
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float | None = None) -> nn.Conv2d:
@@ -63,35 +79,6 @@ class ResidualBlock(nn.Module):
 def widths(factor: int, width: int) -> list[int]:
     """Return the channels after each halving: w, 3w, 3w, ..."""
     return [width] + [3 * width] * (int(math.log2(factor)) - 1)
-
-
-def _frequencies(factor: int, code_channels: int) -> list[tuple[int, int, int]]:
-    """The initial meaning of each channel: its colour (0 is grey), and half-waves down and across a patch."""
-    # Colour counts as two half-waves more: photographs have less detail in colour than in brightness.
-    order = sorted(
-        ((u + v + 2 * (c > 0), c, u, v) for c in range(3) for u in range(factor) for v in range(factor)),
-    )
-    return [channel[1:] for channel in order[:code_channels]]
-
-
-def patch_basis(factor: int, code_channels: int) -> tuple[Tensor, Tensor]:
-    """Return weights that analyse a colour patch into its lowest frequencies, and those that put it together again.
-
-    Both are (code_channels, 3, f, f): products of cosines (the basis of the DCT) times grey, blue-yellow or red-green.
-    They are orthogonal, so synthesis undoes analysis on what they span. Channels beyond 3 f^2 are zero.
-    """
-    position = (torch.arange(factor) + 0.5) * math.pi / factor
-    # A cosine has half the mean square of a constant; the root of 2 gives all waves a mean square of 1.
-    waves = torch.stack([torch.cos(position * k) * (1.0 if k == 0 else math.sqrt(2)) for k in range(factor)])
-    colours = torch.tensor([[1.0, 1.0, 1.0], [-0.5, -0.5, 1.0], [1.0, -1.0, 0.0]])
-    # Grey becomes (1, 1, 1) / 3, so that channel 0 is a patch's mean, in [-1, 1] as the pixels are.
-    colours = colours / colours.norm(dim=1, keepdim=True) / math.sqrt(3)
-    analysis, synthesis = torch.zeros(2, code_channels, 3, factor, factor)
-    for channel, (c, u, v) in enumerate(_frequencies(factor, code_channels)):
-        wave = torch.einsum("c,i,j->cij", colours[c], waves[u], waves[v])
-        # The sum of wave^2 is f^2 / 3, which these two factors undo when analysis is followed by synthesis.
-        analysis[channel], synthesis[channel] = wave / factor**2, wave * 3
-    return analysis, synthesis
 
 
 class Encoder(nn.Module):
@@ -161,16 +148,29 @@ class Autoencoder(nn.Module):
     """Encoder F and decoder H of the paper: `decode(encode(images))` is close to `images`.
 
     With factor 1 and 3 channels it is the identity and has no weights. A generator is then trained on pixels, which is
-    what the paper measures its acceleration against. Raises `UsageError` for a factor or a width that the networks
-    cannot have.
+    what the paper measures its acceleration against. With a description of another library's networks (`borrowed`) it
+    is those. Raises `UsageError` for a factor or a width that the networks cannot have.
     """
 
-    def __init__(self, factor: int = 4, code_channels: int = 16, width: int = 64) -> None:
+    def __init__(
+        self,
+        factor: int = 4,
+        code_channels: int = 16,
+        width: int = 64,
+        borrowed: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.factor, self.code_channels, self.width = factor, code_channels, width
+        self.factor, self.code_channels, self.width, self.borrowed = factor, code_channels, width, borrowed
+        self.reach: int | None = REACH
+        if borrowed is not None:
+            made: Borrowed = build(borrowed)
+            self.encoder: nn.Module = made.encoder
+            self.decoder: nn.Module = made.decoder
+            self.factor, self.code_channels, self.width = made.factor, made.code_channels, 0
+            self.reach = made.reach
+            return
         if (factor, code_channels) == (1, 3):
-            self.encoder: Encoder | nn.Identity = nn.Identity()
-            self.decoder: Decoder | nn.Identity = nn.Identity()
+            self.encoder, self.decoder, self.reach = nn.Identity(), nn.Identity(), None
             return
         if factor not in FACTORS:
             raise UsageError(f"--factor {factor}: is not supported", f"choose one of {', '.join(map(str, FACTORS))}")
@@ -180,9 +180,10 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(factor, code_channels, width)
 
     @property
-    def config(self) -> dict[str, int]:
+    def config(self) -> dict[str, Any]:
         """The arguments that build an autoencoder of this form."""
-        return {"factor": self.factor, "code_channels": self.code_channels, "width": self.width}
+        form = {"factor": self.factor, "code_channels": self.code_channels, "width": self.width}
+        return form if self.borrowed is None else {**form, "borrowed": dict(self.borrowed)}
 
     @property
     def device(self) -> torch.device:
@@ -200,19 +201,26 @@ class Autoencoder(nn.Module):
         Raises `UsageError` when a side is not a multiple of the factor.
         """
         check_multiple(images.shape[-2:], self.factor)
-        return self.encoder(images)
+        return self._applied(self.encoder, images, self.factor, 1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (N, code_channels, h, w) to images (N, 3, h factor, w factor) in [-1, 1]."""
-        return self.decoder(latents)
+        return self._applied(self.decoder, latents, 1, self.factor)
+
+    def _applied(self, network: nn.Module, x: Tensor, inside: int, outside: int) -> Tensor:
+        if self.reach is None or not is_divided(network, x, max(x.shape[-2:]) * self.factor // inside):
+            return network(x)
+        return in_tiles(network, x, self.factor, self.reach, inside, outside)
 
     def mirror(self, latents: Tensor) -> Tensor:
         """Return latents (N, C, h, w) of the mirrored images: `latents` mirrored, each channel times its sign.
 
         This is exact for the linear path; the convolutions learn it where they are trained with `mirror`.
         """
+        if self.borrowed is not None:  # nothing is known of what its channels mean
+            return latents.flip(-1)
         signs = torch.ones(self.code_channels, 1, 1)
-        for channel, (_, _, across) in enumerate(_frequencies(self.factor, self.code_channels)):
+        for channel, (_, _, across) in enumerate(frequencies(self.factor, self.code_channels)):
             signs[channel] = (-1) ** across  # a cosine of odd frequency is odd about the middle of its patch
         return latents.flip(-1) * signs.to(latents, non_blocking=True)  # a GPU that trains meanwhile need not wait
 
@@ -256,15 +264,19 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
-        """Load the autoencoder of a run folder for inference, or a built-in one where `is_built_in`.
+        """Load the autoencoder of a run folder for inference, a built-in or a borrowed one by its name.
 
         Raises `InputError` where there is none, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
         if is_built_in(run):
             return cls.built_in(str(run))
+        if is_borrowed(run):
+            description, tensors = read(run)
+            return cls.from_weights(tensors, {"borrowed": description}, run)
         weights = load_weights(Path(run) / "weights")
         if weights.state.get("kind") != "autoencoder":
             raise MismatchError(f"{run}: is not the run of an autoencoder", "give the run folder of one")
+        check_weights(weights, _Described, ("autoencoder",), run)
         return cls.from_weights(weights.tensors["autoencoder"], weights.state["autoencoder"], run)
 
     @classmethod
@@ -274,6 +286,7 @@ class Autoencoder(nn.Module):
         Raises what `load` raises, and `MismatchError` for another one, which would decode the latents to noise.
         """
         # Either a built-in name, even where a folder has the same name, or an absolute path.
+        store.need("autoencoder_run", "autoencoder", "data")
         recorded = store.seal["autoencoder_run"]
         built_in = is_built_in(moved_to) if moved_to else recorded == PIXELS or is_default(recorded)
         run = str(moved_to or recorded)
@@ -301,6 +314,13 @@ class Autoencoder(nn.Module):
 def is_built_in(run: str | Path) -> bool:
     """Return whether `run` is a name that `Autoencoder.built_in` knows and no run folder has."""
     return (str(run) == PIXELS or is_default(str(run))) and not (Path(run) / "weights").exists()
+
+
+def location(run: str | Path) -> str:
+    """Return what a store records of the place of its autoencoder: a name, or an absolute path."""
+    if is_built_in(run):
+        return str(run)
+    return resolved(run) if is_borrowed(run) else str(Path(run).resolve())
 
 
 def check_multiple(sides: tuple[int, ...] | torch.Size, factor: int) -> None:

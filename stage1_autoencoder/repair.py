@@ -70,6 +70,7 @@ def _examine(path: Location) -> tuple[dict[str, Any], dict[str, str]]:
 def _encode_again(store: LatentStore, damaged: dict[str, str], config: EncodeConfig, accelerator: Accelerator) -> None:
     """Write the damaged files of a store again, and seal it."""
     # The old seal stays until it is replaced, since a repair that is killed needs it to continue.
+    store.need("data", "autoencoder_run", "flip", "batch_size", "precision")
     path, seal, images, autoencoder = store.path, store.seal, None, None
     if any(not name.endswith(SEAL) for name in damaged):  # the metadata of arrays follow from the seal alone
         images = store_images(

@@ -23,6 +23,8 @@ HOMES = {
     "pickle": (),
     "torch.save": (),
     "zarr": ("data/drawn.py", "data/store/shards.py"),
+    "json.loads": ("data/strict_json.py",),
+    "json.load": (),
     "os.rename": (),
     "os.replace": (),
     "os.fsync": ("data/files/atomic.py", "data/files/runs.py"),  # the second appends to a log, which no rename can do
@@ -33,8 +35,8 @@ HOMES = {
 # rooms and modules -> what they import of their own package besides themselves
 BENEATH = {
     "data.scenes": ("data.errors", "data.seeds"),
-    "data.sources": ("data.errors", "data.prefetch"),
-    "data.files": ("data.errors", "data.sources.locations"),
+    "data.sources": ("data.errors", "data.prefetch", "data.strict_json"),
+    "data.files": ("data.errors", "data.limits", "data.sources.locations", "data.strict_json"),
     "stage1_autoencoder.training": (),
     "stage2_codegen.configs": (),
     "stage2_codegen.modules": ("stage2_codegen.configs", "stage2_codegen.fp32", "stage2_codegen.ranks"),

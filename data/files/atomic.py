@@ -13,17 +13,24 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from data.errors import CorruptError, LockedError, SpaceError, UsageError
-from data.files.checksums import damaged_files, make_entry, read_blocks
+from data.files.checksums import ManifestEntry, damaged_files, make_entry, read_blocks, read_most
 from data.sources.locations import Location, put
+from data.strict_json import MAX_BYTES, BadJSON, parse
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
 _RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
+
+
+@dataclass(frozen=True)
+class Manifest:
+    files: dict[str, ManifestEntry]
 
 
 @contextmanager
@@ -91,12 +98,16 @@ def write_json(path: Location, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Location) -> Any:
-    """Parse a JSON file that codegan wrote; raises `CorruptError` when that fails."""
+def read_json(
+    path: Location, shape: Any = dict, fix: str = "restore the file from a copy", max_bytes: int = MAX_BYTES
+) -> Any:
+    """Parse a JSON file that codegan wrote and that has a shape of `data.strict_json`; raises `CorruptError`, with
+    this `fix`, for any other content.
+    """
     try:
-        return json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptError(f"{path}: is not valid JSON ({error})", "restore the file from a copy") from error
+        return parse(read_most(path, max_bytes), shape, max_bytes)
+    except BadJSON as error:
+        raise CorruptError(f"{path}: {error}", fix) from error
 
 
 @contextmanager
@@ -150,11 +161,7 @@ def verify_folder(folder: Path) -> None:
     if not manifest.is_file():
         raise CorruptError(f"{manifest}: is missing", f"remove {folder}; it was never finished")
     fix = f"restore the file from a copy, or remove {folder}"
-    try:
-        files = read_json(manifest)["files"].items()
-        entries = {name: {"bytes": entry["bytes"], "crc32c": entry["crc32c"]} for name, entry in files}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise CorruptError(f"{manifest}: is damaged", fix) from error
+    entries = read_json(manifest, Manifest, fix)["files"]
     for name, problem in damaged_files(folder, entries):
         raise CorruptError(f"{folder / name}: {problem}", fix)
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
@@ -197,7 +204,7 @@ def lock(folder: Location) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                owner = file.read().decode().strip() or "another process"
+                owner = file.read(200).decode(errors="replace").strip() or "another process"
                 raise LockedError(
                     f"{folder}: is being written by {owner}", "wait until it ends, or stop it first"
                 ) from None

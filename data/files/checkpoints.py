@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from data.errors import CorruptError, InputError, MismatchError
+from data.errors import CorruptError, InputError, MismatchError, one_line
 from data.files.atomic import commit_folder, discard_folder, read_json, verify_folder, write_json
+from data.limits import Natural
+from data.strict_json import misfit
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +40,9 @@ class Checkpoint(NamedTuple):
 class Progress(NamedTuple):
     """How far training has come, as a checkpoint's state.json records it."""
 
-    nimg: int = 0
-    step: int = 0
-    rollbacks: int = 0  # times it went back to a checkpoint after NaN
+    nimg: Natural = 0
+    step: Natural = 0
+    rollbacks: Natural = 0  # times it went back to a checkpoint after NaN
 
 
 def _save_tensors(path: Path, tensors: Tensors) -> None:
@@ -51,7 +53,7 @@ def _save_tensors(path: Path, tensors: Tensors) -> None:
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # a header may name types that torch lacks
         raise CorruptError(f"{path}: is not a safetensors file ({error})", "restore it from a copy") from error
 
 
@@ -83,11 +85,15 @@ def load_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapp
     checkpoint = load_newest(folder)
     if checkpoint is None:
         return Progress()
-    for name, network in networks.items():
-        put_weights(network, checkpoint.tensors[name], folder)
-    for name, optimizer in optimizers.items():
-        load_optimizer_tensors(optimizer, checkpoint.tensors[name])
-    return Progress(**checkpoint.state)
+    try:
+        for name, network in networks.items():
+            put_weights(network, checkpoint.tensors[name], folder)
+        for name, optimizer in optimizers.items():
+            load_optimizer_tensors(optimizer, checkpoint.tensors[name])
+    except (LookupError, ValueError) as error:
+        what = f"{folder}: its newest state is not that of this training ({one_line(error)})"
+        raise MismatchError(what, f"remove {folder} to start again") from error
+    return Progress(**{name: checkpoint.state[name] for name in Progress._fields if name in checkpoint.state})
 
 
 def _committed(folder: Path) -> list[Path]:
@@ -104,7 +110,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
         try:
             verify_folder(path)
             tensors = {file.stem: _load_tensors(file) for file in path.glob("*.safetensors")}
-            return Checkpoint(tensors, read_json(path / "state.json"))
+            return Checkpoint(tensors, read_json(path / "state.json", Progress))
         except CorruptError as error:
             failure = error.what
         except OSError as error:
@@ -161,6 +167,16 @@ def load_weights(folder: Path) -> Checkpoint:
     verify_folder(folder)
     tensors = {file.stem: _load_tensors(file) for file in folder.glob("*.safetensors")}
     return Checkpoint(tensors, read_json(folder / "config.json"))
+
+
+def check_weights(weights: Checkpoint, shape: Any, networks: Collection[str], origin: str | Path) -> None:
+    """Raise `CorruptError` unless weights hold these networks, and their configuration has a shape of
+    `data.strict_json`.
+    """
+    missing = [name for name in networks if name not in weights.tensors]
+    if problem := misfit(weights.state, shape) or (f"it has no {missing[0]}.safetensors" if missing else None):
+        what = f"{origin}: its weights do not hold what they should ({problem})"
+        raise CorruptError(what, "restore them from a copy, or train again")
 
 
 def put_weights(network: nn.Module, tensors: Tensors, origin: str | Path) -> None:

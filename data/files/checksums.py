@@ -8,20 +8,46 @@ number, so it could not tell one shard from another.
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
 import google_crc32c
 
+from data.limits import Limit
 from data.sources.locations import Location
+from data.strict_json import MAX_BYTES, BadJSON, parse
 
 type Entry = Mapping[str, Any]
 type Algorithm = Literal["crc32c", "crc32"]
 
 _BLOCK = 1 << 22
+_Size = Annotated[int, Limit(least=0)]
+_Checksum = Annotated[int, Limit(least=0, below=1 << 32)]
 _EXTEND: dict[str, Callable[[int, Any], int]] = {  # the checksum of what came before and of a further block
     "crc32c": google_crc32c.extend,
     "crc32": lambda checksum, block: zlib.crc32(block, checksum),
 }
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """The shape of an entry of `manifest.json`."""
+
+    bytes: _Size
+    crc32c: _Checksum
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """The shape of an entry of a store's seal; that of a shard of latents also has statistics by channel."""
+
+    bytes: _Size
+    crc32: _Checksum
+    sum: list[float] | None = None
+    sum_of_squares: list[float] | None = None
+    min: list[float] | None = None
+    max: list[float] | None = None
 
 
 def crc32c(content: bytes) -> int:
@@ -33,6 +59,12 @@ def read_blocks(path: Location) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             yield block
+
+
+def read_most(path: Location, max_bytes: int = MAX_BYTES) -> bytes:
+    """A file, and of one that has more than `max_bytes` no more than tells so."""
+    with path.open("rb") as file:
+        return file.read(max_bytes + 1)
 
 
 def make_entry(blocks: Iterable[Any], algorithm: Algorithm = "crc32c") -> dict[str, int]:
@@ -63,9 +95,11 @@ def content_damage(blocks: Iterable[Any], entry: Entry) -> str | None:
 
 
 def damaged_files(folder: Location, entries: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
-    """(name, what is wrong) of each damaged file; reads all of them."""
+    """(name, what is wrong) of each damaged file; reads all of them, and none that lies outside the folder."""
     for name, entry in entries.items():
-        if problem := size_damage(folder / name, entry) or content_damage(read_blocks(folder / name), entry):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
+            yield name, "is not the name of a file inside the folder"
+        elif problem := size_damage(folder / name, entry) or content_damage(read_blocks(folder / name), entry):
             yield name, problem
 
 
@@ -78,12 +112,12 @@ def checksum_holds(content: Mapping[str, Any]) -> bool:
     return content == with_checksum({name: value for name, value in content.items() if name != "crc32c"})
 
 
-def read_checked(path: Location) -> dict[str, Any] | None:
-    """A JSON object that was written `with_checksum`; None where it is missing or damaged."""
+def read_checked(path: Location, shape: Any = dict) -> dict[str, Any] | None:
+    """A JSON object of this shape that was written `with_checksum`; None where it is missing or damaged."""
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
-        return content if checksum_holds(content) else None
-    except (ValueError, AttributeError):  # no JSON, or no object
+        content: dict[str, Any] = parse(read_most(path), shape)
+    except BadJSON:
         return None
+    return content if checksum_holds(content) else None

@@ -2,7 +2,7 @@
 
 RUN/config.json      the whole resolved configuration, with versions and a checksum
 RUN/.config.json     a copy, in case either is damaged
-RUN/metrics.jsonl    one JSON object on each line: step, nimg, wall_sec, then log keys
+RUN/metrics.jsonl    one JSON object on each line: step, nimg, wall_sec, log keys, and a checksum of these
 """
 
 import dataclasses
@@ -19,8 +19,10 @@ from typing import Any
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import disk_errors, write_bytes, write_json
-from data.files.checksums import read_checked, with_checksum
+from data.files.checksums import checksum_holds, read_checked, read_most, with_checksum
+from data.limits import Natural, Weight
 from data.sources.locations import CONFIG_COPY, Location
+from data.strict_json import BadJSON, parse
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +89,9 @@ def find_config(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     checked = {copy: read_checked(copy) for copy in copies}
     whole = [config for config in checked.values() if config is not None]
     if copies == [path] and not whole:
-        with suppress(ValueError):
-            config = json.loads(path.read_bytes())
-            if isinstance(config, dict) and "crc32c" not in config:
+        with suppress(BadJSON):
+            config = parse(read_most(path))
+            if "crc32c" not in config:
                 return config, []
     return next(iter(whole), None), [copy for copy in copies if checked[copy] is None]
 
@@ -148,7 +150,7 @@ class MetricsLog:
         """
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder, tolerate_cut=True) if row["nimg"] <= nimg]
-        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        write_bytes(self.path, "".join(map(_line, kept)).encode())
         self._wall_before = max(wall_sec, kept[-1]["wall_sec"] if kept else 0.0)
         self._started = time.monotonic()
 
@@ -158,21 +160,66 @@ class MetricsLog:
     def append(self, step: int, nimg: int, values: Mapping[str, float]) -> None:
         row = {"step": step, "nimg": nimg, "wall_sec": round(self.wall_sec(), 3), **values}
         with disk_errors(self.path), self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
 
 
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(with_checksum(row)) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """The shape of a line of the log."""
+
+    step: Natural
+    nimg: Natural
+    wall_sec: Weight
+
+
+_PLAIN_KEYS = {field.name for field in dataclasses.fields(_Row)} | {"ranks", "rollbacks"}  # others have a slash
+
+
 def read_metrics(folder: Location, tolerate_cut: bool = False) -> list[dict[str, Any]]:
-    """All rows of RUN/metrics.jsonl, [] without one. A last line cut by a crash is dropped when `tolerate_cut`."""
+    """All rows of RUN/metrics.jsonl, without their checksums; [] without one.
+
+    A last line cut by a crash is dropped when `tolerate_cut`. Earlier versions wrote no checksums, so lines without are
+    accepted in a log that has none at all. Raises `CorruptError` naming the first damaged line.
+    """
     path = folder / "metrics.jsonl"
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     rows = []
     for number, line in enumerate(lines, 1):
+        is_unfinished = number == len(lines)  # whole lines end in a line break
+        if is_unfinished and not line:
+            break
         try:
-            rows.append(json.loads(line))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            if tolerate_cut and number == len(lines):
+            rows.append(_parse_row(line))
+        except BadJSON as error:
+            if tolerate_cut and is_unfinished and not _holds_a_row(line):
                 break
-            raise CorruptError(f"{path}: line {number} is not JSON", "remove that line") from error
-    return rows
+            raise CorruptError(f"{path}: line {number} {error}", "remove that line") from error
+    has_checksum = ["crc32c" in row for row in rows]
+    if any(has_checksum) and not all(has_checksum):
+        number = has_checksum.index(False) + 1
+        raise CorruptError(f"{path}: line {number} has no checksum", "remove that line")
+    return [{name: value for name, value in row.items() if name != "crc32c"} for row in rows]
+
+
+def _parse_row(line: bytes) -> dict[str, Any]:
+    """Raises `BadJSON` for what is not a row, or not the one that was written."""
+    row: dict[str, Any] = parse(line, _Row, allow_nan=True)
+    for name, value in row.items():
+        if not (name in _PLAIN_KEYS or "/" in name or name == "crc32c"):
+            raise BadJSON(f"holds a name that no log has: {name}")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise BadJSON(f"does not hold a number for {name}")
+    if "crc32c" in row and not checksum_holds(row):
+        raise BadJSON("does not match its checksum")
+    return row
+
+
+def _holds_a_row(line: bytes) -> bool:
+    """Whether a line holds a whole row and more, so that something else than a cut has happened to it."""
+    return b"}" in line

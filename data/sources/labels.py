@@ -1,7 +1,8 @@
 """Labels of images that a JSON file states: one file beside each image, or `dataset.json` for all."""
 
-import json
 from typing import Any, NamedTuple
+
+from data.strict_json import BadJSON, parse
 
 DATASET_JSON = "dataset.json"
 MAX_BYTES = 64 << 20  # of dataset.json, whose 1.3 million lines for ImageNet take 60 MB
@@ -19,9 +20,9 @@ class Stated(NamedTuple):
 def parse_dataset_json(content: bytes) -> Stated:
     """Read StyleGAN2-ADA's form, {"labels": [["00000/img.png", 6], ...]}; null states that there are no labels."""
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return Stated(None, "not used: is not JSON")
+        value = parse(content, Any, MAX_BYTES)
+    except BadJSON as error:
+        return Stated(None, f"not used: {error}")
     if not isinstance(value, dict) or "labels" not in value:
         return Stated(None, 'not used: has no "labels"')
     rows = value["labels"]
@@ -35,9 +36,9 @@ def parse_dataset_json(content: bytes) -> Stated:
 def parse_sample_json(content: bytes) -> tuple[int | None, str]:
     """The integer "label" or "cls" of one image, and a note if there is something else in its place."""
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return None, "not used: is not JSON"
+        value = parse(content, Any, MAX_SAMPLE_BYTES, allow_nan=True)  # whatever is not about labels may stand there
+    except BadJSON as error:
+        return None, f"not used: {error}"
     stated = [value[name] for name in _NAMES if name in value] if isinstance(value, dict) else []
     label = next(filter(_is_label, stated), None)
     return label, "not used: its label is not an integer" if stated and label is None else ""

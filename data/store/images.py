@@ -23,6 +23,8 @@ def store_images(
     are missing or have changed. Other arguments and errors are those of `open_images`, and `MismatchError` is raised
     where the fingerprint of the images is not that in the seal.
     """
+    if not data:
+        store.need("data")
     try:
         images = open_images(
             data or store.seal["data"],

@@ -7,19 +7,85 @@ to either is repaired from the other.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from data.advice import Action, Advice, Remedy
 from data.errors import CodeganError, CorruptError, InputError, MismatchError
-from data.files.atomic import read_json, write_bytes
-from data.files.checksums import checksum_holds, damaged_files
+from data.files.atomic import write_bytes
+from data.files.checksums import StoreEntry, checksum_holds, damaged_files, read_most
+from data.limits import Count, Limit, Weight
+from data.sizes import StoredShape, StoredSize
 from data.sources.locations import Location
+from data.strict_json import BadJSON, misfit, parse
 
 FORMAT = 2
 SEAL = "zarr.json"
 SEAL_COPY = "latents/seal.json"  # not beside zarr.json: zarr warns of files it does not know in a group
 JOURNAL = "journal"  # finished shards, only while there is no seal or a repair goes on
 SETTINGS = f"{JOURNAL}/begun.json"  # what the latents are made of, and how
+MAX_SEAL_BYTES = 256 << 20  # a shard of 32 MB takes up to 2 KB of it
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The shape of a file that was left out."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The shape of a seal; encoding adds the fields that are optional here."""
+
+    count: Count
+    code_shape: StoredShape
+    dtype: Literal["float16", "float32", "int8"]
+    rows: Annotated[int, Limit(least=1, most=1 << 25)]
+    fingerprint: str
+    image_size: StoredSize
+    mean: list[float]
+    std: list[Weight]
+    value_range: tuple[float, float]
+    files: dict[str, StoreEntry]
+    data: list[str] | None = None
+    data_fingerprint: str | None = None
+    autoencoder: dict[str, Any] | None = None
+    autoencoder_run: str = ""
+    batch_size: Count = 1
+    precision: str = ""
+    flip: bool = False
+    skipped: list[Skipped] | None = None
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    codegan: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Group:
+    attributes: _Sealed
+
+
+def shard_name(array: str, shard: int, ndim: int) -> str:
+    """The file of a shard below the store, for an array with `ndim` axes of which only the first is divided."""
+    return "/".join([array, "c", str(shard), *["0"] * (ndim - 1)])
+
+
+def _inconsistency(seal: Mapping[str, Any]) -> str | None:
+    """What does not belong together in a seal of the right shape."""
+    channels, files = seal["code_shape"][0], seal["files"]
+    if len(seal["mean"]) != channels or len(seal["std"]) != channels:
+        return "its statistics are not of its channels"
+    arrays = {"latents": 4} | ({"scales": 2} if seal["dtype"] == "int8" else {})
+    shards = -(-seal["count"] // seal["rows"])
+    if shards * len(arrays) > len(files):
+        return "its count is not that of its shards"
+    names = [shard_name(array, shard, ndim) for array, ndim in arrays.items() for shard in range(shards)]
+    missing = [name for name in (*names, "keys/c/0", "labels/c/0") if name not in files]
+    return f"it does not list {missing[0]}" if missing else None
 
 
 def journal_entries(store: Location) -> list[Location]:
@@ -42,9 +108,12 @@ def write_seal(store: Location, seal: Mapping[str, Any]) -> None:
         write_bytes(store / name, _document(seal))
 
 
+def _group(seal: Mapping[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"codegan": seal}}
+
+
 def _document(seal: Mapping[str, Any]) -> bytes:
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"codegan": seal}}
-    return (json.dumps(group, indent=1) + "\n").encode()
+    return (json.dumps(_group(seal), indent=1) + "\n").encode()
 
 
 def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
@@ -61,21 +130,22 @@ def read_seal(store: Location, name: str = SEAL) -> dict[str, Any]:
             raise CorruptError(f"{path}: is missing", *repair(store))
         raise InputError(f"{store}: there is no latent store here", "make one", Advice(Action.ENCODE))
     try:
-        document = read_json(path)
-        seal = document["attributes"]["codegan"]
-        intact = checksum_holds(seal) and document == json.loads(_document(seal))
-    except CorruptError:
-        intact = False
-    except (AttributeError, KeyError, TypeError) as error:
-        if not (store / SEAL_COPY).is_file():
-            raise MismatchError(f"{store}: is not a store of codegan", "make one", Advice(Action.ENCODE)) from error
-        intact = False
-    if not intact:
+        document = parse(read_most(path, MAX_SEAL_BYTES), max_bytes=MAX_SEAL_BYTES)
+    except BadJSON as error:
+        raise CorruptError(f"{path}: checksum mismatch", *repair(store)) from error
+    is_ours = misfit(document, _Group) is None
+    if not is_ours and not (store / SEAL_COPY).is_file():
+        raise MismatchError(f"{store}: is not a store of codegan", "make one", Advice(Action.ENCODE))
+    seal = document["attributes"]["codegan"] if is_ours else {}
+    if not checksum_holds(seal) or document != _group(seal):
         raise CorruptError(f"{path}: checksum mismatch", *repair(store))
-    if seal["format"] != FORMAT:
+    if seal.get("format") != FORMAT:
         raise MismatchError(
-            f"{store}: has format {seal['format']}, and this version reads {FORMAT}", "encode again into another folder"
+            f"{store}: has format {seal.get('format')}, and this version reads {FORMAT}",
+            "encode again into another folder",
         )
+    if problem := misfit(seal, Seal) or _inconsistency(seal):
+        raise CorruptError(f"{path}: does not hold what it should ({problem})", *repair(store))
     return dict(seal)
 
 

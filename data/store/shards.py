@@ -22,6 +22,7 @@ from data.advice import Remedy
 from data.errors import CorruptError
 from data.files.checksums import Entry, content_damage, crc32c, size_damage
 from data.sources.locations import Location, read_range
+from data.store.seal import shard_name
 
 _CHECKSUM_BYTES = 4
 _ENTRY_BYTES = 16  # for each row in the index
@@ -46,11 +47,6 @@ def array_files(
     if values is not None:
         array[:] = values
     return {name: bytes(content.to_bytes()) for name, content in files.items()}
-
-
-def shard_name(array: str, shard: int, ndim: int) -> str:
-    """The file of a shard below the store, for an array with `ndim` axes of which only the first is divided."""
-    return "/".join([array, "c", str(shard), *["0"] * (ndim - 1)])
 
 
 def shard_bytes(stored: NDArray[Any], rows: int) -> bytes:
@@ -94,11 +90,14 @@ def view(file: Loaded, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """
     dtype, content = np.dtype(dtype), file.content
     count, stride = shape[0], math.prod(shape[1:]) * dtype.itemsize + _CHECKSUM_BYTES
+    problem = CorruptError(f"{file.path}: its rows are not laid out as they should be", *file.remedy)
+    if count * stride > len(content):
+        raise problem
     index, checksum = content[count * stride : -_CHECKSUM_BYTES].tobytes(), content[-_CHECKSUM_BYTES:].tobytes()
     expected = np.full((max(count, len(index) // _ENTRY_BYTES), 2), _ABSENT, "<u8")
     expected[:count] = np.stack([np.arange(count) * stride, np.full(count, stride)], axis=1)
     if index != expected.tobytes() or int.from_bytes(checksum, "little") != crc32c(index):
-        raise CorruptError(f"{file.path}: its rows are not laid out as they should be", *file.remedy)
+        raise problem
     return np.ndarray(tuple(shape), dtype, content, strides=(stride, *np.empty(shape[1:], dtype).strides))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,11 +10,11 @@ from numpy.typing import NDArray
 
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import remove_partials, write_bytes, write_json
-from data.files.checksums import damaged_files, make_entry, read_checked, size_damage, with_checksum
+from data.files.checksums import StoreEntry, damaged_files, make_entry, read_checked, size_damage, with_checksum
 from data.latents import DType, StoredLatents
 from data.sources.locations import Location, remove_tree
-from data.store.seal import FORMAT, JOURNAL, SETTINGS, journal_entries, write_seal
-from data.store.shards import array_files, shard_bytes, shard_name
+from data.store.seal import FORMAT, JOURNAL, SETTINGS, journal_entries, shard_name, write_seal
+from data.store.shards import array_files, shard_bytes
 
 _INT8_STEPS = 127
 _SHARD_BYTES = 1 << 25
@@ -34,6 +35,14 @@ def quantise(latents: NDArray[np.float32], dtype: DType) -> StoredLatents:
     scales = (np.abs(latents).max((2, 3)) / _INT8_STEPS).astype(np.float32)
     scales[scales == 0] = 1  # zeros stay zeros
     return StoredLatents(np.rint(latents / scales[:, :, None, None]).astype(np.int8), scales)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """The shape of a shard's entry in the journal."""
+
+    begun: int  # checksum of the settings
+    files: dict[str, StoreEntry]
 
 
 class LatentWriter:
@@ -129,7 +138,7 @@ class LatentWriter:
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         """The undamaged entries of the journal by file name, whichever store or shard they were written for."""
-        return {path.name: entry for path in journal_entries(self.path) if (entry := read_checked(path))}
+        return {path.name: entry for path in journal_entries(self.path) if (entry := read_checked(path, _Finished))}
 
     def write_shard(self, shard: int, latents: NDArray[np.float32]) -> None:
         """Commit the latents of one shard, (len(rows_of(shard)), C, H, W)."""

@@ -1,11 +1,13 @@
 """What a run was trained on: a contact sheet of the images, their store, and the files that were left out."""
 
-import json
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from data.images import fit, image_grid, to_array
+from data.store.seal import Skipped
+from data.strict_json import parse
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.pictures import embed_array
 from pipelines.report.run_folder import RunFolder
@@ -41,7 +43,12 @@ def _skipped_by_training(run: RunFolder) -> dict[str, Any]:
     if not path.is_file():
         command = shlex.join(["codegan", "inspect", *run.data])
         raise Missing("There is no list of skipped files. This command makes one:", command)
-    return {"text": "", "skipped": _rows(map(json.loads, path.read_text().splitlines()))}
+    return {"text": "", "skipped": _rows(_lines(path))}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    """What `write_skipped` wrote; raises `BadJSON` for anything else."""
+    return [parse(line, Skipped) for line in path.read_bytes().splitlines()]
 
 
 def _rows(skipped: Iterable[dict[str, str]]) -> list[list[str]]:

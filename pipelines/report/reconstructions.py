@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.files.atomic import read_json
 from data.images import to_array, to_float, to_uint8
 from data.spacing import evenly_spaced
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.pictures import embed, embed_array
-from pipelines.report.run_folder import RunFolder, read_object
+from pipelines.report.run_folder import RunFolder
 from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder
 
@@ -74,7 +75,7 @@ def sizes_of(run: RunFolder) -> list[list[str]]:
 
     Raises `Missing` when nothing was measured, or when the file is damaged.
     """
-    rows = run.beside("reconstructions.json", lambda path: _rows(read_object(path)["rows"]), run.train_command)
+    rows = run.beside("reconstructions.json", lambda path: _rows(read_json(path)["rows"]), run.train_command)
     if not rows:
         told = f"{run.name} is measured when training ends. This command goes on with it:"
         raise Missing(told, run.train_command)

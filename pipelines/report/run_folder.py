@@ -10,13 +10,14 @@ from typing import Any, Self
 
 from PIL import Image
 
-from data.errors import CorruptError, InputError
+from data.errors import InputError
 from data.files.atomic import read_json
 from data.files.checkpoints import BEST, load_weights
 from data.files.runs import config_error, find_config, read_metrics
 from data.images import fit, open_images
 from data.latents import LatentStore
-from data.sizes import Size, as_size, size_text
+from data.limits import Natural
+from data.sizes import Size, StoredSize, as_size, size_text
 from data.sources.decoding import Unreadable, decode
 from data.sources.listing import list_entries
 from data.sources.locations import data_flags, redacted
@@ -52,10 +53,8 @@ class RunFolder:
                 f"{folder}: is not a run", "give the --out folder of `codegan train` or `codegan train-ae`"
             )
         config = {name: value for name, value in config.items() if name != "crc32c"} | {"out": str(folder)}
-        metrics = [_numbers(row) for row in read_metrics(folder, tolerate_cut=True) if isinstance(row, dict)]
-        weights = folder / "weights"
-        complete = [row for row in metrics if row.keys() >= {"nimg", "wall_sec"}]
-        return cls(folder, config, complete, _described(weights), _described(weights / BEST))
+        metrics, weights = read_metrics(folder, tolerate_cut=True), folder / "weights"
+        return cls(folder, config, metrics, _described(weights), _described(weights / BEST))
 
     @property
     def name(self) -> str:
@@ -162,22 +161,22 @@ class RunFolder:
         return shlex.join([*words, "--flip"] if known.get("flip") else words)
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN and infinity among them, which charts count."""
-    return {name: value for name, value in row.items() if isinstance(value, int | float)}
+@dataclass(frozen=True)
+class _Described:
+    """The shape of what the report reads beside a run's weights."""
 
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; raises `CorruptError` for anything else."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise CorruptError(f"{path}: holds no JSON object", "restore the file from a copy, or go on with training")
-    return found
+    image_size: StoredSize | None = None
+    nimg: Natural = 0
+    data: list[str] | None = None
+    store: str = ""
+    autoencoder_run: str = ""
+    dtype: str = ""
+    flip: bool = False
 
 
 def _described(weights: Path) -> dict[str, Any]:
     path = weights / "config.json"
-    return read_object(path) if path.is_file() else {}
+    return read_json(path, _Described, "restore the file from a copy, or go on with training") if path.is_file() else {}
 
 
 def _originals(names: list[str], size: Size) -> list[tuple[str, Image.Image]]:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files.atomic import read_json
 from data.sources.decoding import Unreadable
 from data.spacing import evenly_spaced
 from pipelines.report.missing import Missing, attempt
 from pipelines.report.pictures import embed_file
-from pipelines.report.run_folder import RunFolder, flat, read_object
+from pipelines.report.run_folder import RunFolder, flat
 from pipelines.report.scores import outdated
 
 # Bytes before base64, which adds a third: all pictures of a page together stay below 13 MB, a page below 20 MB.
@@ -74,7 +75,7 @@ def neighbours(run: RunFolder) -> dict[str, Any]:
 
 
 def _distances(run: RunFolder) -> dict[str, Any] | None:
-    found = run.beside("neighbours.json", read_object, run.score_command())
+    found = run.beside("neighbours.json", read_json, run.score_command())
     if not found:
         return None
     near = found.get("closer_than_5_percent_of_real")

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.files.atomic import read_json
 from pipelines.report.missing import Missing
-from pipelines.report.run_folder import RunFolder, read_object
+from pipelines.report.run_folder import RunFolder
 from pipelines.scoring.config import UNBIASED_FROM
 from stage2_codegen.variants.projected import BACKBONE
 
@@ -97,7 +98,7 @@ def _read(run: RunFolder, file: str) -> Measured:
 
 def _measured(run: RunFolder, path: Path) -> Measured:
     """The numbers in a file, without what is none."""
-    found = read_object(path)
+    found = read_json(path)
     conditions = {"nimg": found.get("nimg")}
     entries = {
         name: _numbers(value | conditions, _COLUMNS)
