@@ -66,7 +66,8 @@ class EncodeConfig(Limited):
     """A folder, a .zip, .tar shards, or scenes:N."""
     autoencoder: OptionalPath = None
     """Run folder of an autoencoder, or a name that no run folder has: default, the autoencoder that is included in
-    codegan and used when this is left out; default:F, for another factor F; pixels, to store the pixels themselves."""
+    codegan and used when this is left out; default:F, for another factor F; pixels, to store the pixels themselves; or
+    diffusers:FOLDER, an autoencoder that was published for that library (AutoencoderTiny, -KL or -DC)."""
     out: LocationArg
     """The store to make, or the folder for one store of each size, also as s3://BUCKET/STORE. The same command
     continues an interrupted encoding."""

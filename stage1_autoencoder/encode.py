@@ -24,7 +24,7 @@ from data.suitability import warn_of_unsuitable
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
-from stage1_autoencoder.networks import Autoencoder, check_multiple, is_built_in
+from stage1_autoencoder.networks import Autoencoder, check_multiple, location
 from stage1_autoencoder.repair import repair
 from stage1_autoencoder.training.processes import make_accelerator, on_main, scan_share
 
@@ -140,10 +140,9 @@ def _seal(writers: Mapping[Size, LatentWriter], images: ImageSet, config: Encode
     """Seal the stores, with the locations of their data and autoencoder."""
     # Locations are only remarks: both may move, and fingerprints identify them.
     keys, labels = keys_and_labels(images, config.flip)
-    run = str(origin if is_built_in(origin) else origin.resolve())
     for writer in writers.values():
         data = list(map(redacted, config.data))
-        writer.seal(keys, labels, data=data, autoencoder_run=run, batch_size=config.batch_size)
+        writer.seal(keys, labels, data=data, autoencoder_run=location(origin), batch_size=config.batch_size)
 
 
 def _describe(stores: Mapping[Size, Location]) -> None:

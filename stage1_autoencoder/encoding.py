@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.console import ProgressReport
 from data.errors import CorruptError
@@ -15,6 +16,7 @@ from data.prefetch import prefetch
 from data.sizes import Size
 from data.store.writer import LatentWriter
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.tiles import pictures_at_once
 from stage1_autoencoder.training.config import Precision
 from stage1_autoencoder.training.precision import autocast
 
@@ -154,10 +156,15 @@ def _encoder(encoding: Encoding, accelerator: Accelerator) -> Callable[[NDArray[
     """Make the function that encodes images, uint8 (n, 3, H, W), to latents (n, C, h, w)."""
     autoencoder = encoding.autoencoder.to(accelerator.device).to(memory_format=torch.channels_last)
 
-    def encode(images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = to_float(torch.from_numpy(images_u8).to(accelerator.device))
+    def encode_together(images_u8: Tensor) -> Tensor:
+        pixels = to_float(images_u8.to(accelerator.device))
         with autocast(accelerator, encoding.precision):
             latents = autoencoder.encode(pixels.contiguous(memory_format=torch.channels_last))
-        return np.asarray(latents.float().cpu().numpy())
+        return latents.float().cpu()
+
+    def encode(images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+        count, _, *sides = images_u8.shape
+        parts = torch.from_numpy(images_u8).split(pictures_at_once((sides[0], sides[1]), count))
+        return np.asarray(torch.cat([encode_together(part) for part in parts]).numpy())
 
     return encode

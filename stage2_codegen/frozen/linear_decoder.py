@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stage1_autoencoder.networks import Autoencoder, unbounded
+from stage1_autoencoder.bounds import unbounded
+from stage1_autoencoder.networks import Autoencoder
 
 KERNEL = 3
 MOST_CODES = 32  # largest side of the codes that are decoded for the fit

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from data.errors import UsageError
 from data.latents import LatentStore
-from stage1_autoencoder.networks import BOUND, unbounded
+from stage1_autoencoder.bounds import BOUND, unbounded
 from stage2_codegen.augment import augmentation
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.colouring import KERNEL, colouring_kernel

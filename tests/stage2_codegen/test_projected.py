@@ -16,7 +16,7 @@ from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import load_newest, load_weights
 from data.latents import LatentStore
 from pipelines import cli
-from stage1_autoencoder.networks import BOUND
+from stage1_autoencoder.bounds import BOUND
 from stage1_autoencoder.training.processes import make_accelerator
 from stage2_codegen.colouring import colouring_kernel
 from stage2_codegen.configs.projected import ProjectedConfig

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from data.images import to_float
 from data.scenes.factors import Scenes
-from stage1_autoencoder.networks import Autoencoder, unbounded
+from stage1_autoencoder.bounds import unbounded
+from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.frozen.linear_decoder import LinearDecoder, fitted
 from stage2_codegen.health import unevenness
 
