@@ -104,6 +104,10 @@ def _precision(config: TrainConfig[VariantConfig]) -> Precision:
 
 def _mirrors(config: TrainConfig[VariantConfig], store: LatentStore) -> bool:
     """Whether half of the latents are mirrored: as the flags say, or else if the autoencoder has learnt to mirror."""
+    if not config.model.mirrors:
+        if config.mirror:
+            raise UsageError("--mirror: this variant shows no mirrored pictures", "leave it out")
+        return False
     if config.mirror is not None:
         return config.mirror
     # A store that holds the mirrored pictures needs no mirrors, and a run of a version without these flags had none.

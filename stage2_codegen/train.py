@@ -96,7 +96,8 @@ def _identity(name: str, setup: Setup) -> dict[str, Any]:
 
 def _may_change(model: VariantConfig) -> tuple[str, ...]:
     """Fields in which a resumed run may differ, including those that only earlier versions recorded."""
-    return (*MAY_CHANGE, *(f"model.{name}" for name in model.retired()))
+    ignored = () if model.mirrors else ("mirror",)
+    return (*MAY_CHANGE, *ignored, *(f"model.{name}" for name in model.retired()))
 
 
 def _earlier(setup: Setup) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore
     choices = {
         "--batch-size": config.batch_size,
         "--precision": config.precision,
-        "--mirror": "on" if config.mirror else "off",
+        **({"--mirror": "on" if config.mirror else "off"} if config.model.mirrors else {}),
         "--kimg": f"{config.kimg:g}",
         "--snapshot-kimg": f"{config.snapshot_kimg:g}",
     }

@@ -17,6 +17,7 @@ class VariantConfig(Limited):
     flags: ClassVar[str] = "--model."
     takes_classes: ClassVar[bool] = True
     few_pictures: ClassVar[int] = FEW_IMAGES  # fewer than these are too few for the variant
+    mirrors: ClassVar[bool] = True  # whether codes are shown to the critic as the trainer reads them, perhaps mirrored
     any_shape: ClassVar[bool] = True  # whether codes may be other than squares of a power of two
 
     z_dim: Count = 512

@@ -18,6 +18,7 @@ class ConSinGANConfig(PenalisedConfig):
     """
 
     few_pictures: ClassVar[int] = 1
+    mirrors: ClassVar[bool] = False  # the generator shows its own picture
     any_shape: ClassVar[bool] = False
     takes_classes: ClassVar[bool] = False  # one picture has one class
 

@@ -1,5 +1,6 @@
 """ConSinGAN grows by stages as a function of the samples seen, and trains only the newest."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import pytest
 import torch
 
 from data.errors import UsageError
+from data.files.atomic import write_json
+from data.files.checksums import with_checksum
+from data.sources.locations import CONFIG_COPY
 from stage2_codegen.configs.consingan import ConSinGANConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.image_generator import ImageGenerator
@@ -116,6 +120,21 @@ def test_a_store_of_several_pictures_is_refused(configure: Callable[..., TrainCo
     with pytest.raises(UsageError, match="picture 100: there are 100"):
         train("consingan", configure("consingan", "run", model={"picture": 100}))
     assert not (tmp_path / "run").exists()
+
+
+def test_mirrors_are_neither_shown_nor_announced(
+    configure: Callable[..., TrainConfig[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="--mirror"):
+        train("consingan", configure("consingan", "run", mirror=True))
+    train("consingan", configure("consingan", "run", 0.008))
+    assert "--mirror" not in capsys.readouterr().out
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert recorded["mirror"] is False
+    del recorded["crc32c"]
+    write_json(tmp_path / "run" / "config.json", with_checksum({**recorded, "mirror": True}))  # as an earlier version
+    (tmp_path / "run" / CONFIG_COPY).unlink()
+    train("consingan", configure("consingan", "run", 0.016))
 
 
 def test_an_augmentation_is_refused() -> None:
