@@ -25,6 +25,15 @@ def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def fake_cuda() -> Iterator[None]:
+    """A GPU whose tensors have no numbers."""
+    from tests.fake_cuda import faked
+
+    with faked():
+        yield
+
+
+@pytest.fixture
 def single_thread() -> Iterator[None]:
     """One torch thread, so that sums are added in one order whatever the machine."""
     import torch

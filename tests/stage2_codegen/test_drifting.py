@@ -11,7 +11,6 @@ from stage2_codegen import drifting
 from stage2_codegen.drifting import TEMPERATURES, Drifting, descriptors, drift, drift_loss, moments, stacked
 from stage2_codegen.losses import Hinge, Loss
 
-
 SHAPES = [(2, 3), (4, 3), (2, 3), (2, 5)]  # places and sizes of descriptors
 
 
