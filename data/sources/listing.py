@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from upath import UPath
 
 MAX_FILE_BYTES = 1 << 30
+_MAX_EXPANSION = 20  # times the bytes that a zip holds of a member, or else that many of it:
+_FREE_BYTES = 64 << 20
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _ARCHIVES = (".zip", ".tar")
 _FORMS = "DATA is a folder, a .zip, one or more .tar shards, or scenes:N"
@@ -192,8 +194,11 @@ def _list_zip(source: Source) -> Listing:
     try:
         with open_file(source) as file, zipfile.ZipFile(file) as archive:
             members, directory_start = archive.infolist(), archive.start_dir
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise CorruptError(f"{source}: is not a whole zip archive ({error})", "copy or download it again") from error
+    except CodeganError:
+        raise
+    except Exception as error:  # damage and claims of any size raise nearly any class
+        what = f"{source}: is not a whole zip archive ({one_line(error)})"
+        raise CorruptError(what, "copy or download it again") from error
     ends = dict(pairwise(sorted({directory_start, *(info.header_offset for info in members)})))
     last = {info.filename: info for info in members}
     for info in members:
@@ -204,14 +209,25 @@ def _list_zip(source: Source) -> Listing:
         elif last[info.filename] is not info:
             listing.notes[clean_key(info.filename)] = STORED_AGAIN
         else:
-            problem = "encrypted" if info.flag_bits & 1 else None
-            read = partial(_read_zipped, source, info, ends.get(info.header_offset, 0))
-            listing.add(info.filename, info.file_size, read, problem=problem)
+            read = partial(_read_zipped, source, info, end := ends.get(info.header_offset, 0))
+            listing.add(info.filename, info.file_size, read, problem=_problem(info, end))
     described = last.get(DATASET_JSON)
     if described is None:
         return _with_folder_labels(listing)
     read = partial(_read_zipped, source, described, ends.get(described.header_offset, 0))
     return _with_stated_labels(listing, read, described.file_size)
+
+
+def _problem(info: zipfile.ZipInfo, end: int) -> str | None:
+    """Why a member that lies before `end` is not read. Pictures are compressed already, so a zip hardly shrinks them;
+    what expands to many times its size is made to fill the memory.
+    """
+    if info.flag_bits & 1:
+        return "encrypted"
+    stored = max(0, end - info.header_offset)
+    if info.file_size > max(_FREE_BYTES, _MAX_EXPANSION * stored):
+        return f"expands from {stored} to {info.file_size} bytes"
+    return None
 
 
 def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
@@ -220,7 +236,7 @@ def _read_zipped(source: Source, info: zipfile.ZipInfo, end: int) -> bytes:
     name_bytes, extra_bytes = struct.unpack_from("<HH", part.getbuffer(), 26)
     part.seek(30 + name_bytes + extra_bytes)
     with zipfile.ZipExtFile(part, "r", info) as member:
-        return member.read()
+        return member.read(info.file_size)  # without a number it would unpack whatever there is
 
 
 def _with_stated_labels(listing: Listing, read: Callable[[], bytes], size: int) -> Listing:

@@ -45,6 +45,8 @@ def parse_location(text: "str | Location") -> Location:
     if not isinstance(text, str):
         return text
     scheme = scheme_of(text)
+    if "\0" in text:
+        raise UsageError(f"{text!r}: is not a location for files", "give a local path, or s3://BUCKET/FOLDER")
     if scheme is None:
         return Path(text)
     if scheme == "pipe":
@@ -113,7 +115,7 @@ def _fetch(filesystem: Any, path: str, start: int | None, end: int | None) -> by
 
 
 def read_range(file: Location | WebFile, offset: int, count: int) -> bytes:
-    """Read `count` bytes from `offset` on; raises `OSError` where the file ends before that."""
+    """Read `count` bytes from `offset` on; raises `EOFError` where the file ends before that."""
     if isinstance(file, Path):
         # Opening the file each time costs microseconds, and needs no lock and no limit on the number of open files.
         with file.open("rb") as opened:
@@ -126,7 +128,7 @@ def read_range(file: Location | WebFile, offset: int, count: int) -> bytes:
     else:
         content = _fetch(file.fs, file.path, offset, offset + count)
     if len(content) != count:
-        raise OSError("the archive ends inside it")
+        raise EOFError("the archive ends inside it")
     return content
 
 

@@ -3,14 +3,20 @@
 import re
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
-from data.errors import CorruptError
+from data.errors import CodeganError, CorruptError, one_line
 from data.sources.labels import MAX_SAMPLE_BYTES, parse_sample_json
 from data.sources.locations import Location, open_file
 from data.sources.web import WebFile
 
+_EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_MAX_EXTENSION = 1 << 20  # bytes; a path has at most 4096
 STORED_AGAIN = "stored more than once, the last one is used"
 
 
@@ -38,17 +44,31 @@ def read_index(source: Location | WebFile) -> list[Member]:
     fix = "copy or download it again, or repack it with tar --create"
     with open_file(source) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
                 members = [_member(info, file) for info in archive]
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise CorruptError(f"{source}: is not a whole tar archive ({error})", fix) from error
-        file.seek(archive.offset)
-        if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-            raise CorruptError(f"{source}: is truncated or damaged after {len(members)} members", fix)
-        while block := file.read(1 << 20):
-            if any(block):
-                raise CorruptError(f"{source}: holds more bytes after its end", "give joined tars one by one")
+            file.seek(archive.offset)
+            is_whole = file.read(2 * tarfile.BLOCKSIZE) == bytes(2 * tarfile.BLOCKSIZE)
+            has_more = any(any(block) for block in iter(partial(file.read, 1 << 20), b""))
+        except CodeganError:
+            raise
+        except Exception as error:  # damage and claims of any size raise nearly any class
+            raise CorruptError(f"{source}: is not a whole tar archive ({one_line(error)})", fix) from error
+    if not is_whole:
+        raise CorruptError(f"{source}: is truncated or damaged after {len(members)} members", fix)
+    if has_more:
+        raise CorruptError(f"{source}: holds more bytes after its end", "give joined tars one by one")
     return members
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose names and extensions are small, since `tarfile` reads them whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENSIONS and header.size > _MAX_EXTENSION:
+            raise tarfile.HeaderError(f"an extended header of {header.size} bytes")
+        return header
 
 
 def _member(info: tarfile.TarInfo, file: BinaryIO) -> Member:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.errors import CodeganError, CorruptError, InputError, UnsafeError, UsageError
 from data.images import open_images
-from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_image
+from data.sources.listing import MAX_FILE_BYTES, Listing, clean_key, is_image, list_entries
 from data.sources.locations import CONFIG_COPY, DRAWN
 from pipelines.commands import command
 
@@ -424,3 +424,27 @@ def test_undecodable_names_on_disk_become_printable_keys(tmp_path: Path) -> None
     (key,) = open_images(tmp_path).keys
     assert key.isprintable()
     assert key.encode()
+
+
+def test_a_zip_bomb_is_refused_and_what_a_zip_shrinks_is_not(tmp_path: Path) -> None:
+    """Nothing is unpacked to find this out."""
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("bomb.png", "w") as member:
+            for _ in range(80):
+                member.write(bytes(1 << 20))
+        archive.writestr("plain.bmp", bytes(4 << 20))
+    listing = list_entries([str(tmp_path / "bomb.zip")])
+    assert [entry.key for entry in listing.entries] == ["plain.bmp"]
+    ((key, reason),) = listing.skipped
+    assert key == "bomb.png"
+    assert re.fullmatch(r"expands from \d+ to 83886080 bytes", reason)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [2 << 20, 1 << 40, (1 << 62)])
+def test_a_tar_that_claims_a_huge_header_is_refused(tmp_path: Path, kind: bytes, size: int) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(CorruptError, match=r"x\.tar: is not a whole tar"):
+        list_entries([str(tmp_path / "x.tar")])

@@ -1,9 +1,11 @@
 """Pictures elsewhere are the same set as pictures here, read by parts; a host is asked only if it was allowed."""
 
+import contextlib
 import io
 import re
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,10 +23,10 @@ from data.images import ImageSet, open_images
 from data.sources import web
 from data.sources.listing import list_entries
 from data.sources.locations import redacted
+from data.sources.web import WebFile
 from pipelines.cli import run
 
 RNG = np.random.default_rng(0)
-HERE = ("127.0.0.1",)
 
 
 def png(height: int) -> bytes:
@@ -105,6 +107,11 @@ class WebServer:
     def __str__(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What has to be allowed."""
+        return (f"127.0.0.1:{self.port}",)
+
 
 def unavailable(handler: BaseHTTPRequestHandler) -> None:
     handler.send_error(503)
@@ -180,12 +187,12 @@ def test_an_object_store_holds_the_same_set_as_a_disk(local: Path, stored: str, 
 
 @pytest.mark.parametrize("name", ["all.zip", "all.tar", "s-{000..002}.tar"])
 def test_a_web_server_holds_the_same_set_as_a_disk(local: Path, server: WebServer, name: str) -> None:
-    assert_same(open_images(f"{local}/{name}"), open_images(f"{server}/{name}", allow_hosts=HERE))
+    assert_same(open_images(f"{local}/{name}"), open_images(f"{server}/{name}", allow_hosts=server.hosts))
 
 
 def test_shards_of_several_places_are_one_set(local: Path, stored: str, server: WebServer) -> None:
     names = [f"{local}/s-000.tar", f"{stored}/s-001.tar", f"{server}/s-002.tar"]
-    images, whole = open_images(names, allow_hosts=HERE), open_images(f"{local}/folder")
+    images, whole = open_images(names, allow_hosts=server.hosts), open_images(f"{local}/folder")
     assert sorted(key.rpartition(".tar/")[2] for key in images.keys) == whole.keys
     assert len(set(images.keys)) == 6
 
@@ -198,7 +205,7 @@ def test_a_member_is_one_request_of_its_own_bytes(server: WebServer) -> None:
         Image.fromarray(pixels).save(content, "BMP")
         files[f"{index}.bmp"] = content.getvalue()
     server.files = {"large.tar": tarred(files)}
-    (entry, *_) = list_entries([f"{server}/large.tar"], HERE).entries
+    (entry, *_) = list_entries([f"{server}/large.tar"], server.hosts).entries
     assert sum(last - first + 1 for _, first, last in server.log) < sum(map(len, files.values()))
     server.log.clear()
     assert entry.read() == files["0.bmp"]
@@ -211,7 +218,7 @@ def test_nothing_is_written_to_disk(
     for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    open_images(f"{server}/all.tar", allow_hosts=HERE)
+    open_images(f"{server}/all.tar", allow_hosts=server.hosts)
     open_images(f"{stored}/all.zip")
     assert list(tmp_path.iterdir()) == []
 
@@ -219,9 +226,11 @@ def test_nothing_is_written_to_disk(
 # --- hosts ---
 
 
-@pytest.mark.parametrize("hosts", [(), ("example.org",), ("0.0.1",), ("127.0.0.1.example.org",)])
+@pytest.mark.parametrize(
+    "hosts", [(), ("example.org",), ("0.0.1",), ("127.0.0.1.example.org",), ("127.0.0.1",), ("127.0.0.1:80",)]
+)
 def test_a_host_that_is_not_allowed_is_not_asked(server: WebServer, hosts: tuple[str, ...]) -> None:
-    with pytest.raises(UnsafeError, match=re.escape("add --allow-host 127.0.0.1")):
+    with pytest.raises(UnsafeError, match=re.escape(f"add --allow-host 127.0.0.1:{server.port}")):
         open_images(f"{server}/all.tar", allow_hosts=hosts)
     assert server.log == []
 
@@ -229,12 +238,12 @@ def test_a_host_that_is_not_allowed_is_not_asked(server: WebServer, hosts: tuple
 def test_redirects_are_followed_among_allowed_hosts_only(server: WebServer) -> None:
     other = f"http://localhost:{server.port}"
     server.redirects = {"moved.tar": "/all.tar", "away.tar": f"{other}/all.tar?token=hidden"}
-    assert len(open_images(f"{server}/moved.tar", allow_hosts=HERE)) == 6
-    assert len(open_images(f"{server}/away.tar", allow_hosts=("LOCALHOST", *HERE))) == 6
+    assert len(open_images(f"{server}/moved.tar", allow_hosts=server.hosts)) == 6
+    assert len(open_images(f"{server}/away.tar", allow_hosts=(f"LOCALHOST:{server.port}", *server.hosts))) == 6
     server.log.clear()
     with pytest.raises(UnsafeError, match="leads to localhost") as caught:
-        open_images(f"{server}/away.tar", allow_hosts=HERE)
-    assert "add --allow-host localhost" in caught.value.fix
+        open_images(f"{server}/away.tar", allow_hosts=server.hosts)
+    assert f"add --allow-host localhost:{server.port}" in caught.value.fix
     assert "hidden" not in str(caught.value)
     assert [path for path, _, _ in server.log] == ["away.tar"]
 
@@ -245,18 +254,18 @@ def test_redirects_are_followed_among_allowed_hosts_only(server: WebServer) -> N
 def test_redirects_out_of_the_web_are_refused(server: WebServer, target: str) -> None:
     server.redirects = {"x.tar": target}
     with pytest.raises(CodeganError) as caught:
-        open_images(f"{server}/x.tar", allow_hosts=HERE)
+        open_images(f"{server}/x.tar", allow_hosts=server.hosts)
     assert caught.value.exit_code in (3, 6)
 
 
 def test_secrets_of_an_address_stay_out_of_names_and_messages(server: WebServer) -> None:
-    assert open_images(f"{server}/all.tar?signature=hidden", allow_hosts=HERE).name == f"{server}/all.tar"
+    assert open_images(f"{server}/all.tar?signature=hidden", allow_hosts=server.hosts).name == f"{server}/all.tar"
     for name in ("gone.tar?key=hidden", "x.txt?key=hidden", "all.tar#hidden", "{a,b.tar?key=hidden"):
         with pytest.raises(CodeganError) as caught:
-            open_images([f"{server}/{name}", "/nowhere"], allow_hosts=HERE)
+            open_images([f"{server}/{name}", "/nowhere"], allow_hosts=server.hosts)
         assert "hidden" not in str(caught.value)
     with pytest.raises(UnsafeError) as refused:
-        open_images("https://me:hidden@127.0.0.1/x.tar", allow_hosts=HERE)
+        open_images("https://me:hidden@127.0.0.1/x.tar", allow_hosts=server.hosts)
     assert "hidden" not in str(refused.value)
     assert redacted("https://me:hidden@127.0.0.1/x.tar?hidden#hidden") == "https://127.0.0.1/x.tar"
 
@@ -269,23 +278,23 @@ def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_an_input_error(
     server: WebServer, failure: Callable[[BaseHTTPRequestHandler], None]
 ) -> None:
     server.failures = [failure] * 3
-    assert len(open_images(f"{server}/all.tar", allow_hosts=HERE)) == 6
+    assert len(open_images(f"{server}/all.tar", allow_hosts=server.hosts)) == 6
     server.failures = [failure] * 4
     with pytest.raises(InputError, match=r"all\.tar: cannot be read") as caught:
-        open_images(f"{server}/all.tar", allow_hosts=HERE)
+        open_images(f"{server}/all.tar", allow_hosts=server.hosts)
     assert str(caught.value).count("\n") == 1
     assert server.failures == []
 
 
 def test_a_failing_network_stops_the_scan_instead_of_leaving_pictures_out(server: WebServer) -> None:
-    list_entries([f"{server}/all.tar"], HERE)
+    list_entries([f"{server}/all.tar"], server.hosts)
     server.failures = [*[server.serve] * (len(server.log) + 2), *[unavailable] * 100]
     with pytest.raises(InputError, match="HTTP status 503"):
-        open_images(f"{server}/all.tar", max_skip=1, allow_hosts=HERE)
+        open_images(f"{server}/all.tar", max_skip=1, allow_hosts=server.hosts)
 
 
 def test_a_picture_that_is_gone_is_asked_for_once(server: WebServer) -> None:
-    images = open_images(f"{server}/all.tar", allow_hosts=HERE)
+    images = open_images(f"{server}/all.tar", allow_hosts=server.hosts)
     server.files.clear()
     server.log.clear()
     with pytest.raises(InputError, match="HTTP status 404"):
@@ -293,24 +302,73 @@ def test_a_picture_that_is_gone_is_asked_for_once(server: WebServer) -> None:
     assert len(server.log) == 1
 
 
+def slow(handler: BaseHTTPRequestHandler) -> None:
+    """A byte at a time, and never a pause that would be a timeout."""
+    _, first, last = WebServer.asked(handler)
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {first}-{last}/{len(STORED['all.tar'])}")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for _ in range(200):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.02)
+
+
+def slow_to_begin(handler: BaseHTTPRequestHandler) -> None:
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 206 Partial\r\nX: ")
+        slow(handler)
+
+
+@pytest.mark.parametrize("failure", [slow, slow_to_begin])
+def test_a_server_that_never_ends_is_given_up(
+    server: WebServer, failure: Callable[[BaseHTTPRequestHandler], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_TIMEOUT_SEC", 0.2)
+    monkeypatch.setattr(web, "_LEAST_BYTES_PER_SEC", 1e9)
+    server.failures = [failure] * 4
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"too slow|timed out"):
+        WebFile(f"{server}/all.tar", frozenset(server.hosts)).fetch(0, 10_000)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("name", ["all.tar", "all.zip"])
+@pytest.mark.parametrize("claimed", [10**17, 10**30, 1, 0])
+def test_a_size_that_a_server_claims_is_not_believed(server: WebServer, name: str, claimed: int) -> None:
+    def lie(handler: BaseHTTPRequestHandler) -> None:
+        _, first, last = WebServer.asked(handler)
+        content = STORED[name][first : last + 1]
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{claimed}")
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    server.failures = [lie] * 1000
+    with pytest.raises(CodeganError) as caught:
+        open_images(f"{server}/{name}", allow_hosts=server.hosts)
+    assert name in caught.value.what
+
+
 def test_a_server_without_ranges_is_an_input_error(server: WebServer) -> None:
     server.ignores_ranges = True
     with pytest.raises(InputError, match="ignores range requests"):
-        open_images(f"{server}/all.tar", allow_hosts=HERE)
+        open_images(f"{server}/all.tar", allow_hosts=server.hosts)
 
 
 @pytest.mark.parametrize("name", ["all.tar", "all.zip"])
 def test_a_cut_archive_elsewhere_is_corrupt(server: WebServer, name: str) -> None:
     server.files[name] = STORED[name][: len(STORED[name]) // 2]
     with pytest.raises(CorruptError, match=name):
-        open_images(f"{server}/{name}", allow_hosts=HERE)
+        open_images(f"{server}/{name}", allow_hosts=server.hosts)
 
 
 def test_damaged_zip_members_elsewhere_are_skipped(server: WebServer) -> None:
     content = bytearray(STORED["all.zip"])
     content[60] ^= 0xFF
     server.files["all.zip"] = bytes(content)
-    images = open_images(f"{server}/all.zip", max_skip=0.5, allow_hosts=HERE)
+    images = open_images(f"{server}/all.zip", max_skip=0.5, allow_hosts=server.hosts)
     assert [skip.key for skip in images.skipped] == ["cat/0.png"]
 
 
@@ -337,14 +395,14 @@ def test_bad_data_in_an_object_store_is_an_error_with_a_remedy(
 @pytest.mark.parametrize("name", ["http:///x.tar", "https:x.tar", "http://[hidden/x.tar", "http://"])
 def test_an_address_without_a_host_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        open_images(name, allow_hosts=HERE)
+        open_images(name, allow_hosts=("127.0.0.1",))
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["folder", "x.tar.gz", "x.txt", ""])
 def test_a_web_server_gives_archives_only(server: WebServer, name: str) -> None:
     with pytest.raises(UsageError):
-        open_images(f"{server}/{name}", allow_hosts=HERE)
+        open_images(f"{server}/{name}", allow_hosts=server.hosts)
 
 
 def test_the_flag_reaches_the_data_and_is_repeated_in_the_next_command(
@@ -352,8 +410,8 @@ def test_the_flag_reaches_the_data_and_is_repeated_in_the_next_command(
 ) -> None:
     with pytest.raises(UnsafeError):
         run(["inspect", f"{server}/all.tar"])
-    run(["inspect", f"{server}/all.tar?key=hidden", "--out", str(tmp_path), "--allow-host", "127.0.0.1"])
+    run(["inspect", f"{server}/all.tar?key=hidden", "--out", str(tmp_path), "--allow-host", *server.hosts])
     output = capsys.readouterr().out
     assert "6 images, 0 skipped" in output
-    assert f"--data {server}/all.tar --allow-host 127.0.0.1" in output
+    assert f"--data {server}/all.tar --allow-host 127.0.0.1:{server.port}" in output
     assert "hidden" not in output + (tmp_path / "summary.json").read_text()
