@@ -29,7 +29,7 @@ def test_a_step_copies_its_crops_and_noise_and_never_waits() -> None:
     step(crops, 0)
     with HostCopies() as copies:
         logs = step(crops, ROWS)
-    assert len(copies.found) == 2  # the crops and their noise
+    assert len(copies.found) == 3  # the crops, their noise, and the signs of mirrored channels
     assert set(logs) == {"loss/l1", "loss/adversarial", "loss/discriminator"}
     assert all(value.device == CUDA for value in logs.values())
 
