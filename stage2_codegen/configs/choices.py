@@ -10,3 +10,4 @@ Merge = Literal["concat", "gated", "sum"]  # of a map and its long-range maps
 NodeFeatures = Literal["conv", "diag"]  # of a graph convolution
 Penalty = Literal["exact", "finite-difference"]
 Relation = Literal["matmul", "pairwise"]  # of a long-range module
+TaskName = Literal["contrastive", "aspect-ratio", "rotation"]  # of a critic on real samples

@@ -5,7 +5,7 @@ from typing import Literal
 
 from data.limits import Count, Decay, Weight
 from stage2_codegen.configs.base import VariantConfig
-from stage2_codegen.configs.choices import Activation
+from stage2_codegen.configs.choices import Activation, TaskName
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class SLEConfig(VariantConfig):
     """Distance that the critic's decoders minimise; lpips needs pixels, and none trains without self-supervision."""
     reconstruct_weight: Weight = 8.0
     """Weight of the reconstructions; the public code sums LPIPS over a batch of 8."""
+    tasks: tuple[TaskName, ...] = ()
+    """Further tasks of the critic on real samples (table 6), beside reconstruction or without: to find a sample by
+    another view of it (contrastive), to tell the shape of a part that was stretched (aspect-ratio), or to tell quarter
+    turns (rotation)."""
+    task_weight: Weight = 1.0
+    """Weight of each of these tasks."""
     vgg_weights: str = ""
     """File with the weights of torchvision's vgg16, for lpips."""
     soft_margin: tuple[Weight, Weight] = (0.8, 1.0)

@@ -13,12 +13,14 @@ they draw codes, which have more channels than pictures.
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import UsageError
+from stage2_codegen.augment import augmentation
 from stage2_codegen.configs.sle import SLEConfig
 from stage2_codegen.fp32 import at_least_fp32, full_precision
 from stage2_codegen.frozen.context import Context, Frozen
@@ -40,6 +42,7 @@ from stage2_codegen.variants.sle_networks import (
     initialise,
     simple_up_block,
 )
+from stage2_codegen.variants.sle_tasks import TaskHead, View, WithTasks
 
 # Channels of the maps by side, at a width of 64: those of the code, for 256 x 256 pixels.
 GENERATOR_WIDTHS = {4: 1024, 8: 512, 16: 256, 32: 128, 64: 128, 128: 64, 256: 32}
@@ -109,8 +112,8 @@ class Critic(nn.Module):
     """(half, full) codes, or real codes (N, C, S, S) -> scores (N, 25 + 25), (N, 25) at S = 16.
 
     Called with a `quadrant` it also returns the reconstructions of the whole, of the quadrant and, for S > 16, of the
-    whole by the second branch, each with its target. Batch normalisation makes a score depend on the whole batch, so a
-    gradient penalty cannot be used with it.
+    whole by the second branch, each with its target; called with the name of a `task`, its answers (N, outputs) alone.
+    Batch normalisation makes a score depend on the whole batch, so a gradient penalty cannot be used with it.
     """
 
     def __init__(self, code_shape: CodeShape, config: SLEConfig, context: Context | None = None) -> None:
@@ -141,14 +144,20 @@ class Critic(nn.Module):
         if config.reconstruct != "none":
             up = list(widths_at(DECODER_WIDTHS, min(128, size // 2), config.width, 2 * channels).values())
             self.decoders = nn.ModuleList(Decoder(read, up, channels, config.standardise) for read in features)
+        if "rotation" in config.tasks and code_shape[1] != code_shape[2]:
+            raise UsageError("tasks rotation: needs square codes", "leave it out of --model.tasks")
+        self.tasks = nn.ModuleDict({task: TaskHead(widths[8], task) for task in config.tasks})
         initialise(self)
 
     def forward(
-        self, judged: Judged, quadrant: int | None = None, classes: Tensor | None = None
+        self, judged: Judged, quadrant: int | None = None, classes: Tensor | None = None, task: str | None = None
     ) -> Tensor | tuple[Tensor, list[Reconstruction]]:
         # Real codes are subsampled, as in the code: averages would have statistics that no real codes have.
         half, full = (judged[:, :, ::2, ::2], judged) if isinstance(judged, Tensor) else judged
         maps = self.pyramid(self.stem(full))
+        if task is not None:
+            answers: Tensor = self.tasks[task](maps[8])
+            return answers
         scores, features = self.score[-1](self.score[:-1](maps[8]), classes), [maps[8]]
         if self.branch is None:
             # Nobody judges `half` here, but DDP wants every parameter of the generator in the graph.
@@ -212,6 +221,15 @@ def frozen(config: SLEConfig) -> dict[str, Frozen]:
 
 def loss(config: SLEConfig, context: Context | None = None) -> Loss:
     """Make the hinge loss, with self-supervision (eq. 2) unless it is switched off; raises what `frozen` raises."""
+    inner = _reconstructing(config, context)
+    if not config.tasks:
+        return inner
+    # Another view is the critic's own augmentation, applied once more; a shift does where it has none.
+    view = augmentation(config.augment or "translation", context.std if context else torch.ones(3))
+    return WithTasks(inner, config.tasks, config.task_weight, cast(View, view))
+
+
+def _reconstructing(config: SLEConfig, context: Context | None) -> Loss:
     hinge = Hinge(config.soft_margin)
     if config.reconstruct == "none":
         return hinge

@@ -17,6 +17,7 @@ from stage2_codegen.modules import SkipLayerExcitation
 from stage2_codegen.variants import sle, sle_networks
 from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.sle_networks import NoiseInjection, UpConv
+from stage2_codegen.variants.sle_tasks import aspect_ratio, contrastive, rotation
 
 TINY = SLEConfig(width=4, z_dim=8)
 every_side = pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
@@ -399,3 +400,68 @@ def test_lpips_refuses_missing_and_foreign_weights(tmp_path: Path, torchvision_v
     torch.save(incomplete, tmp_path / "vgg16.pth")
     with pytest.raises(MismatchError):
         sle.frozen(config)
+
+
+# --- further tasks ---
+
+
+def test_each_task_asks_what_was_done_to_the_sample() -> None:
+    torch.manual_seed(0)
+    real = torch.rand(6, 3, 16, 16)
+
+    seen: list[Tensor] = []
+
+    def look(codes: Tensor) -> Tensor:
+        seen.append(codes)
+        return torch.zeros(6, 4)
+
+    rotation(look, real, nn.Identity())
+    turns = [
+        next(k for k in range(4) if torch.equal(x.rot90(-k, (1, 2)), y)) for x, y in zip(seen[0], real, strict=True)
+    ]
+    assert len(set(turns)) > 1
+    perfect = 100 * F.one_hot(torch.tensor(turns), 4).float()
+    torch.manual_seed(0)
+    torch.rand(6, 3, 16, 16)
+    assert rotation(lambda codes: perfect, real, nn.Identity()) < 1e-6
+
+    ramp = torch.linspace(-1, 1, 16).expand(6, 1, 16, 16)
+    both = torch.cat([ramp, ramp.mT], 1)  # across and down
+
+    def shape(codes: Tensor) -> Tensor:
+        across, down = (codes[:, i].amax((1, 2)) - codes[:, i].amin((1, 2)) for i in (0, 1))
+        return torch.log2(across / down)[:, None]
+
+    assert aspect_ratio(shape, both, nn.Identity()) < 1e-4
+    assert aspect_ratio(lambda codes: -shape(codes), both, nn.Identity()) > 0.1
+
+
+def test_contrast_is_the_cross_entropy_of_the_similarities() -> None:
+    torch.manual_seed(0)
+    real = torch.randn(3, 2, 4, 4)
+    a, b = (F.normalize(x.flatten(1)) for x in (real, real.flip(3)))
+    expected = -sum(((b[i] @ a.T) / 0.1).log_softmax(0)[i] for i in range(3)) / 3
+    found = contrastive(lambda codes: codes.flatten(1), real, lambda codes: codes.flip(3))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("reconstruct", ["l1", "none"])
+def test_tasks_teach_the_critic_alone_and_are_logged(reconstruct: Any) -> None:
+    tasks: Any = ("contrastive", "aspect-ratio", "rotation")
+    G, critic = networks(reconstruct=reconstruct, tasks=tasks)
+    assert networks(reconstruct=reconstruct)[1].state_dict().keys() == {
+        name for name in critic.state_dict() if not name.startswith("tasks.")
+    }
+    objective = sle.loss(replace(TINY, reconstruct=reconstruct, tasks=tasks, task_weight=2.0))
+    real, fake = torch.rand(4, 3, 32, 32), tuple(codes.detach() for codes in G.judged(torch.randn(4, G.z_dim)))
+    loss, logs = objective.critic_loss(critic, real, fake)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in critic.parameters())
+    assert {f"loss/{task}" for task in tasks} <= logs.keys()
+    assert objective.generator_loss(critic, real, fake)[1].keys().isdisjoint({f"loss/{task}" for task in tasks})
+
+
+def test_only_squares_are_turned() -> None:
+    config = replace(TINY, tasks=("rotation",))
+    with pytest.raises(UsageError, match="needs square codes"):
+        sle.Critic((3, 32, 48), config)
