@@ -9,6 +9,7 @@ from data.sources.colour import Misfit, to_srgb
 from data.sources.kinds import Unreadable
 
 MISFIT = "its colour profile does not fit and is ignored"
+TRANSPARENT = "transparent in places, shown over white"
 
 
 class Raster(NamedTuple):
@@ -26,8 +27,9 @@ def to_rgb(raster: Raster, notes: list[str]) -> NDArray[np.uint8]:
     except Misfit:
         notes.append(MISFIT)
         colours = to_srgb(raster.samples, None)
-    if raster.opacity is None:
+    if raster.opacity is None or raster.opacity.min() == 1:
         return colours
+    notes.append(TRANSPARENT)
     blended = np.empty(colours.shape, np.uint8)
     for channel in range(3):
         # 255 * (1 - opacity) + colour * opacity, as browsers blend: by samples, not by light

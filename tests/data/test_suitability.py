@@ -37,3 +37,31 @@ def test_images_enlarged_more_than_twice_are_counted_once(
 def test_scenes_are_drawn_at_any_size(capsys: pytest.CaptureFixture[str]) -> None:
     warn_of_unsuitable(open_images(f"scenes:{FEW_IMAGES}"), [1024])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("mode", "opacity", "told"), [("RGBA", 254, True), ("LA", 0, True), ("RGBA", 255, False)])
+def test_transparent_images_are_told_and_shown_over_white(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, opacity: int, told: bool
+) -> None:
+    folder = folder_of(tmp_path, FEW_IMAGES, 32, 32)
+    picture = Image.new(mode, (32, 32), (*(100,) * (len(mode) - 1), 255))
+    picture.paste((*(100,) * (len(mode) - 1), opacity), (0, 0, 8, 8))
+    picture.save(folder / "00.png")
+    images = open_images(folder)
+    warn_of_unsuitable(images, [32])
+    assert (f"1 of {FEW_IMAGES} images are transparent" in capsys.readouterr().err) == told
+    pixels = images.image(0)
+    assert (pixels[:, 8:, 8:] == 100).all()
+    assert (pixels[:, :8, :8] == round(255 - opacity / 255 * 155)).all()
+
+
+def test_grey_images_are_three_equal_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path, FEW_IMAGES, 32, 32)
+    Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64).save(folder / "00.png")
+    images = open_images(folder)
+    warn_of_unsuitable(images, [32])
+    assert capsys.readouterr().err == ""
+    pixels = images.image(0)
+    assert pixels.shape == (3, 32, 32)
+    assert (pixels == pixels[:1]).all()
+    assert len(np.unique(pixels)) == 256
