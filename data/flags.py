@@ -42,9 +42,19 @@ SizeArg = Annotated[
     ),
 ]
 _OPTIONAL = "(optional)"
+_RUN = tyro.constructors.PrimitiveConstructorSpec[Path | str | None](
+    nargs=1,
+    metavar="RUN",
+    # An address stays a text: as a path it would lose a slash.
+    instance_from_str=lambda texts: texts[0] if "://" in texts[0] else Path(texts[0]),
+    is_instance=lambda value: value is None or isinstance(value, Path | str),
+    str_from_instance=lambda value: [str(value)],
+)
 
 PictureFormat = Literal["png", "jpeg", "webp"]
 Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA")]
+RunArg = Annotated[Path | str, _RUN]
+OptionalRun = Annotated[Path | str | None, _RUN, tyro.conf.arg(help_behavior_hint=_OPTIONAL)]
 Hosts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=_OPTIONAL)]
 ClassFlag = Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint=_OPTIONAL)]

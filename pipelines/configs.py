@@ -1,5 +1,6 @@
 """The flags of the verbs that are not trainings and not `score`; torch is not needed to read them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from data.flags import (
     OptionalPath,
     OptionalText,
     PictureFormat,
+    RunArg,
 )
 from data.limits import Count, Limit, Limited, Natural, Positive, Weight
 from stage2_codegen.configs.base import VariantConfig
@@ -103,14 +105,17 @@ class ModelsConfig(Limited):
 class DrawnConfig(Limited):
     """Fields of every verb that draws from a trained generator."""
 
-    run: Path
-    """Run folder of `codegan train`."""
+    run: RunArg
+    """Run folder of `codegan train`, or a .zip of it; such a file on a web server, as in
+    https://HOST/RUN.zip#sha256=...; or a repository of the Hugging Face hub, as in hf://USER/NAME."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
     class_name: ClassFlag = None
     """Draw this class alone, of a generator trained with --conditional."""
     truncation: Weight = 1.0
     """Scale of the noise: below 1, pictures are more usual and more alike, down to one picture at 0."""
+    allow_host: Hosts = ()
+    """Web servers that what is named may be read from, and their redirects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +203,18 @@ class ExploreConfig(Limited):
     """
 
     run: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+        tuple[RunArg, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
     ]
-    """Run folder of `codegan train`; the page lets you choose among several."""
+    """Run folder of `codegan train`, or a .zip, an address or a name on the hub, as for `codegan sample`; the page lets
+    you choose among several."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
     port: Annotated[int, Limit(least=0, most=65535)] = 7860
     """Port of the page on 127.0.0.1; the next free one is taken where another program has it, and any with 0."""
+    allow_host: Hosts = ()
+    """Web servers that runs may be read from, and their redirects."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,29 +224,54 @@ class ExploreConfig(Limited):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Limited):
-    """Write a generator with its decoder as one file that other programs run without codegan.
+    """Write a generator with its decoder for others: as one file that runs without codegan, or as a folder to share.
 
     The ONNX model is of opset 18. Its input `z` is float32 (N, z_dim) for any N, N(0, 1), followed in a conditional
     generator by the weights of the classes; its output `images` is uint8 (N, 3, H, W). Other noise that a generator
     draws is constant: that of `codegan sample --seed 0`. Nothing is written unless the file draws what torch draws.
     """
 
-    run: Path
-    """Run folder of `codegan train`."""
+    run: RunArg
+    """Run folder of `codegan train`, or a .zip, an address or a name on the hub, as for `codegan sample`."""
     onnx: OptionalPath = None
     """The .onnx file."""
     program: OptionalPath = None
     """A .pt2 file of the same for `torch.export.load`, which does not need the training code either."""
+    hub: OptionalPath = None
+    """A folder with the weights, samples and a model card (README.md) with the scores of the run; --run takes it, also
+    as a .zip, and `codegan push` puts it on the Hugging Face hub. A card that is there is kept."""
+    license: OptionalText = None
+    """Licence for the card, by its name on the hub, as in cc-by-4.0."""
     best: bool = False
     """Use the weights that scored best (`train --score-kimg`) instead of the newest."""
+    allow_host: Hosts = ()
+    """Web servers that a run may be read from, and their redirects."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, path, suffix in (("onnx", self.onnx, ".onnx"), ("program", self.program, ".pt2")):
             if path and (path.suffix.lower() != suffix or path.is_dir()):
                 raise UsageError(f"--{name} {path}: is not the name of a {suffix} file", f"give one ending in {suffix}")
-        if not self.onnx and not self.program:
+        if not self.onnx and not self.program and not self.hub:
             raise UsageError("no file given", "name one, as in codegan export --run runs/photos --onnx photos.onnx")
+        if self.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,60}", self.license):
+            fix = "give its name on the hub, such as cc-by-4.0"
+            raise UsageError(f"--license {self.license}: is not the name of a licence", fix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig(Limited):
+    """Put a folder that `codegan export --hub` wrote on the Hugging Face hub, where `--run hf://USER/NAME` finds it.
+
+    Log in once with `hf auth login`, or set HF_TOKEN.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """The folder: the weights, samples and README.md, which is yours to edit first."""
+    to: Annotated[str, tyro.conf.arg(metavar="hf://USER/NAME")]
+    """The repository; it is made where it does not exist."""
+    public: bool = False
+    """Make a new repository that everyone can see. By default it is private; one that exists stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A trained generator as a file that other programs run: an ONNX model, or a program of torch."""
+"""A trained generator for others: an ONNX model, a program of torch, or a folder that can be given away."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,10 @@ from torch.export import ExportedProgram
 
 from data.advice import Done
 from data.errors import CodeganError, InputError, MismatchError, one_line
-from data.files.atomic import publish, read_json
-from data.files.checkpoints import BEST
+from data.files.atomic import publish
+from data.shared import name_of
 from data.sizes import size_text
+from pipelines.card import write_folder
 from pipelines.configs import ExportConfig
 from pipelines.sample import load_generator
 from stage2_codegen.image_generator import NOISE_SEED, ImageGenerator
@@ -32,7 +33,16 @@ def export(config: ExportConfig) -> Done:
     """Write the files, each of which is compared with torch before it takes its name."""
     if config.onnx:
         _need_onnx()
-    pipe = load_generator(config.run, config.best)
+    pipe = load_generator(config.run, config.best, config.allow_host)
+    if config.hub:
+        write_folder(config.hub, config, pipe)
+    if config.onnx or config.program:
+        _export_program(config, pipe)
+    push = ["codegan", "push", str(config.hub), "--to", "hf://USER/NAME"] if config.hub else None
+    return Done([path for path in (config.onnx, config.program, config.hub) if path], push)
+
+
+def _export_program(config: ExportConfig, pipe: ImageGenerator) -> None:
     described = _describe(config, pipe)
     module = drawing(pipe)
     program = _traced(module, described["variant"])
@@ -40,7 +50,6 @@ def export(config: ExportConfig) -> Done:
         _write(config.onnx, lambda path: _save_onnx(program, path, described), _open_onnx, pipe, module)
     if config.program:
         _write(config.program, lambda path: _save_program(program, path, described), _open_program, pipe, module)
-    return Done([path for path in (config.onnx, config.program) if path])
 
 
 def _need_onnx() -> None:
@@ -56,10 +65,9 @@ def _need_onnx() -> None:
 
 def _describe(config: ExportConfig, pipe: ImageGenerator) -> dict[str, str]:
     """What a reader of the file should know; the licence of the pictures is for their owner to add."""
-    weights = read_json(config.run / "weights" / (BEST if config.best else "") / "config.json")
     described = {
-        "run": config.run.resolve().name,
-        "variant": weights["variant"],
+        "run": name_of(config.run),
+        "variant": pipe.described["variant"],
         "nimg": str(pipe.nimg),
         "image_size": size_text(pipe.image_size),
         "z_dim": str(pipe.generator.z_dim),

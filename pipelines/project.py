@@ -18,6 +18,7 @@ from data.drawn import claim_folder, picture_file
 from data.errors import CorruptError, MismatchError, UsageError
 from data.files.atomic import lock, read_json, write_bytes, write_json
 from data.images import ImageSet, image_grid, open_images, save_png, to_float
+from data.shared import shown
 from data.sizes import to_json_size
 from pipelines.configs import ProjectConfig
 from pipelines.sample import open_generator
@@ -33,9 +34,10 @@ DRAWN_AT_ONCE = 16
 def project(config: ProjectConfig) -> Done:
     """Project batch by batch, and save after each."""
     generator = open_generator(config)
-    pictures = open_images(config.data, generator.image_size, on_progress=scan_progress())
+    hosts = config.allow_host
+    pictures = open_images(config.data, generator.image_size, on_progress=scan_progress(), allow_hosts=hosts)
     settings = {
-        "run": str(config.run),
+        "run": shown(config.run),
         "nimg": generator.nimg,
         "class": config.class_name,
         "data_fingerprint": pictures.fingerprint,
@@ -59,7 +61,7 @@ def project(config: ProjectConfig) -> Done:
                 write_bytes(config.out / VECTORS, save_tensors({"z": z}))
                 write_json(config.out / RESULTS, {"settings": settings, "pictures": results})
                 report.update(len(results))
-    walk = ["codegan", "walk", "--run", str(config.run), "--projected", str(config.out), "--out", "walk.webp"]
+    walk = ["codegan", "walk", "--run", shown(config.run), "--projected", str(config.out), "--out", "walk.webp"]
     return Done([config.out], walk)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from accelerate import Accelerator
 
 from data.advice import Done
+from data.cache import cache_folder
 from data.latents import LatentStore
 from data.store.images import store_images
 from stage1_autoencoder.training.processes import scan_share
@@ -28,7 +29,7 @@ def snapshot_scores(
     both functions. Raises like `codegan score`, for weights and data that cannot be used.
     """
     from pipelines.scoring.extraction import FeatureCache  # late: only this needs the feature networks, slow to load
-    from pipelines.scoring.networks import cache_folder, load_features
+    from pipelines.scoring.networks import load_features
     from pipelines.scoring.score import real_features, score_generator, warn_of_flattery
     from pipelines.scoring.sets import check_count, choose
 

@@ -120,8 +120,14 @@ VERBS = {
     "export": Verb(
         configs.ExportConfig,
         "pipelines.export:export",
-        "a generator as one file for other programs",
+        "a generator for other programs or people",
         "--run runs/photos --onnx photos.onnx",
+    ),
+    "push": Verb(
+        configs.PushConfig,
+        "pipelines.push:push",
+        "an exported generator on the Hugging Face hub",
+        "photos-hub/ --to hf://USER/photos",
     ),
     "score": Verb(
         ScoreConfig,

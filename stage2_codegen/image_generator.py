@@ -1,9 +1,9 @@
 """From seeds to pictures: noise, generator, decoder."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from data.errors import InputError, MismatchError, UsageError
 from data.files.checkpoints import BEST, load_weights, put_weights
+from data.files.packed import load_packed
 from data.images import to_float, to_uint8
 from data.seeds import IMAGE_CLASS, IMAGE_NOISE, IMAGE_Z, derive_seed
 from data.sizes import Size, as_size
 from stage1_autoencoder.networks import Autoencoder
+from stage1_autoencoder.tiles import pictures_at_once
 from stage2_codegen.codes import CodeScale
+from stage2_codegen.description import check_generator
 from stage2_codegen.picture_vectors import pooled
 from stage2_codegen.rank_noise import recorded_noise, shared_noise
 from stage2_codegen.variants import configured
@@ -42,11 +45,13 @@ class ImageGenerator:
         image_size: Size,
         nimg: int | None = None,
         class_names: Sequence[str] = (),
+        described: Mapping[str, Any] | None = None,
     ) -> None:
         self.generator, self.scale, self.autoencoder = generator, scale, autoencoder
         self.image_size = image_size  # pixels per side
         self.nimg = nimg  # samples seen in training; None while it continues
         self.class_names = class_names  # of a conditional generator, in the order of its classes
+        self.described = described or {}  # how it was trained, as its weights say
         self.truncation = 1.0
         self._class: int | None = None  # the class of all images; None draws classes as frequently as in the data
 
@@ -54,16 +59,20 @@ class ImageGenerator:
     def load(cls, run: str | Path, best: bool = False) -> Self:
         """Load the averaged generator of a run, with the decoder of its codes, onto a GPU if there is one.
 
-        With `best` it is the generator at its best score, if the run was scored. Raises `InputError` without weights,
-        `CorruptError` on damage, `MismatchError` for another kind of run.
+        The run is a folder or a .zip of it. With `best` it is the generator at its best score, if the run was scored.
+        Raises `InputError` without weights, `CorruptError` on damage, `MismatchError` for another kind of run.
         """
         folder = Path(run) / "weights"
-        if best and not (folder / BEST).is_dir():
+        if Path(run).is_file():
+            weights = load_packed(Path(run), best)
+        elif best and not (folder / BEST).is_dir():
             raise InputError(f"{run}: no snapshot of it was scored", "leave out --best, or train with --score-kimg")
-        weights = load_weights(folder / BEST if best else folder)
+        else:
+            weights = load_weights(folder / BEST if best else folder)
         config = weights.state
         if config.get("kind") != "generator":
             raise MismatchError(f"{run}: is not the run of a generator", "give the run folder of one")
+        check_generator(weights, run)
         with torch.random.fork_rng(devices=[]):  # initial weights would move the caller's random numbers
             autoencoder = Autoencoder.from_weights(weights.tensors["autoencoder"], config["autoencoder"], run)
             channels, height, width = config["code_shape"]
@@ -76,7 +85,7 @@ class ImageGenerator:
         generator.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         autoencoder.to(device).to(memory_format=torch.channels_last)
         scale, names = CodeScale.from_json(config["scale"]), config.get("classes", [])
-        return cls(generator, scale, autoencoder, as_size(config["image_size"]), config["nimg"], names)
+        return cls(generator, scale, autoencoder, as_size(config["image_size"]), config["nimg"], names, config)
 
     @property
     def device(self) -> torch.device:
@@ -212,4 +221,9 @@ class ImageGenerator:
 
     @torch.inference_mode()
     def _decode(self, codes: Tensor) -> NDArray[np.uint8]:
-        return to_uint8(self.autoencoder.decode(self.scale.to_latents(codes))).cpu().numpy()
+        """Together, or one after another where the images are so large that they are decoded in tiles."""
+        images = [
+            to_uint8(self.autoencoder.decode(self.scale.to_latents(part))).cpu()
+            for part in codes.split(pictures_at_once(self.image_size, len(codes)))
+        ]
+        return torch.cat(images).numpy()

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data.errors import CodeganError, UnsafeError, UsageError
+from data.shared import shown
 from pipelines.configs import ExploreConfig
 from pipelines.explore.api import ROUTES, Answer, Query, Refusal, as_json
 from pipelines.explore.explorer import Explorer
@@ -45,7 +46,8 @@ HEADERS = {
 def explore(config: ExploreConfig) -> None:
     """Serve the page until the user interrupts, which is how it is meant to end."""
     lock = threading.Lock()
-    explorers = [Explorer(str(run), load_generator(run, config.best), lock) for run in config.run]
+    generators = {shown(run): load_generator(run, config.best, config.allow_host) for run in config.run}
+    explorers = [Explorer(name, generator, lock) for name, generator in generators.items()]
     with open_server(explorers, config.port) as server:
         print(f"explore: {server.address} (Ctrl-C ends it)", flush=True)
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from data.errors import UsageError
-from data.flags import ClassFlag, Data, Hosts, OptionalCount, OptionalPath, OptionalText
+from data.flags import ClassFlag, Data, Hosts, OptionalCount, OptionalPath, OptionalRun, OptionalText
 from data.limits import Count, Fraction, Limited, Natural, Weight
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, ProtocolName
 from stage2_codegen.configs.choices import FeatureName
@@ -26,8 +26,9 @@ class ScoreConfig(Limited):
 
     data: Data
     """Real images: a folder, .zip, .tar shards, or scenes:N."""
-    run: OptionalPath = None
-    """Folder of a trained generator; its images are drawn in memory."""
+    run: OptionalRun = None
+    """Folder of a trained generator, or a .zip, an address or a name on the hub, as for `codegan sample`; its images
+    are drawn in memory."""
     best: bool = False
     """Score the weights that scored best (`train --score-kimg`) instead of the newest."""
     class_name: ClassFlag = None
@@ -71,10 +72,11 @@ class ScoreConfig(Limited):
     max_skip: Fraction = 0.01
     """Fraction of the files that may be unreadable."""
     allow_host: Hosts = ()
-    """Web servers that DATA, and their redirects, may be read from."""
+    """Web servers that DATA, a run, and their redirects, may be read from."""
     out: OptionalPath = None
     """File for the scores, and folder for the sheet of neighbours. Default: RUN/scores.json, where other scores of the
-    same settings stay; RUN/scores-PROTOCOL.json, RUN/scores-best.json; none with --images."""
+    same settings stay; RUN/scores-PROTOCOL.json, RUN/scores-best.json; none with --images, or for a run that is not a
+    folder of this machine."""
 
 
 def asked_metrics(config: ScoreConfig) -> tuple[MetricName, ...]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import CorruptError, InputError, UsageError
+from data.errors import InputError, UsageError
 from data.files.atomic import read_json
 from data.seeds import REAL_HALVES
+from data.shared import own_folder
 from pipelines.scoring.config import ScoreConfig, is_selected
 from pipelines.scoring.coverage import by_factor, combinations_covered
 from pipelines.scoring.extraction import Extracted
@@ -166,13 +167,14 @@ METRICS: dict[MetricName, Callable[[Extracted, Extracted, int | None], dict[str,
 def table(entries: Mapping[str, Entry]) -> Iterator[str]:
     """Lines of text, an entry each."""
     rows = [["", *(name.replace("_", " ") for name in _COLUMNS)]]
-    rows += [[name, *(_cell(entry.get(column)) for column in _COLUMNS)] for name, entry in entries.items()]
+    rows += [[name, *(cell(entry.get(column)) for column in _COLUMNS)] for name, entry in entries.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         yield "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A number, a count or an interval as tables show it."""
     if isinstance(value, tuple | list):
         return " ... ".join(f"{bound:.4g}" for bound in value)
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
@@ -181,11 +183,12 @@ def _cell(value: Any) -> str:
 def scores_file(config: ScoreConfig) -> Path | None:
     """--out, else RUN/scores.json; a protocol's scores and those of the best weights have files of their own.
 
-    None with --images alone, or for a selection of the samples. Raises `UsageError` where nothing can be written, and
-    `CorruptError` where the file holds something else than scores.
+    None with --images alone, for a selection of the samples, or for a run that is no folder of this machine. Raises
+    `UsageError` where nothing can be written, and `CorruptError` where the file holds something else than scores.
     """
     name = "-".join(filter(None, ("scores", config.protocol, "best" if config.best else None)))
-    path = config.out or (None if is_selected(config) else config.run and config.run / f"{name}.json")
+    folder = own_folder(config.run) if config.run and not is_selected(config) else None
+    path = config.out or (folder and folder / f"{name}.json")
     if path is None:
         return None
     if path.is_dir():
@@ -207,12 +210,7 @@ def _read(path: Path) -> Scores:
     if not path.is_file():
         return {}
     fix = "delete this file, or name another one with --out"
-    try:
-        stored = read_json(path)
-    except CorruptError as error:
-        raise CorruptError(error.what, fix) from error
-    if not isinstance(stored, dict):
-        raise CorruptError(f"{path}: holds no scores", fix)
+    stored: Scores = read_json(path, fix=fix)
     return stored
 
 

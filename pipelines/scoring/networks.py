@@ -15,7 +15,6 @@ networks or resizings cannot be compared, hence their names.
 import hashlib
 import http.client
 import io
-import os
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data.cache import cache_folder
 from data.errors import CorruptError, InputError, MismatchError, UnsafeError, UsageError
 from data.files.atomic import write_bytes
 from data.files.published import read_state_dict
@@ -141,13 +141,6 @@ INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrai
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 _MAX_DOWNLOAD = 1 << 28  # bytes; the file has about 96 million
 _POOLINGS = {64: 0, 192: 1}  # which of the max-poolings takes maps of so many channels
-
-
-def cache_folder() -> Path:
-    """Where downloads and features are kept: $CODEGAN_CACHE, else codegan in $XDG_CACHE_HOME or ~/.cache."""
-    if "CODEGAN_CACHE" in os.environ:
-        return Path(os.environ["CODEGAN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codegan"
 
 
 class Inception:

@@ -10,11 +10,13 @@ from typing import Any
 from accelerate import Accelerator
 
 from data.advice import Action, Advice, Done
+from data.cache import cache_folder
 from data.console import warn
 from data.errors import UsageError
 from data.files.atomic import write_json
 from data.files.runs import versions
 from data.images import ImageSet
+from data.shared import own_folder
 from pipelines.scoring.config import (
     ALONE,
     UNBIASED_FROM,
@@ -29,7 +31,7 @@ from pipelines.scoring.entries import Entry, comparable_scores, entries_of, make
 from pipelines.scoring.extraction import Extracted, FeatureCache, FeaturePass, extract
 from pipelines.scoring.metrics import Rows, frechet_distance, kernel_distance
 from pipelines.scoring.neighbours import find_neighbours, summary, write_neighbours
-from pipelines.scoring.networks import FeatureNetwork, cache_folder, load_features
+from pipelines.scoring.networks import FeatureNetwork, load_features
 from pipelines.scoring.pairwise import PAIRS, LpipsPairs, diversity, sifid
 from pipelines.scoring.protocols import PROTOCOLS, MetricName, departures
 from pipelines.scoring.sets import Comparison, LazyImages, Sets, choose, generated_images, open_comparison, real_images
@@ -40,7 +42,8 @@ from stage2_codegen.image_generator import ImageGenerator
 def score(config: ScoreConfig) -> Done:
     """Compute the scores, print a table and write them; raises what `compute_scores` does."""
     _, wrote = compute_scores(config)
-    return Done(wrote, Advice(Action.REPORT, {"run": config.run}) if config.run else None)
+    folder = own_folder(config.run) if config.run else None
+    return Done(wrote, Advice(Action.REPORT, {"run": folder, "data": config.data, "hosts": ()}) if folder else None)
 
 
 def compute_scores(config: ScoreConfig) -> tuple[dict[str, Any], list[Path]]:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +11,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from data.errors import DivergedError, InputError
-from data.files.atomic import read_json
 from data.images import ImageSet, open_images, to_float, to_uint8
 from data.prefetch import prefetch
 from data.seeds import DRAWN_ORDER, SCORED_IMAGES
+from data.shared import RunName
 from data.sizes import Size
 from pipelines.sample import load_generator
 from pipelines.scoring.config import MIN_IMAGES, UNBIASED_FROM, ScoreConfig, asked_metrics, compares_sets
@@ -73,19 +72,18 @@ def open_comparison(config: ScoreConfig, accelerator: Accelerator) -> Comparison
     return _compare_given(config, accelerator)
 
 
-def _compare_run(config: ScoreConfig, run: Path, accelerator: Accelerator) -> Comparison:
-    pipe = load_generator(run, config.best).drawing(config.class_name, config.truncation)
+def _compare_run(config: ScoreConfig, run: RunName, accelerator: Accelerator) -> Comparison:
+    loaded = load_generator(run, config.best, config.allow_host)
+    pipe = loaded.drawing(config.class_name, config.truncation)
     reference = _open_set(config, config.data, pipe.image_size, accelerator)
     num = _number(config, min(max(len(reference), _MIN_DEFAULT), _MAX_DEFAULT))
     real = _real_images(config, reference, num)
     if "sifid" in asked_metrics(config):
         check_pairs(1, len(usable(reference)))  # no generated image belongs to any one of several real images
     generated = generated_images(pipe, num, config.seed)
-    file = run / "weights" / "config.json"
-    described = read_json(file) if file.is_file() else {}
-    is_mirrored = described.get("mirror") or described.get("flip")
+    is_mirrored = pipe.described.get("mirror") or pipe.described.get("flip")
     sets = Sets(generated, real, decoded_images(pipe.autoencoder, real), mirrored_images(real) if is_mirrored else None)
-    return Comparison(sets, (generated, real), reference, pipe.nimg, described.get("frozen", {}))
+    return Comparison(sets, (generated, real), reference, pipe.nimg, pipe.described.get("frozen", {}))
 
 
 def _compare_given(config: ScoreConfig, accelerator: Accelerator) -> Comparison:
