@@ -1,7 +1,9 @@
 """Output while a verb runs: a progress bar on a terminal, plain lines elsewhere."""
 
+import os
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,11 +24,17 @@ class ProgressReport:
         self._bar = _make_bar(unit) if show and sys.stderr.isatty() else None
         self._plain = show and self._bar is None
         self._task = self._bar.add_task(label, total=total, extra="") if self._bar else None
-        self._began = self._printed = time.monotonic()
+        self._began = self._printed = self._updated = time.monotonic()
         self._first: int | None = None
         self._last = 0
+        self._values: Mapping[str, float] = {}
+        self._extra = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._print_slow_steps, daemon=True)
 
     def __enter__(self) -> Self:
+        if self._plain:
+            self._thread.start()
         if self._bar:
             with suppress(OSError):  # the terminal is closed, here and below
                 self._bar.start()
@@ -35,27 +43,41 @@ class ProgressReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._plain:
+            self._thread.join()
         if self._bar:
             with suppress(OSError):
                 self._bar.stop()
 
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-        """Report that `done` items in all are done, and show `values` beside the rate."""
+        """Report that `done` items in all are done, and show `values`, or else the last ones, beside the rate."""
         now = time.monotonic()
         if self._first is None or done < self._last:  # at the start, or after a rollback
             self._first, self._began = done, now
-        self._last = done
+        self._last, self._updated = done, now
         rate = (done - self._first) / max(now - self._began, 1e-9)
         pace = [f"{rate:.1f} {self._unit}/s"] if rate > 0 else []
-        extra = "  ".join([*pace, *(f"{k} {v:.4g}" for k, v in (values or {}).items())])
+        self._values = values or self._values
+        self._extra = "  ".join([*pace, *(f"{k} {v:.4g}" for k, v in self._values.items())])
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, extra=extra)
+            self._bar.update(self._task, completed=done, extra=self._extra)
         elif self._plain and (now - self._printed >= _LINE_EVERY_SEC or done >= self._total):
-            self._printed = now
-            left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
-            percent = f"{100 * done // max(self._total, 1)}%"
-            line = f"{self._label}: {done}/{self._total} {self._unit}  {percent}  {extra}{left}"
-            tell(line.rstrip())
+            left = f"{(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
+            self._print(left)
+
+    def _print(self, remark: str) -> None:
+        self._printed = time.monotonic()
+        done = f"{self._label}: {self._last}/{self._total} {self._unit}"
+        percent = f"{100 * self._last // max(self._total, 1)}%"
+        tell("  ".join(part for part in (done, percent, self._extra, remark) if part))
+
+    def _print_slow_steps(self) -> None:
+        """Print a line where nothing was reported for a while, as a thread."""
+        while not self._ended.wait(_LINE_EVERY_SEC):
+            waited = time.monotonic() - self._updated
+            if waited >= _LINE_EVERY_SEC:
+                self._print(f"{waited:.0f} s since then")
 
 
 def _make_bar(unit: str) -> "Progress":
@@ -94,6 +116,14 @@ def scan_progress(show: bool = True) -> Callable[[int, int], None]:
             tell(f"reading: {done}/{total} files")
 
     return progress
+
+
+def open_streams() -> None:
+    """Open the null device in place of standard streams that are closed, whose numbers files would otherwise take."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
 
 
 def tell(text: str) -> None:

@@ -25,11 +25,12 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from tyro.constructors._struct_spec_dataclass import dataclass_rule
 
 from data.advice import Advice, Done
-from data.console import finish
+from data.console import finish, open_streams, tell
 from data.errors import CodeganError, InputError, Preempted, SpaceError, Terminated, UsageError, WorkerError
 from pipelines.commands import command, followed_by
 from pipelines.verbs import VERBS, Verb
 from pipelines.worker import messages
+from stage1_autoencoder.training.environment import forget_leftover_ranks, share_cores, thread_settings
 from stage1_autoencoder.training.stopping import heeded_signals
 from stage2_codegen.configs.registry import CONFIGS, RECOMMENDED
 
@@ -52,20 +53,24 @@ PROCESSES = "--processes N shares the work among N processes of this machine; N 
 
 def main() -> NoReturn:
     """Run the verb in sys.argv, in this process or in several, and exit with its documented code."""
+    open_streams()
     complaints = messages()
     arguments = sys.argv[1:]
     show_traceback = "--traceback" in arguments
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if threads := os.environ.get("CODEGAN_THREADS"):  # read by torch when it is loaded
-        os.environ.setdefault("OMP_NUM_THREADS", threads)
+    forget_leftover_ranks()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
 
     def fail(error: CodeganError) -> NoReturn:
         if show_traceback:
             traceback.print_exc(file=complaints)
-        print(f"error: {error.what}\n  fix: {followed_by(error.fix, error.advice)}", file=complaints, flush=True)
+        say(f"error: {error.what}\n  fix: {followed_by(error.fix, error.advice)}")
         _exit(error.exit_code)
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody listens, but the code still tells
+            print(text, file=complaints, flush=True)
 
     try:
         processes, arguments = _split_processes(arguments)
@@ -73,9 +78,13 @@ def main() -> NoReturn:
             if processes > 1:
                 from pipelines.launch import launch  # late, as difflib below: slow to load, and seldom needed
 
+                share_cores()
                 launch([*_this_program(), *arguments], processes)
             else:
+                os.environ |= thread_settings() | os.environ
                 run([argument for argument in arguments if argument != "--traceback"])
+        with contextlib.suppress(BrokenPipeError):  # all is done, although the last lines are not read
+            sys.stdout.flush()
     except CodeganError as error:
         fail(error)
     except MemoryError:
@@ -83,12 +92,11 @@ def main() -> NoReturn:
     except Terminated:
         fail(Preempted("stopped from outside; what was saved is kept", "run the same command again"))
     except KeyboardInterrupt:
-        told = "interrupted; what was saved is kept, and the same command goes on from there"
-        print(told, file=complaints, flush=True)
+        say("interrupted; what was saved is kept, and the same command goes on from there")
         _exit(130)
-    except BrokenPipeError:  # nobody reads on, so nothing can be said
-        _exit(Preempted.exit_code if _resumes(arguments) else 0)
     except Exception as error:
+        if _is_unread(error):
+            _exit(Preempted.exit_code if _resumes(arguments) else 0)
         if _is_out_of_memory(error):
             fail(SpaceError("out of memory for tensors", "lower --batch-size"))
         if _is_lost_connection(error):
@@ -130,6 +138,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
 
 
+def _is_unread(error: Exception) -> bool:
+    """What printing raises when nobody reads on: the pipe is broken, or the terminal closed."""
+    closed = isinstance(error, OSError) and error.errno == errno.EIO and not error.filename
+    return isinstance(error, BrokenPipeError) or closed
+
+
 def _is_lost_connection(error: Exception) -> bool:
     """What torch raises when a collective operation fails; gloo's errors have no class of their own."""
     return "DistError" in (base.__name__ for base in type(error).__mro__) or "/gloo/" in str(error)
@@ -137,10 +151,13 @@ def _is_lost_connection(error: Exception) -> bool:
 
 def _exit(code: int) -> NoReturn:
     """End the program, without letting the threads of a process group turn that into an abort."""
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again at the end, and change the code to 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if code:  # the others may be waiting for us, and to leave the group in order is to wait for them
-            sys.stderr.flush()
             os._exit(code)
         distributed = sys.modules.get("torch.distributed")
         if distributed and distributed.is_initialized():
@@ -192,7 +209,17 @@ def run(arguments: list[str]) -> None:
         _run_of_variant(name, verb, rest)
     else:
         config = _parse(verb.config, f"codegan {name}", rest, _about(name, verb))
-        _show(verb.load()(config))
+        _show(_load(name)(config))
+
+
+def _load(name: str) -> Callable[..., Done | None]:
+    """The work of a verb, and torch, which takes seconds and learns only then how its threads wait."""
+    verb = VERBS[name]
+    if "torch" not in sys.modules:
+        if verb.resumes and os.environ.get("RANK", "0") == "0":
+            tell(f"codegan {name}: loading torch")
+        share_cores()
+    return verb.load()
 
 
 def _show(done: Done | None) -> None:
@@ -223,7 +250,7 @@ def _run_of_variant(name: str, verb: Verb, arguments: list[str]) -> None:
     if variant not in CONFIGS:
         raise UsageError(f"{variant}: is not a variant", _did_you_mean(variant, CONFIGS, f"codegan {name} --help"))
     config = _parse(verb.config[CONFIGS[variant]], f"codegan {name} {variant}", rest, _about(name, verb, variant))
-    _show(verb.load()(variant, config))
+    _show(_load(name)(variant, config))
 
 
 def _takes_value(word: str, config: Any) -> bool:

@@ -10,12 +10,13 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from typing import NamedTuple
 
+from data.console import tell
 from data.errors import Preempted, WorkerError
 from pipelines.worker import LINE
+from stage1_autoencoder.training.environment import thread_settings
 from stage1_autoencoder.training.stopping import heeded_signals
 
 KEPT_BYTES = 1 << 14  # of what a worker says, the end
@@ -41,13 +42,14 @@ def launch(command: list[str], processes: int) -> None:
     if end is None:
         return
     if end.message:
-        print(end.message, end="", file=sys.stderr)
+        tell(end.message.rstrip("\n"))
         raise SystemExit(end.code)
     if -end.code in passed_on:
         if -end.code == signal.SIGINT:
             raise KeyboardInterrupt
         raise Preempted("stopped; what was finished is kept", "run the same command again")
-    print(end.stderr, end="", file=sys.stderr)
+    if end.stderr:
+        tell(end.stderr.rstrip("\n"))
     raise WorkerError(f"process {end.rank} of {processes} (rank {end.rank}) {_how(end.code)}", _advice(end.code))
 
 
@@ -111,11 +113,10 @@ def _kill(workers: list[Process]) -> None:
 
 
 def _shared_environment(processes: int) -> dict[str, str]:
-    threads = max(1, (os.cpu_count() or 1) // processes)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # free now
     return (
-        {"OMP_NUM_THREADS": str(threads)}
+        thread_settings(processes)
         | os.environ
         | {
             "MASTER_ADDR": "127.0.0.1",

@@ -60,8 +60,6 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
     if config.init is None:
         return None
     initial = Autoencoder.load(config.init)
-    if initial.borrowed is not None:
-        raise UsageError(f"--init {config.init}: can only be used as it is", "give it to encode, or train another one")
     if initial.factor == 1:
         raise UsageError(f"--init {config.init}: there is nothing to train", *_PIXELS_INSTEAD)
     if initial.factor != config.factor and is_built_in(config.init):
@@ -103,6 +101,7 @@ def train(config: TrainAEConfig) -> Done:
         start = load_state(config.out / "checkpoints", step.networks, step.optimizers)
         snapshots = _Snapshots(run, step, images, held_out, saved_nimg=start.nimg)
         run.start(start)
+        _introduce(config, run, step, len(train_indices), len(held_out))
         snapshots.complete()
 
         # --- the loop; its clock is images seen ---
@@ -134,6 +133,19 @@ def train(config: TrainAEConfig) -> Done:
                 _measure(config, images, held_out, initial, step.ema)
     encode = Advice(Action.ENCODE, {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out})
     return Done([config.out / "weights", config.out / "reconstructions.json"], encode)
+
+
+def _introduce(config: TrainAEConfig, run: Run, step: AutoencoderStep, trained: int, held_out: int) -> None:
+    """Print what is trained on what, with the flags that decide most."""
+    flags = {
+        "--batch-size": config.batch_size,
+        "--precision": config.precision,
+        "--lr": f"{config.lr:g}",
+        "--kimg": f"{config.kimg:g}",
+        "--snapshot-kimg": f"{config.snapshot_kimg:g}",
+    }
+    subject = f"autoencoder on {trained} pictures and {held_out} held out, crops of {config.size} px"
+    run.introduce(subject, {"autoencoder": step.autoencoder, "discriminator": step.discriminator}, flags)
 
 
 class _Snapshots:

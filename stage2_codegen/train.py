@@ -13,7 +13,6 @@ from data.advice import Action, Advice, Done
 from data.console import warn
 from data.files.checkpoints import Progress, load_state, save_state
 from data.files.runs import defaults
-from data.latents import LatentStore
 from data.sizes import size_text
 from stage1_autoencoder.training.processes import any_rank
 from stage1_autoencoder.training.run import Run
@@ -57,8 +56,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
         accelerator.wait_for_everyone()  # before rank 0 writes what the others have read
         run.start(start)
         snapshots.remember()
-        if run.main:
-            _introduce(name, config, store, accelerator.device)
+        _introduce(name, setup, run)
         snapshots.complete()
 
         # --- the loop; its clock is samples shown to the generator ---
@@ -112,22 +110,20 @@ def _earlier(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _introduce(name: str, config: TrainConfig[VariantConfig], store: LatentStore, device: torch.device) -> None:
+def _introduce(name: str, setup: Setup, run: Run) -> None:
     """Print what is trained on what, with the flags that decide most, and warn about too few pictures."""
-    where = "1 thread" if (threads := torch.get_num_threads()) == 1 else f"{threads} threads"
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
+    config, store = setup.config, setup.store
     shape = " x ".join(map(str, store.code_shape))
-    print(f"{name} on {len(store)} pictures of {size_text(store.image_size)} px, codes {shape}, with {where}")
-    choices = {
+    flags = {
         "--batch-size": config.batch_size,
         "--precision": config.precision,
         **({"--mirror": "on" if config.mirror else "off"} if config.model.mirrors else {}),
         "--kimg": f"{config.kimg:g}",
         "--snapshot-kimg": f"{config.snapshot_kimg:g}",
     }
-    print("  " + "  ".join(f"{flag} {value}" for flag, value in choices.items()), flush=True)
-    if len(store) < config.model.few_pictures:
+    subject = f"{name} on {len(store)} pictures of {size_text(store.image_size)} px, codes {shape}"
+    run.introduce(subject, {"generator": setup.step.G, "critic": setup.step.critic}, flags)
+    if run.main and len(store) < config.model.few_pictures:
         count = "1 picture" if len(store) == 1 else f"{len(store)} pictures"
         warn(f"{store.path}: has only {count}, which will be memorised", "add more pictures")
 

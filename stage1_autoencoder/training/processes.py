@@ -17,6 +17,7 @@ from data.errors import CodeganError, UsageError, WorkerError
 from data.files.atomic import disk_errors
 from data.images import Share
 from stage1_autoencoder.training.config import Tracker
+from stage1_autoencoder.training.environment import forget_leftover_ranks, shares_cores
 
 # How long a rank waits for another, which may be saving. A rank that dies is noticed at once,
 # and one that hangs after this time.
@@ -28,8 +29,9 @@ def make_accelerator(tracker: Tracker = "none", run: Path | None = None, patienc
 
     `patience` is how long ranks wait for each other. Raises `UsageError` when the tracker is not installed, for
     settings of Accelerate that are not supported, and for more processes than GPUs, and `WorkerError` when the
-    processes do not find each other.
+    processes do not find each other. What other programs left in the environment is ignored.
     """
+    forget_leftover_ranks()
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         package = "'codegan[tracking]'" if tracker == "tensorboard" else tracker
         raise UsageError(f"--tracker {tracker}: is not installed", f"pip install {package}")
@@ -99,6 +101,18 @@ def local_share(global_batch: int, accelerator: Accelerator, parts: int = 1) -> 
 def scan_share(accelerator: Accelerator) -> Share:
     """Return this rank's share of looking through a data set (see `data.images.open_images`)."""
     return Share(accelerator.process_index, accelerator.num_processes, gather_object)
+
+
+def describe_hardware(accelerator: Accelerator) -> str:
+    """Return what a run computes with, in words: its GPUs or threads."""
+    ranks, threads = accelerator.num_processes, torch.get_num_threads()
+    if accelerator.device.type == "cuda":
+        name = torch.cuda.get_device_name(accelerator.device)
+        return name if ranks == 1 else f"{ranks} x {name}"
+    text = "1 thread" if threads == 1 else f"{threads} threads"
+    if ranks > 1:
+        text = f"{ranks} processes of {text}"
+    return f"{text}, which wait passively" if shares_cores() else text
 
 
 def any_rank(accelerator: Accelerator, flag: bool) -> bool:

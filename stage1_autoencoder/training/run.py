@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from accelerate import Accelerator
+from torch import nn
 
 from data.console import ProgressReport
 from data.files.atomic import lock, remove_partials
@@ -14,7 +15,7 @@ from data.files.checkpoints import Progress
 from data.files.runs import MetricsLog, open_run, to_json
 from stage1_autoencoder.training.clock import LOG_EVERY_STEPS, StepClock, crossed, peak_memory_mb
 from stage1_autoencoder.training.config import RunConfig
-from stage1_autoencoder.training.processes import any_rank, on_main, tracked
+from stage1_autoencoder.training.processes import any_rank, describe_hardware, on_main, tracked
 from stage1_autoencoder.training.stopping import StopSignal
 
 
@@ -71,8 +72,28 @@ class Run:
             self._log = MetricsLog(self.config.out, progress.nimg)
         self._stack.enter_context(self.stop)
         self._stack.enter_context(self._report)
+        self._report.update(progress.nimg)
         self.clock = StepClock()
         self.saved()
+
+    def introduce(self, subject: str, networks: Mapping[str, nn.Module], flags: Mapping[str, Any]) -> None:
+        """Print what is trained, the flags that decide most, and where the run stands."""
+        if not self.main:
+            return
+        trained = {name: [p for p in network.parameters() if p.requires_grad] for name, network in networks.items()}
+        sizes = (f"{name} of {_rounded(sum(p.numel() for p in trained[name]))} parameters" for name in trained)
+        print(f"{subject}, with {describe_hardware(self.accelerator)}")
+        print(f"  {', '.join(sizes)}")
+        print("  " + "  ".join(f"{flag} {value}" for flag, value in flags.items()))
+        print(f"  {self._standing()}", flush=True)
+
+    def _standing(self) -> str:
+        nimg, total = self.progress.nimg, self.config.total_nimg
+        if nimg > total:
+            return f"already complete: {nimg} images were shown, more than the {total} of --kimg {self.config.kimg:g}"
+        if nimg == total:
+            return f"already complete: all {total} images were shown; a larger --kimg goes on"
+        return f"resuming at image {nimg} of {total}" if nimg else f"a new run of {total} images"
 
     def go_back(self, progress: Progress) -> None:
         """Forget what was logged after `progress`; the time that it took still counts."""
@@ -85,6 +106,8 @@ class Run:
         """Count a batch that has been shown."""
         nimg, number, rollbacks = self.progress
         self.progress = Progress(nimg + self.config.batch_size, number + 1, rollbacks)
+        if not self.finished:
+            self._report.update(self.progress.nimg)
 
     @property
     def finished(self) -> bool:
@@ -136,3 +159,9 @@ class Run:
     def raise_if_early(self) -> None:
         """Raise `KeyboardInterrupt` or `Preempted` if the run was stopped; to be called after the last save."""
         self.stop.raise_if_early(self.config.out, self.progress.nimg, self.config.total_nimg)
+
+
+def _rounded(count: int) -> str:
+    """A number of parameters in three digits: 512, 83.5 k, 2.13 M."""
+    value, unit = (count / 1e6, " M") if count >= 1e6 else (count / 1e3, " k") if count >= 1e3 else (count, "")
+    return f"{value:.3g}{unit}"

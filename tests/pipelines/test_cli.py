@@ -1,6 +1,7 @@
 """What a person meets at the prompt: verbs, two-line errors, exit codes."""
 
 import errno
+import io
 import os
 import re
 import signal
@@ -22,8 +23,10 @@ from data.store.writer import LatentWriter
 from pipelines import cli
 from pipelines.cli import LEAST_COLUMNS, main, run
 from pipelines.verbs import VERBS
+from stage1_autoencoder.training.processes import make_accelerator
 from stage1_autoencoder.training.stopping import STOP_SIGNALS
 from stage2_codegen.configs.registry import CONFIGS
+from tests.launched import set_group
 
 ASCII = {"PYTHONIOENCODING": "ascii"}  # what tyro then draws frames with
 NARROW = {"PYTHONIOENCODING": "utf-8", "COLUMNS": "40"}
@@ -200,7 +203,8 @@ def test_a_rank_that_lost_the_others_says_so_in_two_lines(
         raise error
 
     monkeypatch.setattr(cli, "run", lose)
-    monkeypatch.setenv("RANK", "3")
+    set_group(monkeypatch, rank=3, size=4)
+    monkeypatch.setattr(os, "_exit", sys.exit)
     assert _exit_code(monkeypatch, "train") == 10
     what, fix = capsys.readouterr().err.splitlines()
     assert what.startswith("error: rank 3 lost the other processes")
@@ -215,7 +219,7 @@ def test_a_rank_that_is_done_leaves_its_group_before_it_ends(tmp_path: Path, mon
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
 
     monkeypatch.setattr(cli, "run", join)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    set_group(monkeypatch, rank=0, size=2)
     assert _exit_code(monkeypatch, "train") == 0
     assert not torch.distributed.is_initialized()
 
@@ -393,3 +397,74 @@ def test_the_number_of_threads_is_set_before_torch_is_loaded(
     monkeypatch.setattr(cli, "run", lambda arguments: print(os.environ["OMP_NUM_THREADS"]))
     assert _exit_code(monkeypatch, "models") == 0
     assert capsys.readouterr().out.split() == [used]
+    monkeypatch.setenv("CODEGAN_THREADS", "two")
+    assert _exit_code(monkeypatch, "models") == 2
+    assert capsys.readouterr().err.startswith("error: CODEGAN_THREADS=two: is not a number of threads\n  fix: ")
+
+
+@pytest.mark.parametrize(
+    ("left", "named"),
+    [
+        ({"RANK": "1"}, "RANK"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK"),
+        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "", "LOCAL_WORLD_SIZE": ""}, "RANK, WORLD_SIZE, LOCAL_RANK"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK, WORLD_SIZE, LOCAL_RANK"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "1"}, "OMPI_COMM_WORLD_SIZE"),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, "SLURM_STEP_NUM_TASKS"),
+    ],
+)
+def test_what_a_launcher_left_in_the_shell_is_ignored_with_a_word(
+    left: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(arguments: list[str]) -> None:
+        accelerator = make_accelerator()
+        seen.append((accelerator.process_index, accelerator.num_processes))
+
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "run", look)
+    assert _exit_code(monkeypatch, "sample") == 0
+    assert seen == [(0, 1)]
+    warning, advice = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {named}")
+    assert "--processes N" in advice
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.EIO, "Input/output error")], ids=repr)
+def test_a_message_that_nobody_can_read_leaves_the_code_as_it_is(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.TextIOBase):
+        def write(self, text: str) -> int:
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert _exit_code(monkeypatch, "trian") == 2
+
+    def interrupt(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupt)
+    assert _exit_code(monkeypatch, "train") == 130
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("{codegan} --help >&-", 0),
+        ("{codegan} --help <&- >&- 2>&-", 0),
+        ("{codegan} trian 2>&-", 2),
+        ("{codegan} --help >/dev/full", 7),
+        ("set -o pipefail; {codegan} train --help | head -1", 0),
+    ],
+)
+def test_closed_streams_change_no_exit_code(command: str, code: int) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    script = command.format(codegan=f"{sys.executable} -m pipelines")
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -1,5 +1,6 @@
 """Several processes have one outcome: one exit code, one message, and nobody left behind."""
 
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from data.files.checkpoints import load_newest
 from pipelines import cli
 from pipelines import launch as launching
 from pipelines.launch import launch
+from stage1_autoencoder.training import environment
 from stage1_autoencoder.training.processes import make_accelerator
+from tests.launched import set_group
 
 DEADLINE_SEC = 240  # only so that a defect does not wait for ever
 SLEEP = "time.sleep(1000)"
@@ -42,7 +45,8 @@ def test_each_worker_gets_its_rank_and_a_share_of_the_cores(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
+    monkeypatch.setattr(environment, "_quota", lambda: math.inf)
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR OMP_NUM_THREADS MASTER_PORT"
     write = f"open(f'{tmp_path}/{{rank}}', 'w').write(' '.join(os.environ[name] for name in '{names}'.split()))"
     launch(_worker(write, "print('said by', rank)"), 3)
@@ -163,7 +167,7 @@ def _wait(until: Callable[[], bool]) -> None:
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    set_group(monkeypatch, rank=0, size=2)
     with pytest.raises(UsageError, match=r"2 processes: more than this machine.s GPUs \(1\)"):
         make_accelerator()
 

@@ -22,6 +22,7 @@ from stage1_autoencoder.training.config import OptimizerName
 from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator
 from stage1_autoencoder.training.stopping import STOP_SIGNALS, StopSignal
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, make_optimizer, set_lr, set_rates, update_ema
+from tests.launched import set_group
 
 
 def test_the_environment_does_not_decide_how_is_computed() -> None:
