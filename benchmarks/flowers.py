@@ -80,7 +80,7 @@ def main() -> None:
             for name in PROTOCOLS
         },
         "protocol single-image": "score --run runs/one --data one --protocol single-image --features offline",
-        "report": "report --run runs/flowers",
+        "report": f"report --run runs/flowers --data {flowers} --store stores/flowers",
     }
     taken = [run_verb(out, step, command) for step, command in steps.items()]
 

@@ -33,7 +33,7 @@ def command(advice: Advice) -> list[str]:
         case Action.TRAIN_GENERATOR:
             words = ["train", "--store", store, "--out", str(facts.get("out", "RUN"))]
         case Action.REPORT:
-            words = ["report", "--run", run]
+            words = ["report", "--run", run, *(data if "data" in facts else [])]
         case Action.SAMPLE:
             words = ["sample", "--run", run, "--out", "samples", "--num", "64"]
     return ["codegan", *words]

@@ -317,6 +317,11 @@ class ReportConfig(Limited):
 
     run: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH [PATH ...]")]
     """Run folder of `codegan train` or `codegan train-ae`; several are compared in the folder of the first."""
+    data: Data = ()
+    """The images that the first run was trained on, to show some of them. A run says where they are, but it may come
+    from someone else, so only what is named here is read."""
+    store: OptionalText = None
+    """The store that the first run was trained on, to compare its latents with generated ones; read if named here."""
 
 
 @dataclass(frozen=True, kw_only=True)

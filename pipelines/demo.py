@@ -59,7 +59,7 @@ def demo(config: DemoConfig) -> None:
     _say(4, "samples, scores, report")
     sample(SampleConfig(run=run, out=out / "samples", num=36))
     score(ScoreConfig(data=data, run=run, features="offline", num=min(200, scenes)))
-    report(ReportConfig(run=(run,)))
+    report(ReportConfig(run=(run,), data=data, store=str(store)))
     print(f"""
 Look at {out / "samples" / "grid.png"} and {run / "report.html"}.
 Your own pictures, a folder of 100 or more, go the same way:

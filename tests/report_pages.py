@@ -92,7 +92,16 @@ class Page(HTMLParser):
 
 
 def make_page(*runs: Path) -> Page:
-    cli.run(["report", "--run", *map(str, runs)])
+    """The report of runs, with the data and the store named that the first one says it was made of."""
+    found = [
+        json.loads(path.read_text())
+        for path in (runs[0] / "weights/config.json", runs[0] / "config.json")
+        if path.is_file()
+    ]
+    named = {name: next((config[name] for config in found if config.get(name)), None) for name in ("data", "store")}
+    words = ["--data", *named["data"]] if named["data"] else []
+    words += ["--store", named["store"]] if named["store"] else []
+    cli.run(["report", "--run", *map(str, runs), *words])
     return Page(runs[0])
 
 

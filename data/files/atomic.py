@@ -18,13 +18,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from data.errors import CorruptError, LockedError, SpaceError, UsageError
+from data.errors import CorruptError, LockedError, SpaceError, UnsafeError, UsageError
 from data.files.checksums import ManifestEntry, damaged_files, make_entry, read_blocks, read_most
 from data.sources.locations import Location, put
 from data.strict_json import MAX_BYTES, BadJSON, parse
 
 MANIFEST = "manifest.json"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
 _PARTIAL = ".partial-"  # prefix of everything unfinished; removed by the next writer
+_WRITTEN = ("checkpoints", "weights", "samples", "tracker", "latents", "scales", "labels", "keys", "journal")
 _RETIRED = f"{_PARTIAL}old-"  # prefix of a folder while it is replaced
 
 
@@ -75,6 +77,7 @@ def publish(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     with disk_errors(path):
         _make_folder(path.parent)
+        partial.unlink(missing_ok=True)  # in a folder from someone else it may be a link to any place
         try:
             yield partial
             _fsync(partial)
@@ -182,6 +185,15 @@ def remove_partials(folder: Location) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise `UnsafeError` where a folder in which codegan writes and deletes is a link to one outside `folder`."""
+    for name in _WRITTEN:
+        for top, names, _ in os.walk(folder / name):
+            for path in (folder / name, *(Path(top) / inner for inner in names)):
+                if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                    raise UnsafeError(f"{path}: is a link out of {folder}", "put the folder itself in its place")
+
+
 @contextmanager
 def lock(folder: Location) -> Iterator[None]:
     """Hold `folder` for this process; raises `LockedError` naming the process that already does.
@@ -194,12 +206,13 @@ def lock(folder: Location) -> Iterator[None]:
         return
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", "give a folder for --out")
+    refuse_links(folder)
     absent = _absent(folder)
     _make_folder(folder)
     path = folder / ".lock"
     with ExitStack() as stack:
         with disk_errors(folder):
-            file = stack.enter_context(path.open("ab+", buffering=0))
+            file = stack.enter_context(open(os.open(path, _LOCK_FLAGS, 0o666), "ab+", buffering=0))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

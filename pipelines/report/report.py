@@ -11,6 +11,7 @@ from pipelines.commands import command
 from pipelines.configs import ReportConfig
 from pipelines.report.curves import curves
 from pipelines.report.data_set import data_set
+from pipelines.report.decoders import decoders, has_decoders
 from pipelines.report.latents import interpolation, latents
 from pipelines.report.missing import attempt
 from pipelines.report.page import render
@@ -33,7 +34,8 @@ def report(config: ReportConfig) -> Done:
     """
     if not 1 <= len(config.run) <= _MOST_RUNS:
         raise UsageError(f"--run: has {len(config.run)} folders", f"give 1 to {_MOST_RUNS}")
-    runs = [RunFolder.open(folder) for folder in config.run]
+    first, *others = config.run
+    runs = [RunFolder.open(first, config.data, config.store), *map(RunFolder.open, others)]
     if len({run.is_generator for run in runs}) > 1:
         raise UsageError("--run: generators and autoencoders have nothing to compare", "give runs of one kind")
     path = runs[0].folder / "report.html"
@@ -53,6 +55,8 @@ def _page(runs: Runs) -> bytes:
     of_first: dict[str, Callable[[RunFolder], Any]] = {"reconstructions": reconstructions, "data": data_set}
     if of_generators:
         of_first |= {"latents": latents, "interpolation": interpolation, "neighbours": neighbours}
+        if has_decoders(first):
+            of_first["decoders"] = decoders
     return render(
         names=[run.name for run in runs],
         of_generators=of_generators,

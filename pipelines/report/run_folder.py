@@ -1,7 +1,7 @@
 """A finished or unfinished run as it lies on the disk, and what it refers to."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.image_generator import ImageGenerator
 
 _ORIGINALS = 64
+_NOT_READ = "is read only if it is named, since a run may come from someone else. This command names it:"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class RunFolder:
     metrics: list[dict[str, Any]]
     weights: dict[str, Any]  # the configuration beside the weights, {} before the first snapshot
     best_weights: dict[str, Any]  # beside those that scored best, {} where no snapshot was scored
+    named_data: tuple[str, ...] = ()  # what may be read outside the folder, which the run itself has no say in
+    named_store: str | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, named_data: tuple[str, ...] = (), named_store: str | None = None) -> Self:
         """Raises `InputError` for a folder that is not a run, `CorruptError` for damage that costs more than a section.
 
         Files beside a run are left to the sections that show them, see `beside`.
@@ -54,7 +57,7 @@ class RunFolder:
             )
         config = {name: value for name, value in config.items() if name != "crc32c"} | {"out": str(folder)}
         metrics, weights = read_metrics(folder, tolerate_cut=True), folder / "weights"
-        return cls(folder, config, metrics, _described(weights), _described(weights / BEST))
+        return cls(folder, config, metrics, _described(weights), _described(weights / BEST), named_data, named_store)
 
     @property
     def name(self) -> str:
@@ -100,10 +103,14 @@ class RunFolder:
         Raises `Missing`, with the `command` that makes the file, where it is damaged.
         """
         path = self.folder / name
-        if not path.is_file():
+        if not path.is_file() or not self.holds(path):
             return None
         with needing(f"{name} of {self.name} cannot be read", "Delete it; this command makes it again:", command):
             return read(path)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is one of the run's own, and not a link to another place."""
+        return path.resolve().is_relative_to(self.folder.resolve())
 
     def need_weights(self) -> None:
         """Raises `Missing` before the first snapshot."""
@@ -126,8 +133,10 @@ class RunFolder:
 
     @cached_property
     def store(self) -> LatentStore:
-        """Raises `Missing` when it is not there, or another one."""
-        path = str(self.weights.get("store", self.config.get("store")))
+        """Raises `Missing` when it was not named, is not there, or is another one."""
+        path = self.named_store
+        if path is None:
+            raise Missing(f"The store {self._recorded_store} {_NOT_READ}", self._full_report_command)
         with needing(f"The store {path} can no longer be read", "This command makes it:", self._encode_command):
             store = LatentStore.open(path)
             if store.seal["crc32c"] != self.config.get("store_checksum"):
@@ -138,14 +147,27 @@ class RunFolder:
     def originals(self) -> list[tuple[str, Image.Image]]:
         """Name and picture of up to 64 originals evenly spaced over the data, fitted to the run's size.
 
-        Raises `Missing` where the data cannot be opened.
+        Raises `Missing` where the data were not named or cannot be opened.
         """
         size = as_size(self.weights.get("image_size") or self.config.get("size") or 256)
         if not self.data:
             self.need_weights()  # which name the data
-        again = shlex.join(["codegan", "report", "--run", str(self.folder)])
+        again = self._full_report_command
+        if not self.named_data:
+            raise Missing(f"The data set {self.data_name} {_NOT_READ}", again)
         with needing(f"The data set {self.data_name} can no longer be opened", "Run this where it can:", again):
-            return _originals(self.data, size)
+            return _originals(self.named_data, size)
+
+    @property
+    def _recorded_store(self) -> str:
+        return str(self.weights.get("store", self.config.get("store")))
+
+    @property
+    def _full_report_command(self) -> str:
+        """The command that makes a report with all sections, of data and a store where the run says they are."""
+        words = ["codegan", "report", "--run", str(self.folder), *data_flags(self.named_data or self.data, ())]
+        store = ["--store", self.named_store or self._recorded_store] if self.is_generator else []
+        return shlex.join([*words, *store])
 
     @property
     def _encode_command(self) -> str:
@@ -179,7 +201,7 @@ def _described(weights: Path) -> dict[str, Any]:
     return read_json(path, _Described, "restore the file from a copy, or go on with training") if path.is_file() else {}
 
 
-def _originals(names: list[str], size: Size) -> list[tuple[str, Image.Image]]:
+def _originals(names: Sequence[str], size: Size) -> list[tuple[str, Image.Image]]:
     """Only those that are shown are decoded: opening a set as training does reads all of it."""
     if names[0].startswith("scenes:"):
         scenes = open_images(names, size=size)

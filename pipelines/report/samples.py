@@ -37,7 +37,7 @@ def samples(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def sample_paths(run: RunFolder) -> list[Path]:
-    return sorted((run.folder / "samples").glob("[!.]*.png"))
+    return sorted(path for path in (run.folder / "samples").glob("[!.]*.png") if run.holds(path))
 
 
 def _film(run: RunFolder, runs: int) -> dict[str, Any]:

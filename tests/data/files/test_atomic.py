@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import CorruptError, LockedError, SpaceError, UsageError
+from data.errors import CorruptError, LockedError, SpaceError, UnsafeError, UsageError
 from data.files.atomic import commit_folder, lock, read_json, remove_partials, verify_folder, write_bytes, write_json
 
 FILES = {"a.bin": bytes(range(200)), "b.json": b'{"x": 1}\n', "sub/c.bin": b"x" * 50}
@@ -280,3 +280,49 @@ def test_killed_between_its_two_renames_a_commit_has_lost_nothing(
         verify_folder(folder)
         assert (folder / "file").read_text() in ("old", "next")
         assert [path.name for path in folder.parent.iterdir()] == ["weights"]
+
+
+@pytest.mark.parametrize("name", [".lock", f".partial-{os.getpid()}-file"])
+def test_a_link_in_the_place_of_a_file_of_ours_is_not_written_through(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    if name == ".lock":
+        with pytest.raises(OSError, match=r"\.lock"), lock(tmp_path / "run"):
+            pass
+    else:
+        write_bytes(tmp_path / "run" / "file", b"new")
+        assert (tmp_path / "run" / "file").read_bytes() == b"new"
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "latents/c"])
+def test_a_folder_that_is_a_link_to_another_place_is_not_written_to(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(tmp_path)
+    with pytest.raises(UnsafeError, match="is a link out of"), lock(run):
+        pass
+    (run / name).unlink()
+    (run / "elsewhere").mkdir()
+    (run / name).symlink_to(run / "elsewhere")
+    with lock(run):
+        pass
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret"])
+def test_a_manifest_cannot_have_files_read_outside_its_folder(committed: Path, name: str) -> None:
+    (committed.parent / "secret").write_bytes(b"")
+    write_json(committed / "manifest.json", {"files": {name: {"bytes": 0, "crc32c": 0}}})
+    with pytest.raises(CorruptError, match="is not the name of a file inside the folder"):
+        verify_folder(committed)
+
+
+BAD_ENTRIES = [{"bytes": -1, "crc32c": 0}, {"bytes": 1, "crc32c": 1 << 32}, {"bytes": 1e3, "crc32c": 0}]
+
+
+@pytest.mark.parametrize("entry", BAD_ENTRIES)
+def test_numbers_that_make_no_sense_are_damage(committed: Path, entry: dict[str, float]) -> None:
+    write_json(committed / "manifest.json", {"files": {"a.bin": entry}})
+    with pytest.raises(CorruptError, match="does not hold what it should"):
+        verify_folder(committed)

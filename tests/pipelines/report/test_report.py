@@ -31,7 +31,7 @@ from stage2_codegen.configs.base import VariantConfig
 from stage2_codegen.configs.giu import GIUConfig
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
-from tests.report_pages import SCORES, make_page
+from tests.report_pages import SCORES, Page, make_page
 
 HOSTILE = '<script>alert("x")</script>'
 VERSIONS = {"python": "3.12.1", "torch": "2.15"}
@@ -375,6 +375,7 @@ def test_a_copied_run_goes_on_where_it_lies_and_its_lost_config_is_found(trained
 
 def test_another_store_in_the_place_of_the_run_s_is_not_shown(trained_run: Path, tmp_path: Path) -> None:
     run = RunFolder.open(trained_run)
+    run = replace(run, named_store=run.config["store"])
     assert run.store.seal["crc32c"] == run.config["store_checksum"]
     other = replace(run, config=run.config | {"store_checksum": 1})
     with pytest.raises(Missing, match="another one than the run was trained on"):
@@ -419,3 +420,19 @@ def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CorruptError):
             report(ReportConfig(run=(tmp_path,)))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_cannot_have_folders_read_that_the_reader_did_not_name(full_run: Path) -> None:
+    """It names the pictures in its configuration, and its samples are links to others."""
+    mine = full_run.parent / "data" / "0.png"
+    for path in (full_run / "samples").iterdir():
+        path.unlink()
+        path.symlink_to(mine)
+    (full_run / "neighbours.png").symlink_to(mine)
+    report(ReportConfig(run=(full_run,)))
+    page = Page(full_run)
+    assert page.images == []
+    assert f"The data set {mine.parent} is read only if it is named" in page.text
+    assert f"--data {mine.parent}" in page.text
+    report(ReportConfig(run=(full_run,), data=(str(mine.parent),)))
+    assert len(Page(full_run).images) > 1
