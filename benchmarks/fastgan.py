@@ -24,7 +24,7 @@ from stage2_codegen.variants.contract import CodeShape
 from stage2_codegen.variants.sle_networks import UpConv
 
 
-def in_public_form(network: nn.Module) -> nn.Module:
+def in_public_form[Network: nn.Module](network: Network) -> Network:
     """A copy of the network out of torch's own layers, with new weights."""
     network = copy.deepcopy(network)
     for name, layer in list(network.named_modules()):
@@ -51,7 +51,8 @@ class PublicStep:
         step = ours.inner
         self.G, self.critic = in_public_form(step.G), in_public_form(step.critic)
         self.average = copy.deepcopy(self.G)
-        self.batch, self.shape, self.z_dim, self.loss, self.bf16 = ours.batch, ours.shape, step.G.z_dim, step.loss, bf16
+        self.loss = step.loss
+        self.batch, self.shape, self.z_dim, self.bf16 = ours.batch, ours.shape, step.G.z_dim, bf16
         self.adams = [torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in (self.G, self.critic)]
 
     def __call__(self) -> None:

@@ -45,6 +45,8 @@ _SPREAD = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0,
 class UpConv(nn.Conv2d):
     """Nearest upsampling by 2, then a 3 x 3 convolution; (N, C, H, W) -> (N, C', 2H, 2W)."""
 
+    spread: Tensor
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
         # (16, 9), from the weights of a pair of channels to the kernel of both steps in one.
