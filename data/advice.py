@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 class Action(Enum):
     INSPECT_DATA = auto()  # facts: data, hosts
     TRAIN_AUTOENCODER = auto()
-    ENCODE = auto()  # facts: data, hosts, autoencoder, or none of them
+    ENCODE = auto()  # facts: data, hosts, autoencoder, size, max_skip, or none of them
     ENCODE_PIXELS = auto()
     REPAIR_STORE = auto()  # facts: store
     CHECK = auto()  # facts: path

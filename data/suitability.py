@@ -1,6 +1,8 @@
 """Warnings about data that is read, but is unlikely to train a generator well; they come before the hours of work."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from data.sizes import Size, height_width, size_text
 from data.sources.raster import TRANSPARENT
 
 MAX_ENLARGEMENT = 2.0
+_USUAL_SIZE, _USUAL_SKIP = 256, 0.01  # what encoding does where it is told nothing
 
 
 def warn_of_unsuitable(images: ImageSet, sizes: Iterable[Size]) -> None:
@@ -31,3 +34,21 @@ def warn_of_unsuitable(images: ImageSet, sizes: Iterable[Size]) -> None:
             f"{enlarged} of {len(images)} images will be enlarged more than twice, up to {enlargement.max():.3g} times",
             f"choose a --size below {size_text((height, width))}, or leave small images out",
         )
+
+
+def facts_for_encoding(images: ImageSet, smallest: int = 64) -> dict[str, Any]:
+    """What an `Action.ENCODE` has to say of a set, since the defaults do not suit it.
+
+    `size`, in pixels, where most images are small: half of the usual one, or a quarter and so on, down to `smallest`.
+    `max_skip`, where more files cannot be read than are usually left out.
+    """
+    facts: dict[str, Any] = {}
+    shorter, size = float(np.median(images.sizes.min(axis=1))), _USUAL_SIZE
+    while size > 1.25 * shorter and size // 2 >= smallest:
+        size //= 2
+    if size != _USUAL_SIZE:
+        facts["size"] = size
+    unreadable = len(images.skipped) / (len(images.skipped) + len(images))
+    if unreadable > _USUAL_SKIP:
+        facts["max_skip"] = math.ceil(100 * unreadable) / 100
+    return facts

@@ -1,7 +1,9 @@
 """Writes command lines: the only place that knows how an action or a configuration is typed."""
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data.advice import Action, Advice
@@ -20,8 +22,9 @@ def command(advice: Advice) -> list[str]:
         case Action.TRAIN_AUTOENCODER:
             words = ["train-ae", *data, "--out", "RUN"]
         case Action.ENCODE:
-            chosen = ["--autoencoder", str(facts["autoencoder"])] if "autoencoder" in facts else []
-            words = ["encode", *data, *chosen, "--out", "stores/latents"]
+            named = {"autoencoder": "--autoencoder", "size": "--size", "max_skip": "--max-skip"}
+            chosen = [word for fact, flag in named.items() if fact in facts for word in (flag, str(facts[fact]))]
+            words = ["encode", *data, *chosen, "--out", f"stores/{_name(facts.get('data', []))}"]
         case Action.ENCODE_PIXELS:
             words = ["encode", *data, "--autoencoder", "pixels", "--out", "stores/pixels"]
         case Action.REPAIR_STORE:
@@ -37,6 +40,12 @@ def command(advice: Advice) -> list[str]:
         case Action.SAMPLE:
             words = ["sample", "--run", run, "--out", "samples", "--num", "64"]
     return ["codegan", *words]
+
+
+def _name(data: Sequence[str]) -> str:
+    """What a store of this data may be called."""
+    name = Path(data[0].partition(":")[0] if "://" not in data[0] else "").stem if len(data) == 1 else ""
+    return name if re.fullmatch(r"\w[\w.-]*", name) else "latents"
 
 
 def followed_by(fix: str, advice: Advice | None) -> str:

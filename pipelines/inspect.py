@@ -18,6 +18,7 @@ from data.files.runs import find_config
 from data.images import ImageSet, fit, image_grid, open_images, save_png, to_array, write_skipped
 from data.sources.locations import data_flags
 from data.spacing import evenly_spaced
+from data.suitability import facts_for_encoding
 from pipelines.commands import command, flags
 from pipelines.configs import InspectConfig
 
@@ -51,7 +52,7 @@ def inspect(config: InspectConfig) -> Done:
         save_png(config.out / "contact.png", contact_sheet(images))
         write_skipped(config.out / "skipped.jsonl", images.skipped)
         wrote += [config.out / "contact.png", config.out / "skipped.jsonl"]
-    source = {"data": config.data, "hosts": config.allow_host}
+    source = {"data": config.data, "hosts": config.allow_host} | facts_for_encoding(images)
     following = command(Advice(Action.ENCODE, source))
     if autoencoder and config.autoencoder:
         rows, written = _reconstruct(images, autoencoder, config.autoencoder, sizes, config.out)
@@ -61,7 +62,8 @@ def inspect(config: InspectConfig) -> Done:
         following = command(Advice(Action.ENCODE, source | {"autoencoder": config.autoencoder}))
         if worth_it:
             data = data_flags(config.data, config.allow_host)
-            following = ["codegan", "train-ae", *data, *_fine_tuning(autoencoder, config.autoencoder)]
+            skipping = ["--max-skip", str(source["max_skip"])] if "max_skip" in source else []
+            following = ["codegan", "train-ae", *data, *skipping, *_fine_tuning(autoencoder, config.autoencoder)]
     if config.out:
         write_json(config.out / "summary.json", summary)
         wrote.append(config.out / "summary.json")

@@ -77,8 +77,9 @@ def encode(config: EncodeConfig, is_trainable: Callable[[int, int], bool] = lamb
             _seal(writers, images, config, origin)
     if accelerator.is_main_process:
         _describe(stores)
-    first = stores[config.size[0]]
-    return Done(list(stores.values()), Advice(Action.TRAIN_GENERATOR, {"store": first, "out": f"runs/{first.name}"}))
+    trainable = [store for size, store in stores.items() if is_trainable(*_code_sides(size, autoencoder.factor))]
+    facts = {"store": trainable[0], "out": f"runs/{trainable[0].name}"} if trainable else None
+    return Done(list(stores.values()), Advice(Action.TRAIN_GENERATOR, facts) if facts else None)
 
 
 def _check(config: EncodeConfig) -> None:
@@ -93,9 +94,15 @@ def _check(config: EncodeConfig) -> None:
         )
 
 
+def _code_sides(size: Size, factor: int) -> tuple[int, int]:
+    """Height and width of the latents of images of a size."""
+    height, width = height_width(size)
+    return height // factor, width // factor
+
+
 def _warn_of_untrainable(sizes: Sequence[Size], factor: int, is_trainable: Callable[[int, int], bool]) -> None:
     for size in sizes:
-        height, width = (side // factor for side in height_width(size))
+        height, width = _code_sides(size, factor)
         if not is_trainable(height, width):
             nearest = [_nearest_trainable(side, factor, is_trainable) for side in height_width(size)]
             warn(

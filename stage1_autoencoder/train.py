@@ -20,6 +20,7 @@ from data.images import ImageSet, fit, open_images, save_png, to_array, to_float
 from data.prefetch import prefetch
 from data.seeds import HELD_OUT, derive_seed
 from data.sources.locations import redacted
+from data.suitability import facts_for_encoding
 from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
@@ -29,6 +30,7 @@ from stage1_autoencoder.step import AutoencoderStep, lr_shares
 from stage1_autoencoder.training.processes import any_rank, local_share, make_accelerator, scan_share
 from stage1_autoencoder.training.run import Run
 
+SMALLEST_CODES = 16  # side of the codes that generators take
 LOST = 0.25  # mean error above which reconstructions that are also worse than plain grey end the training
 EVALUATED_SIZES = (128, 256, 512, 1024)
 _PIXELS_INSTEAD = ("encode the pixels themselves instead", Advice(Action.ENCODE_PIXELS))
@@ -131,8 +133,9 @@ def train(config: TrainAEConfig) -> Done:
         if main:
             with run.stop.at_once():
                 _measure(config, images, held_out, initial, step.ema)
-    encode = Advice(Action.ENCODE, {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out})
-    return Done([config.out / "weights", config.out / "reconstructions.json"], encode)
+    facts = {"data": config.data, "hosts": config.allow_host, "autoencoder": config.out}
+    facts |= facts_for_encoding(images, smallest=SMALLEST_CODES * config.factor)
+    return Done([config.out / "weights", config.out / "reconstructions.json"], Advice(Action.ENCODE, facts))
 
 
 def _introduce(config: TrainAEConfig, run: Run, step: AutoencoderStep, trained: int, held_out: int) -> None:

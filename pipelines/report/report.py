@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from data.advice import Action, Advice, Done
+from data.console import ProgressReport
 from data.errors import UsageError
 from data.files.atomic import write_bytes
 from pipelines.commands import command
@@ -57,13 +58,20 @@ def _page(runs: Runs) -> bytes:
         of_first |= {"latents": latents, "interpolation": interpolation, "neighbours": neighbours}
         if has_decoders(first):
             of_first["decoders"] = decoders
-    return render(
-        names=[run.name for run in runs],
-        of_generators=of_generators,
-        summaries=[attempt(run.check_command, summarise, run, len(runs)) for run in runs],
-        of_all={name: attempt(first.check_command, make, runs) for name, make in of_all.items()},
-        of_first={name: attempt(first.check_command, make, first) for name, make in of_first.items()},
-    )
+    sections = [*of_all, *of_first]
+    with ProgressReport("report", len(sections), "sections") as progress:
+
+        def told[T](name: str, section: T) -> T:
+            progress.update(sections.index(name) + 1)
+            return section
+
+        return render(
+            names=[run.name for run in runs],
+            of_generators=of_generators,
+            summaries=[attempt(run.check_command, summarise, run, len(runs)) for run in runs],
+            of_all={name: told(name, attempt(first.check_command, make, runs)) for name, make in of_all.items()},
+            of_first={name: told(name, attempt(first.check_command, make, first)) for name, make in of_first.items()},
+        )
 
 
 def configuration(runs: Runs) -> list[list[str]]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.images import open_images
 from data.limits import FEW_IMAGES
-from data.suitability import warn_of_unsuitable
+from data.suitability import facts_for_encoding, warn_of_unsuitable
 
 
 def folder_of(root: Path, count: int, width: int, height: int) -> Path:
@@ -65,3 +65,24 @@ def test_grey_images_are_three_equal_channels(tmp_path: Path, capsys: pytest.Cap
     assert pixels.shape == (3, 32, 32)
     assert (pixels == pixels[:1]).all()
     assert len(np.unique(pixels)) == 256
+
+
+@pytest.mark.parametrize(
+    ("sides", "broken", "facts"),
+    [
+        ((300, 400), 0, {}),
+        ((210, 400), 0, {}),  # a little smaller than the usual size
+        ((150, 200), 0, {"size": 128}),
+        ((70, 90), 1, {"size": 64, "max_skip": 0.25}),
+        ((20, 20), 0, {"size": 64}),
+    ],
+)
+def test_what_the_defaults_do_not_suit_is_advised(
+    tmp_path: Path, sides: tuple[int, int], broken: int, facts: dict[str, float]
+) -> None:
+    folder = folder_of(tmp_path, 3, *sides)
+    for number in range(broken):
+        (folder / f"broken-{number}.png").touch()
+    images = open_images(folder, max_skip=1)
+    assert facts_for_encoding(images) == facts
+    assert facts_for_encoding(images, smallest=512) == {k: v for k, v in facts.items() if k != "size"}

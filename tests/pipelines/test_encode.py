@@ -17,7 +17,8 @@ def test_a_size_without_a_generator_is_told_and_encoded(
 ) -> None:
     command = ["encode", "--data", "scenes:16@128", "--autoencoder", "pixels", "--out", str(tmp_path / "store")]
     run([*command, "--size", size])
-    told = capsys.readouterr().err
+    printed, told = capsys.readouterr()
+    assert ("next: codegan train --store" in printed) == (not advised)
     assert ("no generator can be trained" in told) == bool(advised)
     assert advised in told
     assert len(LatentStore.open(tmp_path / "store")) == 16

@@ -41,7 +41,7 @@ def test_inspect_prints_and_writes_what_is_there(
     assert "7 images, 2 skipped" in printed
     assert "cat/broken.jpg: not an image" in printed
     assert "dog/empty.png: empty file" in printed
-    assert printed.endswith(f"next: codegan encode --data {folder} --out stores/latents\n")
+    assert printed.endswith(f"next: codegan encode --data {folder} --max-skip 0.23 --out stores/data\n")
     for name in ("contact.png", "skipped.jsonl", "summary.json"):
         assert f"wrote {out / name}" in printed
         assert (out / name).is_file()
