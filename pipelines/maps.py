@@ -59,7 +59,7 @@ class Networks(NamedTuple):
         """Load both; raises what `load_generator` raises."""
         pipe = load_generator(run)
         try:
-            return cls(pipe, _critic(run, pipe))
+            return cls(pipe, load_critic(run, pipe))
         except CodeganError as error:
             return cls(pipe, error)
 
@@ -85,7 +85,11 @@ class Networks(NamedTuple):
         return picture
 
 
-def _critic(run: Path, pipe: ImageGenerator) -> nn.Module:
+def load_critic(run: Path, pipe: ImageGenerator) -> nn.Module:
+    """Load the critic of a run from its newest checkpoint, for judging what `pipe`, its generator, draws.
+
+    Raises `InputError` without a checkpoint, and what the frozen networks of its variant raise.
+    """
     checkpoint = load_newest(run / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{run}: there is no checkpoint, which holds the critic", "choose a module of G")
