@@ -107,12 +107,12 @@ class ImageGenerator:
     def like(self, image_u8: NDArray[np.uint8], describe: Describe | None = None) -> Self:
         """Return the same generator, told by one picture (3, H, W) of its image size what to draw (LRM GAN, figure 3).
 
-        `describe` makes the vector of a picture as `codegan metadata` made those of the training, and by default as a
-        training without them did. Raises `UsageError` where the generator does not take such a vector.
+        `describe` makes the vector of a picture as those of the training were made, by default as where none was given.
+        Raises `UsageError` where the generator does not take such a vector.
         """
         liking = copy.copy(self)
         vectors = (describe or self._pooled)(image_u8[None])
-        liking.generator = self.generator.like(vectors[0].to(next(self.generator.parameters()).device))
+        liking.generator = self.generator.like(vectors[0].to(self.device))
         return liking
 
     @torch.inference_mode()

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.errors import CorruptError, DivergedError, InputError, UsageError
-from data.files.atomic import write_json
 from data.images import open_images, save_png, to_uint8
 from pipelines.scoring import coverage, sets
 from pipelines.scoring import score as score_module
@@ -59,6 +58,7 @@ class FakeGenerator:
     def __init__(self, nimg: int = 4000) -> None:
         self.nimg = nimg
         self.autoencoder = FakeAutoencoder()
+        self.described: dict[str, Any] = {}
         self.seeds: list[int] = []
 
     def drawing(self, class_name: str | None, truncation: float) -> "FakeGenerator":
@@ -72,7 +72,7 @@ class FakeGenerator:
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
     made, best = FakeGenerator(), FakeGenerator(nimg=3000)
-    monkeypatch.setattr(sets, "load_generator", lambda run, of_best: best if of_best else made)
+    monkeypatch.setattr(sets, "load_generator", lambda run, of_best, hosts: best if of_best else made)
     return made
 
 
@@ -128,7 +128,7 @@ def test_mirrored_copies_are_noticed_where_a_generator_was_shown_mirrored_pictur
     monkeypatch.setattr(FakeGenerator, "__call__", lambda self, seeds: mirrored[[seed % 24 for seed in seeds]])
     values = set()
     for described, is_shown in (({}, False), ({"mirror": True}, True), ({"flip": True, "mirror": False}, True)):
-        write_json(tmp_path / "weights" / "config.json", described)
+        generator.described = described
         values.add(scores_of(configuration(run=tmp_path, num=24))["kd-offline"]["value"])
         near = json.loads((tmp_path / "neighbours.json").read_text())
         assert near["mirrored_too"] == is_shown
@@ -218,9 +218,8 @@ def test_every_metric_of_features_has_its_value_its_interval_and_its_floors(tmp_
     assert result["is-squeezenet"]["splits"] == 10
 
 
-@pytest.mark.usefixtures("generator")
 def test_features_that_the_critic_learned_through_are_said_to_flatter(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    generator: FakeGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_weights(*args: Any) -> FeatureNetwork:
         return replace(colour_features(*args), weights_sha256="a" * 64)
@@ -232,9 +231,9 @@ def test_features_that_the_critic_learned_through_are_said_to_flatter(
     monkeypatch.setattr(score_module, "load_features", with_weights)
     config = configuration(run=tmp_path, num=10, features="squeezenet", metrics=("kid",))
     assert said(config) == []  # of an earlier version, which did not write down what was frozen
-    write_json(tmp_path / "weights" / "config.json", {"frozen": {"backbone": "b" * 64}})
+    generator.described = {"frozen": {"backbone": "b" * 64}}
     assert said(config) == []
-    write_json(tmp_path / "weights" / "config.json", {"frozen": {"other": "b" * 64, "backbone": "a" * 64}})
+    generator.described = {"frozen": {"other": "b" * 64, "backbone": "a" * 64}}
     what, fix = said(config)  # once
     assert what.startswith("warning: --features squeezenet: the critic learned through this network")
     assert fix == "  try: --features of another network, such as offline"
