@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import UsageError
-from data.files.atomic import commit_folder, publish, read_json, write_bytes, write_json
+from data.files.atomic import commit_folder, publish, read_json, remove_partials, write_bytes, write_json
 from data.flags import PictureFormat
 from data.images import to_bytes, to_image
 from data.limits import Limit
@@ -44,19 +44,21 @@ def picture_file(out: Path, number: int, kind: PictureFormat = "png") -> Path:
 
 
 def claim_folder(out: Path, num: int, kind: PictureFormat = "png") -> None:
-    """Take away what was drawn here before, and claim the folder; `UsageError` when other pictures would be lost."""
+    """Take away what was drawn here before, and claim the folder; `UsageError` for one that belongs to others."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file", "give a folder for --out")
-    claimed = (out / DRAWN).is_file()
-    fix = f"delete it after a look at the pictures in {out}, or choose another --out"
-    drawn = {"num": 0, "format": "png", **(read_json(out / DRAWN, _Drawn, fix) if claimed else {})}
-    ours = [picture_file(out, number, drawn["format"]) for number in range(drawn["num"])]
-    replaced = set(ours)
-    others = [file for number in range(num) if (file := picture_file(out, number, kind)) not in replaced]
-    (ours if claimed else others).append(out / "grid.png")
-    if foreign := [file for file in others if file.exists()]:
+    if not (out / DRAWN).is_file():
+        ours, foreign = list[Path](), sorted(out.glob("[!.]*"))
+    else:
+        fix = f"delete it after a look at the pictures in {out}, or choose another --out"
+        drawn = {"num": 0, "format": "png", **read_json(out / DRAWN, _Drawn, fix)}
+        ours = [out / "grid.png", *(picture_file(out, number, drawn["format"]) for number in range(drawn["num"]))]
+        wanted = {picture_file(out, number, kind) for number in range(num)}
+        foreign = sorted(file for file in wanted.difference(ours) if file.exists())
+    if foreign:
         what = f"{foreign[0]}: is there already, and codegan did not put it there"
-        raise UsageError(what, "choose another --out")
+        raise UsageError(what, "choose another --out, which is empty or does not exist")
+    remove_partials(out)
     for file in ours:
         file.unlink(missing_ok=True)
     # Before anything is drawn, so that it is known what an interrupted command leaves.
@@ -111,6 +113,11 @@ def _open_array(folder: Path, shape: tuple[int, ...]) -> Iterator[Put]:
             waiting.clear()
 
     yield put
+
+
+def is_drawn(location: Path) -> bool:
+    """Whether codegan drew the pictures of a folder or tar."""
+    return (location / DRAWN).is_file() or (location.suffix == ".tar" and _is_our_tar(location))
 
 
 def _is_our_tar(path: Path) -> bool:

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.console import warn
+from data.drawn import is_drawn
 from data.images import ImageSet
 from data.limits import FEW_IMAGES
 from data.sizes import Size, height_width, size_text
+from data.sources.locations import scheme_of
 from data.sources.raster import TRANSPARENT
 
 MAX_ENLARGEMENT = 2.0
@@ -34,6 +37,13 @@ def warn_of_unsuitable(images: ImageSet, sizes: Iterable[Size]) -> None:
             f"{enlarged} of {len(images)} images will be enlarged more than twice, up to {enlargement.max():.3g} times",
             f"choose a --size below {size_text((height, width))}, or leave small images out",
         )
+
+
+def warn_of_drawn(data: Iterable[str]) -> None:
+    """Warn of data that codegan drew itself: whoever learns from it takes its faults for real."""
+    for text in data:
+        if scheme_of(text) is None and is_drawn(Path(text)):
+            warn(f"{text}: holds samples that codegan drew", "pictures of your own, unless that is what you mean")
 
 
 def facts_for_encoding(images: ImageSet, smallest: int = 64) -> dict[str, Any]:

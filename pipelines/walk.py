@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import batched, chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from data.advice import Done
 from data.console import ProgressReport
 from data.drawn import claim_folder, picture_file
 from data.errors import InputError, UsageError
-from data.files.atomic import publish, write_bytes
+from data.files.atomic import lock, publish, write_bytes
 from data.images import save_png, to_image
 from pipelines.configs import WalkConfig
 from pipelines.project import load_projected
@@ -37,9 +38,11 @@ def walk(config: WalkConfig) -> Done:
     if len(z) < 2:
         raise UsageError(f"{config.projected}: holds one picture, which leads nowhere", "project two or more")
     kind = config.out.suffix.lower()
-    if not kind:
-        claim_folder(config.out, config.frames)
-    with ProgressReport("walk", config.frames, "frames") as report:
+    with ExitStack() as stack:
+        if not kind:
+            stack.enter_context(lock(config.out))
+            claim_folder(config.out, config.frames)
+        report = stack.enter_context(ProgressReport("walk", config.frames, "frames"))
         noise_seed = NOISE_SEED if config.projected else seeds[0]
         frames = _counted(film_through(generator, z, config.frames, config.loop, noise_seed), report)
         if not kind:

@@ -20,7 +20,7 @@ from data.sizes import Size, as_size, height_width, size_text, to_json_size
 from data.sources.locations import Location, redacted
 from data.store.seal import SEAL, find_stores
 from data.store.writer import LatentWriter, remove_journal
-from data.suitability import warn_of_unsuitable
+from data.suitability import warn_of_drawn, warn_of_unsuitable
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.default import DEFAULT
 from stage1_autoencoder.encoding import Encoding, fill, keys_and_labels
@@ -68,6 +68,7 @@ def encode(config: EncodeConfig, is_trainable: Callable[[int, int], bool] = lamb
             share=scan_share(accelerator),
         )
         if accelerator.is_main_process:
+            warn_of_drawn(config.data)
             warn_of_unsuitable(images, config.size)
         encoding = Encoding(images, autoencoder, config.flip, config.batch_size, config.precision, config.threads)
         writers = on_main(accelerator, lambda: _begin(config, encoding, stores))

@@ -20,7 +20,7 @@ from data.images import ImageSet, fit, open_images, save_png, to_array, to_float
 from data.prefetch import prefetch
 from data.seeds import HELD_OUT, derive_seed
 from data.sources.locations import redacted
-from data.suitability import facts_for_encoding
+from data.suitability import facts_for_encoding, warn_of_drawn
 from stage1_autoencoder.configs import TrainAEConfig
 from stage1_autoencoder.crops import RandomCrops
 from stage1_autoencoder.default import DEFAULT, find_default
@@ -96,6 +96,7 @@ def train(config: TrainAEConfig) -> Done:
 
         run.open(_identity(config, images), MAY_CHANGE, defaults(TrainAEConfig))
         if main:
+            warn_of_drawn(config.data)
             write_skipped(config.out / "skipped.jsonl", images.skipped)
 
         crops = RandomCrops(images, train_indices, config.size, config.seed, config.jitter)

@@ -1,5 +1,6 @@
 """`codegan sample` replaces what it drew before, and nothing else."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,9 +80,27 @@ def test_an_archive_replaces_an_earlier_one_and_nothing_else(trained_run: Path, 
     assert foreign.read_bytes() == b"something else"
 
 
-def test_two_at_once_do_not_write_into_one_folder(trained_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["sample", "walk"])
+def test_two_at_once_do_not_write_into_one_folder(trained_run: Path, tmp_path: Path, verb: str) -> None:
     with lock(tmp_path / "samples"), pytest.raises(LockedError):
-        run(["sample", "--run", str(trained_run), "--out", str(tmp_path / "samples"), "--num", "2"])
+        run([verb, "--run", str(trained_run), "--out", str(tmp_path / "samples")])
+
+
+@pytest.mark.parametrize("out", ["samples", "samples.tar"])
+def test_samples_are_not_taken_for_pictures_without_a_word(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    """Below a folder of pictures they are not read at all."""
+    drawn, store = str(tmp_path / out), str(tmp_path / "store")
+    run(["sample", "--run", str(trained_run), "--out", drawn, "--num", "2"])
+    encode = ["encode", "--autoencoder", "pixels", "--size", "16", "--out", store]
+    if out == "samples":
+        Image.new("RGB", (16, 16)).save(tmp_path / "mine.png")
+        run([*encode, "--data", str(tmp_path)])
+        assert "1 latents" in capsys.readouterr().out
+        shutil.rmtree(store)
+    run([*encode, "--data", drawn])
+    assert f"warning: {drawn}: holds samples that codegan drew" in capsys.readouterr().err
 
 
 def test_processes_share_the_work(trained_run: Path, tmp_path: Path) -> None:
@@ -93,12 +112,15 @@ def test_processes_share_the_work(trained_run: Path, tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["000001.png", "grid.png"])
-def test_pictures_of_somebody_else_are_not_touched(trained_run: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["000001.png", "grid.png", "holiday.png"])
+@pytest.mark.parametrize("verb", [["sample", "--num", "2"], ["walk", "--seeds", "0,1", "--frames", "2"]], ids=" ".join)
+def test_pictures_of_somebody_else_are_not_touched(
+    trained_run: Path, tmp_path: Path, verb: list[str], name: str
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / name)
     before = (tmp_path / name).read_bytes()
     with pytest.raises(UsageError, match="codegan did not put it there"):
-        run(["sample", "--run", str(trained_run), "--out", str(tmp_path), "--num", "2"])
+        run([*verb, "--run", str(trained_run), "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
 
