@@ -11,6 +11,7 @@ import torch
 from data.images import to_float
 from data.scenes.factors import Scenes
 from data.store.writer import LatentWriter
+from stage2_codegen import moments
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
 from tests.training_runs import MODEL, make_autoencoder
@@ -37,6 +38,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.write_shard(shard, latents[writer.rows_of(shard).start : writer.rows_of(shard).stop])
     writer.seal([str(i) for i in range(100)])
     return folder / "store"
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments of an average are measured on two batches, where how many does not matter."""
+    monkeypatch.setattr(moments, "DRAWS", 16)
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_each_class_is_drawn_as_it_looks(labelled: Path, tmp_path: Path) -> None
     assert dark < 100 < 150 < light
 
 
-@pytest.mark.usefixtures("single_thread")
+@pytest.mark.usefixtures("single_thread", "few_draws")
 @pytest.mark.parametrize("name", ["projected", "sle"])
 def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(labelled: Path, tmp_path: Path, name: str) -> None:
     for out, kimg in (("whole", 0.016), ("parts", 0.008), ("parts", 0.016)):

@@ -33,6 +33,7 @@ Configure = Callable[..., TrainConfig[Any]]
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
@@ -42,22 +43,23 @@ every_variant = pytest.mark.parametrize("name", VARIANTS)
     ],  # bf16 without and with batch norm
 )
 def test_a_resumed_run_is_bit_for_bit_an_uninterrupted_one(name: str, precision: str, configure: Configure) -> None:
-    train(name, configure(name, "whole", precision=precision))
-    train(name, configure(name, "parts", kimg=0.04, precision=precision))
-    train(name, configure(name, "parts", precision=precision))
+    train(name, configure(name, "whole", kimg=0.056, precision=precision))
+    for kimg in (0.024, 0.056):
+        train(name, configure(name, "parts", kimg, precision=precision))
     assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("name", ["wgan-gp", "lrm"])
 def test_a_resumed_run_with_augmentation_is_bit_for_bit_an_uninterrupted_one(name: str, configure: Configure) -> None:
     """For variants that have none by default; lrm's is of several scales."""
     model = {"augment": "jitter,translation,cutout"}
     assert VARIANTS[name].Config().augment == ""
-    train(name, configure(name, "whole", model=model))
-    train(name, configure(name, "parts", kimg=0.04, model=model))
-    train(name, configure(name, "parts", model=model))
+    train(name, configure(name, "whole", kimg=0.056, model=model))
+    for kimg in (0.024, 0.056):
+        train(name, configure(name, "parts", kimg, model=model))
     assert_same_bits(configure(name, "whole").out, configure(name, "parts").out)
-    train(name, configure(name, "plain"))
+    train(name, configure(name, "plain", kimg=0.056))
     plain, augmented = (state(configure(name, out).out)["G"] for out in ("plain", "whole"))
     assert any(not torch.equal(plain[key], augmented[key]) for key in plain)
 

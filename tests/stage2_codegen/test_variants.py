@@ -117,15 +117,15 @@ def test_a_step_of_the_critic_parts_real_from_fake(name: str) -> None:
     """Descending the critic's loss a little raises real scores against fake ones."""
     G, critic, loss = build(name)
     optimizer = torch.optim.Adam(critic.parameters(), 1e-3)
-    real = torch.randn(8, *SHAPE).clamp(-1, 1)
+    real = torch.randn(4, *SHAPE).clamp(-1, 1)
     with torch.no_grad():
-        fake = G.judged(torch.randn(8, G.z_dim))
+        fake = G.judged(torch.randn(4, G.z_dim))
 
     def gap() -> float:
         return (critic(real).mean() - critic(fake).mean()).item()
 
     before = gap()
-    for _ in range(10):
+    for _ in range(4):
         critic_loss, _ = loss.critic_loss(critic, real, fake)
         optimizer.zero_grad()
         critic_loss.backward()
