@@ -64,7 +64,10 @@ def save_state(
     progress: Progress,
     lasts: Callable[[int], bool] = lambda nimg: True,
 ) -> Path:
-    """Commit a training state as `folder`/NIMG, then delete all others but the newest that `lasts`, by its NIMG."""
+    """Commit a training state as `folder`/NIMG, then delete all others but the newest that `lasts`, by its NIMG.
+
+    Until there is one that lasts, the newest of the others stays, in case the last one is damaged.
+    """
     path = folder / f"{progress.nimg:012d}"
     with commit_folder(path) as partial:
         for name, network in networks.items():
@@ -73,9 +76,10 @@ def save_state(
             _save_tensors(partial / f"{name}.safetensors", optimizer_tensors(optimizer))
         write_json(partial / "state.json", progress._asdict())
     others = [other for other in _committed(folder) if other != path]
-    kept = [other for other in others if lasts(int(other.name))][: KEPT - 1]
+    lasting = [other for other in others if lasts(int(other.name))]
+    kept = lasting or ([] if lasts(progress.nimg) else others)
     for old in others:
-        if old not in kept:
+        if old not in kept[: KEPT - 1]:
             discard_folder(old)
     return path
 

@@ -72,7 +72,7 @@ class Run:
             self._log = MetricsLog(self.config.out, progress.nimg)
         self._stack.enter_context(self.stop)
         self._stack.enter_context(self._report)
-        self._report.update(progress.nimg)
+        self._report.update(min(progress.nimg, self.config.total_nimg))
         self.clock = StepClock()
         self.saved()
 

@@ -86,13 +86,21 @@ def test_without_a_checkpoint_training_starts_at_zero(tmp_path: Path) -> None:
     assert_same(network, before)
 
 
-@pytest.mark.parametrize(("lasts", "other"), [(lambda nimg: True, 1000), (lambda nimg: nimg != 1000, 10)])
+@pytest.mark.parametrize(
+    ("lasts", "others"),
+    [
+        (lambda nimg: True, [1000]),
+        (lambda nimg: nimg != 1000, [10]),
+        (lambda nimg: False, [1000]),
+        (lambda nimg: nimg == 20000, []),  # as after a run that was never saved between
+    ],
+)
 def test_the_newest_is_kept_and_before_it_the_newest_that_lasts(
-    lasts: Callable[[int], bool], other: int, tmp_path: Path
+    lasts: Callable[[int], bool], others: list[int], tmp_path: Path
 ) -> None:
     for nimg in (5, 10, 1000, 20000):
         save_state(tmp_path, {"network": make_network()}, {}, Progress(nimg, nimg // 5, rollbacks=1), lasts)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{other:012d}", f"{20000:012d}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{nimg:012d}" for nimg in (*others, 20000)]
     newest = load_newest(tmp_path)
     assert newest is not None
     assert newest.state == {"nimg": 20000, "step": 4000, "rollbacks": 1}
