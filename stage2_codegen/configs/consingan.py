@@ -19,7 +19,6 @@ class ConSinGANConfig(PenalisedConfig):
 
     few_pictures: ClassVar[int] = 1
     mirrors: ClassVar[bool] = False  # the generator shows its own picture
-    any_shape: ClassVar[bool] = False
     takes_classes: ClassVar[bool] = False  # one picture has one class
 
     z_dim: Annotated[Count, tyro.conf.Suppress, tyro.conf.Fixed] = 1
@@ -33,7 +32,7 @@ class ConSinGANConfig(PenalisedConfig):
     stages: Annotated[int, Limit(least=3)] = 6
     """Number of stages."""
     min_side: Natural = 0
-    """Side of the first stage's codes, 11 or more; 0 means 25, or half of the code's side where that is less."""
+    """Shorter side of the first stage's codes, 11 or more; 0 means 25, or half of the code's where that is less."""
     stage_kimg: Positive = 2.0
     """Length of a stage, in thousands of samples (2,000 steps of 1); the last one lasts until training ends."""
     train_depth: Count = 3

@@ -32,11 +32,13 @@ SLOPE = 0.05  # of every leaky ReLU here
 INIT_STD = 0.02
 DEPTH = 3  # convolutions of a body
 LEAST_SIDE = 11  # what one score of the critic sees
+Shape = tuple[int, int]  # height and width
+
 DECAY_AT, DECAY = 0.8, 0.1  # share of a stage after which learning rates are lower, and by how much
 
 
 def stage_sides(size: int, config: ConSinGANConfig) -> list[int]:
-    """Return the side of each stage's codes; 25, 32, 45, 71, 158, 250 for a `size` of 250.
+    """Return the shorter side of each stage's codes; 25, 32, 45, 71, 158, 250 for a `size` of 250.
 
     Raises `UsageError` for a first side that is too small for the critic, or larger than the codes.
     """
@@ -49,6 +51,13 @@ def stage_sides(size: int, config: ConSinGANConfig) -> list[int]:
     # there.
     exponents = [(last - 1) / math.log(last) * math.log(last - stage) + 1 for stage in range(last)]
     return [*(round(size * ratio**exponent) for exponent in exponents), size]
+
+
+def stage_shapes(shape: Shape, config: ConSinGANConfig) -> list[Shape]:
+    """Return the height and width of each stage's codes; `stage_sides` are the shorter ones."""
+    height, width = shape
+    shorter = min(shape)
+    return [(round(height * side / shorter), round(width * side / shorter)) for side in stage_sides(shorter, config)]
 
 
 def schedule(config: ConSinGANConfig, kimg: float) -> ConSinGANConfig:
@@ -72,9 +81,15 @@ def body(width: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def resized(maps: Tensor, side: int) -> Tensor:
-    """Enlarge maps (N, C, H, W) to (N, C, side, side)."""
-    return F.interpolate(maps, (side, side), mode="bicubic", align_corners=True)
+def resized(maps: Tensor, shape: Shape) -> Tensor:
+    """Enlarge maps (N, C, H, W) to this height and width."""
+    return F.interpolate(maps, shape, mode="bicubic", align_corners=True)
+
+
+def bordered(shape: Shape) -> Shape:
+    """Return the height and width that a body makes into `shape`."""
+    height, width = shape
+    return height + 2 * DEPTH, width + 2 * DEPTH
 
 
 def take_stage(generator: nn.Module, _: object) -> None:
@@ -84,39 +99,40 @@ def take_stage(generator: nn.Module, _: object) -> None:
 
 
 class Generator(CodeGenerator):
-    """z (N, C s s) with s the first stage's side -> codes (N, C, S, S), in (-1, 1) unless standardised.
+    """z (N, C h w) with h x w of the first stage -> codes (N, C, H, W), in (-1, 1) unless standardised.
 
-    `judged` gives the picture and its reconstruction, both with the side of the current stage, then codes of that side
-    and the same codes enlarged to S.
+    `judged` gives the picture and its reconstruction, both in the size of the current stage, then codes of that size
+    and the same codes enlarged to H x W. Raises `UsageError` for graph convolution on codes that are not square.
     """
 
-    picture: Tensor  # (1, C, S, S), codes
+    picture: Tensor  # (1, C, H, W), codes
     amplitudes: Tensor  # (stages,), of the noise that enters each body
     reached: Tensor  # (), the current stage; `stage` is the same number, for which nobody waits for the device
 
     def __init__(self, code_shape: CodeShape, config: ConSinGANConfig) -> None:
         super().__init__()
-        channels, self.size, _ = code_shape
-        self.config, self.sides = config, stage_sides(self.size, config)
-        self.stage = len(self.sides) - 1 if config.stage is None else config.stage
-        self.z_dim = channels * self.sides[0] ** 2
+        channels, *shape = code_shape
+        self.shape = (shape[0], shape[1])
+        self.config, self.shapes = config, stage_shapes(self.shape, config)
+        self.stage = len(self.shapes) - 1 if config.stage is None else config.stage
+        self.z_dim = channels * math.prod(self.shapes[0])
         self.head, self.tail = conv(channels, config.width), conv(config.width, channels)
-        self.bodies = nn.ModuleList(body(config.width) for _ in self.sides)
+        self.bodies = nn.ModuleList(body(config.width) for _ in self.shapes)
         self.bound = nn.Identity() if config.standardise else nn.Tanh()
-        # One number for each node: a matrix of N x N weights is larger than a whole stage, and C N more are not needed.
-        graph = (
-            GraphConvolution(config.width, self.sides[0], node_features="diag") if config.attention == "gca" else None
-        )
-        self.relation = graph or nn.Identity()
+        self.relation: nn.Module = nn.Identity()
+        if config.attention == "gca":
+            if shape[0] != shape[1]:
+                raise UsageError("attention gca: needs square codes", "leave out --model.attention")
+            # One number for each node: N x N weights are more than a whole stage has, and C N more are not needed.
+            self.relation = GraphConvolution(config.width, self.shapes[0][0], node_features="diag")
         device, fixed = torch.get_default_device(), torch.Generator().manual_seed(0)
         # Until `condition` has shown the data, the picture is always the same noise.
-        picture = torch.randn(1, channels, self.size, self.size, generator=fixed, device="cpu").clamp(-1, 1)
+        picture = torch.randn(1, channels, *self.shape, generator=fixed, device="cpu").clamp(-1, 1)
         self.register_buffer("picture", picture.to(device))
-        self.register_buffer("amplitudes", torch.ones(len(self.sides)))
+        self.register_buffer("amplitudes", torch.ones(len(self.shapes)))
         self.register_buffer("reached", torch.tensor(self.stage))
-        for stage, side in enumerate(self.sides[1:], 1):
-            shape = (1, config.width, side + 2 * DEPTH, side + 2 * DEPTH)
-            noise = torch.randn(shape, generator=fixed, device="cpu").to(device)
+        for stage, of_stage in enumerate(self.shapes[1:], 1):
+            noise = torch.randn(1, config.width, *bordered(of_stage), generator=fixed, device="cpu").to(device)
             self.register_buffer(f"fixed_noise_{stage}", noise, persistent=False)
         self.register_load_state_dict_post_hook(take_stage)
 
@@ -128,7 +144,7 @@ class Generator(CodeGenerator):
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Stages below the newest learn more slowly, the lower the slower; those before `first_trained` are frozen."""
         scale, first = self.config.lr_scale, self.first_trained
-        factors = [scale ** (self.stage - k) if first <= k <= self.stage else 0.0 for k in range(len(self.sides))]
+        factors = [scale ** (self.stage - k) if first <= k <= self.stage else 0.0 for k in range(len(self.shapes))]
         head = [self.head, self.relation]
         groups = [([p for part in head for p in part.parameters()], factors[0])]
         groups += [(list(layers.parameters()), factor) for layers, factor in zip(self.bodies, factors, strict=True)]
@@ -137,7 +153,7 @@ class Generator(CodeGenerator):
     @torch.no_grad()
     def grow(self, config: ConSinGANConfig) -> bool:
         """Begin the stages up to that of the configuration, each with the weights of the one before."""
-        target = len(self.sides) - 1 if config.stage is None else config.stage
+        target = len(self.shapes) - 1 if config.stage is None else config.stage
         grows = self.stage < target
         while self.stage < target:
             self.stage += 1
@@ -150,25 +166,25 @@ class Generator(CodeGenerator):
         return grows
 
     def target(self, stage: int | None = None) -> Tensor:
-        """Return the picture as a stage should make it, (1, C, side, side); the current stage by default."""
-        side = self.sides[self.stage if stage is None else stage]
-        if side == self.size:
+        """Return the picture as a stage should make it, (1, C, h, w); the current stage by default."""
+        shape = self.shapes[self.stage if stage is None else stage]
+        if shape == self.shape:
             return self.picture
-        smaller = F.interpolate(self.picture, (side, side), mode="bicubic", antialias=True)
+        smaller = F.interpolate(self.picture, shape, mode="bicubic", antialias=True)
         # A cubic kernel overshoots at edges.
         return smaller if self.config.standardise else smaller.clamp(-1, 1)
 
     def reconstruction(self) -> Tensor:
-        """Return what the current stage makes of the smallest picture and of fixed noise, (1, C, side, side)."""
+        """Return what the current stage makes of the smallest picture and of fixed noise, (1, C, h, w)."""
         return self._codes(self.target(0), [getattr(self, f"fixed_noise_{k}") for k in range(1, self.stage + 1)])
 
     def sample(self, z: Tensor) -> Tensor:
-        """Draw codes with the current stage's side, (N, C, side, side)."""
+        """Draw codes in the current stage's size, (N, C, h, w)."""
         noise = [
-            normal_rows(z.shape[0], self.config.width, side + 2 * DEPTH, side + 2 * DEPTH, device=z.device)
-            for side in self.sides[1 : self.stage + 1]
+            normal_rows(z.shape[0], self.config.width, *bordered(shape), device=z.device)
+            for shape in self.shapes[1 : self.stage + 1]
         ]
-        return self._codes(z.view(z.shape[0], self.picture.shape[1], self.sides[0], self.sides[0]), noise)
+        return self._codes(z.view(z.shape[0], self.picture.shape[1], *self.shapes[0]), noise)
 
     def _codes(self, start: Tensor, noise: Sequence[Tensor]) -> Tensor:
         # Zeros around the maps of the first stage, and noise around those of the others, tell where borders are.
@@ -177,14 +193,14 @@ class Generator(CodeGenerator):
         for stage, drawn in enumerate(noise, 1):
             if stage == self.first_trained:
                 x = x.detach()  # the stages before it are frozen
-            side = self.sides[stage]
-            noisy = resized(x, side + 2 * DEPTH) + self.amplitudes[stage] * drawn
-            x = resized(x, side) + self.bodies[stage](noisy.to(x.dtype))
+            shape = self.shapes[stage]
+            noisy = resized(x, bordered(shape)) + self.amplitudes[stage] * drawn
+            x = resized(x, shape) + self.bodies[stage](noisy.to(x.dtype))
         codes: Tensor = self.bound(self.tail(F.pad(x, (1,) * 4)))
         return codes
 
     def _enlarged(self, codes: Tensor) -> Tensor:
-        return codes if codes.shape[-1] == self.size else resized(codes, self.size)
+        return codes if codes.shape[2:] == self.shape else resized(codes, self.shape)
 
     def forward(self, z: Tensor) -> Tensor:
         return self._enlarged(self.sample(z))

@@ -22,6 +22,7 @@ from stage2_codegen.variants.consingan import (
     Generator,
     pixelwise_gradient_penalty,
     schedule,
+    stage_shapes,
     stage_sides,
 )
 from tests.tiny_variants import TINY
@@ -39,6 +40,13 @@ def test_sides_are_the_published_ones() -> None:
     assert stage_sides(250, ConSinGANConfig()) == [25, 32, 45, 71, 158, 250]
     with pytest.raises(UsageError, match="min_side 10"):
         stage_sides(64, ConSinGANConfig(min_side=10))
+
+
+def test_stages_have_the_shape_of_the_picture() -> None:
+    assert stage_shapes((250, 375), ConSinGANConfig())[:2] == [(25, 38), (32, 48)]
+    assert stage_shapes((64, 64), ConSinGANConfig()) == [(side, side) for side in stage_sides(64, ConSinGANConfig())]
+    with pytest.raises(UsageError, match="attention gca: needs square codes"):
+        Generator((3, 32, 48), ConSinGANConfig(**SMALL, attention="gca"))
 
 
 def test_parameters_are_those_of_the_published_networks() -> None:
