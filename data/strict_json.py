@@ -190,7 +190,8 @@ def _misfit_of_object(value: Any, fields: tuple[_Field, ...], name: str) -> str 
 def _misfit_of_all(value: Any, kind: type, shape: Any, name: str) -> str | None:
     if not isinstance(value, kind):
         return f"{name} is not {_WORDS[kind]}".strip()
-    return _first(misfit(item, shape, name) for item in (value.values() if isinstance(value, dict) else value))
+    items = value.values() if kind is dict else value
+    return _first(misfit(item, shape, name) for item in items)
 
 
 def _out_of_range(value: Any, limits: tuple[Any, ...], name: str) -> str | None:

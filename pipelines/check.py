@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from data.errors import CodeganError, InputError
+from data.errors import CodeganError, CorruptError, InputError
 from data.files.atomic import MANIFEST, verify_folder
 from data.files.runs import CONFIG, config_error, find_config, read_metrics
+from data.sources import png
 from data.sources.locations import CONFIG_COPY, Location
 from data.store.seal import damage_error, find_damage, find_stores, raise_all
 from pipelines.configs import CheckConfig
@@ -42,6 +43,7 @@ def _check_folder(path: Path) -> bool:
     if is_run:
         _check_config(path)
         _check_log(path)
+        _check_samples(path)
     elif not (path / MANIFEST).is_file():
         return False
     committed = [manifest.relative_to(path).parent for manifest in sorted(path.rglob(MANIFEST))]
@@ -58,6 +60,13 @@ def _check_config(run: Path) -> None:
         raise config_error(config, damaged)
     if config and "crc32c" not in config:
         print(f"{run / CONFIG}: not verified, for earlier versions wrote it without a checksum")
+
+
+def _check_samples(run: Path) -> None:
+    """The grids, whose format carries checksums."""
+    for path in sorted((run / "samples").glob("[!.]*.png")):
+        if not png.is_whole(path.read_bytes()):
+            raise CorruptError(f"{path}: checksum mismatch", "delete it; it is only shown in reports")
 
 
 def _check_log(run: Path) -> None:

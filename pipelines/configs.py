@@ -328,7 +328,7 @@ class ReportConfig(Limited):
 class CheckConfig(Limited):
     """Verify every byte of a store, or of what a run goes on from: its configuration, checkpoints and weights.
 
-    Of a run's log every line must parse. Exit code 0 when all is well, 5 when something is damaged.
+    Exit code 0 when all is well, 5 when something is damaged.
     """
 
     path: tyro.conf.Positional[LocationArg]

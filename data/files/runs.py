@@ -155,7 +155,7 @@ class MetricsLog:
         self._started = time.monotonic()
 
     def wall_sec(self) -> float:
-        return self._wall_before + time.monotonic() - self._started
+        return self._wall_before + max(0.0, time.monotonic() - self._started)
 
     def append(self, step: int, nimg: int, values: Mapping[str, float]) -> None:
         row = {"step": step, "nimg": nimg, "wall_sec": round(self.wall_sec(), 3), **values}

@@ -87,6 +87,17 @@ def parse(content: bytes) -> Png:
     return Png(_without(content, dropped), depth, colour_type in _GREY, transparent, colours)
 
 
+def is_whole(content: bytes) -> bool:
+    """Whether every chunk matches the CRC that it carries, from the signature to an end that nothing follows."""
+    if not content.startswith(SIGNATURE):
+        return False
+    last, stop = b"", len(SIGNATURE)
+    for last, start, stop in _chunks(content):  # noqa: B007
+        if zlib.crc32(content[start + 4 : stop - 4]) != int.from_bytes(content[stop - 4 : stop]):
+            return False
+    return last == b"IEND" and stop == len(content)
+
+
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, start, end) of every whole chunk."""
     start = len(SIGNATURE)

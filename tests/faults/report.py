@@ -1,0 +1,19 @@
+"""How many faults are tried, and a row for each kind of them as docs/reliability.md has it."""
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+FULL = os.environ.get("CODEGAN_FAULTS") == "full"
+
+
+def show(capsys: pytest.CaptureFixture[str], kind: str, count: int, **outcomes: Sequence[object] | int) -> None:
+    """Print a row: the kind, how many there were, and how many had each outcome."""
+    counts = {name: found if isinstance(found, int) else len(found) for name, found in outcomes.items()}
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    with capsys.disabled():
+        print(f"\n| {kind} | {count:,} | {told} |")
+        for name, found in outcomes.items():
+            if name in ("lost", "silent", "executed", "tracebacks") and not isinstance(found, int):
+                print("\n".join(f"    {name}: {case}" for case in found[:5]))
