@@ -3,8 +3,13 @@
 import pytest
 
 
+def environment_of(rank: int, size: int, port: int = 29500) -> dict[str, str]:
+    """What describes a process as one of several on this machine."""
+    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in group.items()}}
+
+
 def set_group(patch: pytest.MonkeyPatch, rank: int, size: int) -> None:
     """Describe this process as one of several on this machine."""
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    for name, value in {**group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}.items():
-        patch.setenv(name, str(value))
+    for name, value in environment_of(rank, size).items():
+        patch.setenv(name, value)

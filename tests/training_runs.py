@@ -4,10 +4,13 @@ import errno
 import itertools
 import json
 import multiprocessing
+import os
+import runpy
+import socket
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +25,7 @@ from pipelines import cli
 from stage1_autoencoder.networks import Autoencoder
 from stage2_codegen.configs.train import TrainConfig
 from stage2_codegen.variants import VARIANTS
+from tests.launched import environment_of
 from tests.tiny_variants import TINY
 
 MODEL = {name: {**fields, "ema_halflife_kimg": 0.05} for name, fields in TINY.items()}
@@ -83,12 +87,43 @@ def poisoned(name: str, updates: Collection[int]) -> Iterator[None]:
         VARIANTS[name] = variant
 
 
-def start_command(arguments: list[str]) -> ForkServerProcess:
-    """`codegan ARGUMENTS` in a process of its own, forked from one that has loaded torch, which takes seconds."""
+def _with_torch_loaded() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     slow = ["torch._dynamo", "torch.distributed.tensor"]  # what the first optimiser and Accelerate import
     context.set_forkserver_preload(["pipelines.cli", "stage2_codegen.train", *slow])
-    process = context.Process(target=cli.main)
+    return context
+
+
+def run_ranks(script: Path | str, arguments: list[str], ranks: int, folder: Path) -> None:
+    """Run a script as every rank of a group, in processes forked from one that has loaded torch.
+
+    `folder` takes what the ranks write to stderr; the last of it is shown where one fails.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # free now
+    processes = []
+    for rank in range(ranks):
+        described = environment_of(rank, ranks, port) if ranks > 1 else {}
+        told = folder / f"stderr-{rank}-of-{ranks}"
+        processes.append(_with_torch_loaded().Process(target=_be_rank, args=(str(script), arguments, described, told)))
+        processes[-1].start()
+    for rank, process in enumerate(processes):
+        process.join(240)
+        process.kill()
+        assert process.exitcode == 0, (folder / f"stderr-{rank}-of-{ranks}").read_text()[-3000:]
+
+
+def _be_rank(script: str, arguments: list[str], environment: dict[str, str], told: Path) -> None:
+    with told.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+def start_command(arguments: list[str]) -> ForkServerProcess:
+    """`codegan ARGUMENTS` in a process of its own, forked from one that has loaded torch, which takes seconds."""
+    process = _with_torch_loaded().Process(target=cli.main)
     with mock.patch.object(sys, "argv", ["codegan", *arguments]):  # a child starts with its parent's
         process.start()
     return process

@@ -4,7 +4,6 @@ Run as a script with a folder and a rank, this file is one of the two ranks.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import distributed as dist
 from data.errors import UsageError
 from stage2_codegen.modules.batch_norm import BatchNorm1d, BatchNorm2d, batch_moments
 from stage2_codegen.modules.representative_batch_norm import RepresentativeBatchNorm2d
+from tests.training_runs import run_ranks
 
 # name -> layer, its counterpart on one process, and the shape of the global batch
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -90,18 +90,7 @@ def be_one_of_two_ranks(folder: Path, rank: int) -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Tensor]]]:
     """What both ranks saw of a layer."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(folder)]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
-    try:
-        for process in ranks:
-            _, complaint = process.communicate(timeout=240)
-            assert process.returncode == 0, complaint[-3000:]
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(__file__, [str(folder)], 2, folder)
     return lambda name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in (0, 1)]
 
 
@@ -159,4 +148,4 @@ def test_a_single_value_a_channel_is_refused_in_training(layer: nn.Module, shape
 
 
 if __name__ == "__main__":
-    be_one_of_two_ranks(Path(sys.argv[1]), int(sys.argv[2]))
+    be_one_of_two_ranks(Path(sys.argv[1]), int(os.environ["RANK"]))

@@ -5,7 +5,6 @@ Run as a script with a folder and a rank, this file is one of two ranks.
 
 import copy
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from stage2_codegen.train import train
 from stage2_codegen.variants import VARIANTS, build_networks
 from stage2_codegen.variants.contract import CodeGenerator
 from tests.tiny_variants import TINY
-from tests.training_runs import assert_same_bits, state
+from tests.training_runs import assert_same_bits, run_ranks, state
 
 Configure = Callable[..., TrainConfig[Any]]
 SHAPE = (3, 16, 16)
@@ -234,16 +233,7 @@ def be_one_of_two_ranks(folder: Path, rank: int) -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the state of every variant's generator, from each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, __file__, str(folder)]
-    ranks = [subprocess.Popen([*command, rank], env=environment, stderr=subprocess.PIPE, text=True) for rank in "01"]
-    try:
-        for process in ranks:
-            _, complaint = process.communicate(timeout=240)
-            assert process.returncode == 0, complaint[-3000:]
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(__file__, [str(folder)], 2, folder)
     return folder
 
 
@@ -318,4 +308,4 @@ def test_a_resumed_run_saves_the_same_weights_and_pictures(name: str, configure:
 
 
 if __name__ == "__main__":
-    be_one_of_two_ranks(Path(sys.argv[1]), int(sys.argv[2]))
+    be_one_of_two_ranks(Path(sys.argv[1]), int(os.environ["RANK"]))

@@ -5,8 +5,6 @@ gradient moves a weight by whole learning rates, as it would between two machine
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +14,11 @@ from torch import Tensor
 from data.files.checkpoints import load_newest
 from data.files.runs import read_metrics
 from pipelines import cli
-from pipelines.launch import launch
 from tests.tiny_variants import TINY
+from tests.training_runs import run_ranks
 
-WORKER = str(Path(__file__).with_name("rank_worker.py"))
-STEPS, BATCH = 8, 4
+WORKER = Path(__file__).with_name("rank_worker.py")
+STEPS, BATCH = 6, 4
 FIELDS = {"batch_size": BATCH, "kimg": STEPS * BATCH / 1000}
 FAST = {"lr": 2e-3, "critic_lr": 2e-3, "ema_halflife_kimg": 0.05}  # these steps then move weights far beyond the bound
 # A gradient penalty and its double backward, three critics with BCE behind batch normalisation, pairs of scores.
@@ -36,12 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     store = str(folder / "store")
     cli.run(["encode", "--data", "scenes:100@16", "--autoencoder", "pixels", "--size", "16", "--out", store])
-    worker = [sys.executable, WORKER, store]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        subprocess.run([*worker, str(folder / "1"), json.dumps(ALONE)], check=True, capture_output=True)
-        launch([*worker, str(folder / "2"), json.dumps(ALONE | IN_PARTS)], 2)
-        launch([*worker, str(folder / "4"), json.dumps(ON_FOUR)], 4)
+    for ranks, trained in ((1, ALONE), (2, ALONE | IN_PARTS), (4, ON_FOUR)):
+        run_ranks(WORKER, [store, str(folder / str(ranks)), json.dumps(trained)], ranks, folder)
     return folder
 
 

@@ -1,8 +1,5 @@
 """Every image goes through once and in order, on one process or two, and a key finds its own cached rows or nothing."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from pipelines.scoring.metrics import Rows
 from pipelines.scoring.networks import load_features
 from pipelines.scoring.sets import Images, LazyImages
 from stage1_autoencoder.training.processes import make_accelerator
+from tests.training_runs import run_ranks
 
 
 class Means:
@@ -105,12 +103,7 @@ accelerator.end_training()  # else the process group's threads abort the exit of
 def test_two_ranks_extract_what_one_process_extracts(tmp_path: Path) -> None:
     script = tmp_path / "extract.py"
     script.write_text(TWO_RANKS)
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    launcher += ["--rdzv_endpoint", "localhost:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, *launcher, str(script), str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(script, [str(tmp_path / "two")], 2, tmp_path)
     one = features_of_scenes(make_accelerator())
     assert len(one) == 19
     for rank in range(2):
