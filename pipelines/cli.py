@@ -83,7 +83,7 @@ def main() -> NoReturn:
             else:
                 os.environ |= thread_settings() | os.environ
                 run([argument for argument in arguments if argument != "--traceback"])
-        with contextlib.suppress(BrokenPipeError):  # all is done, although the last lines are not read
+        with contextlib.suppress(BrokenPipeError):  # all is done, although nobody reads that
             sys.stdout.flush()
     except CodeganError as error:
         fail(error)
@@ -130,7 +130,8 @@ def _terminable(arguments: list[str]) -> Iterator[None]:
 
 
 def _resumes(arguments: list[str]) -> bool:
-    return any(word in VERBS and VERBS[word].resumes for word in arguments[:1])
+    asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+    return any(word in VERBS and VERBS[word].resumes and not asks_for_help for word in arguments[:1])
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -225,7 +226,8 @@ def _load(name: str) -> Callable[..., Done | None]:
 def _show(done: Done | None) -> None:
     """Say, once for all processes, what was written and what comes next."""
     if done and int(os.environ.get("RANK", "0")) == 0:
-        finish(done.wrote, command(done.advice) if isinstance(done.advice, Advice) else done.advice)
+        with contextlib.suppress(BrokenPipeError):  # all is done, although nobody reads that
+            finish(done.wrote, command(done.advice) if isinstance(done.advice, Advice) else done.advice)
 
 
 def _about(name: str, verb: Verb, variant: str = "") -> str:

@@ -247,6 +247,15 @@ def test_work_that_nobody_reads_on_is_not_called_done(verb: str, code: int, monk
     assert _exit_code(monkeypatch, verb) == code
 
 
+def test_work_whose_last_lines_nobody_reads_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("pipelines.train.train", lambda *_: Done(["run"]))
+    monkeypatch.setattr(cli, "finish", fail)
+    assert _exit_code(monkeypatch, "train", "--store", "s", "--out", "r") == 0
+
+
 def test_too_little_memory_for_a_tensor_exits_7(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
