@@ -8,7 +8,7 @@ import os
 import runpy
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -94,28 +94,31 @@ def _with_torch_loaded() -> ForkServerContext:
     return context
 
 
-def run_ranks(script: Path | str, arguments: list[str], ranks: int, folder: Path) -> None:
-    """Run a script as every rank of a group, in processes forked from one that has loaded torch.
+def run_ranks(
+    script: Path | str, arguments: list[str], ranks: int, folder: Path, environment: Mapping[str, str] | None = None
+) -> list[str]:
+    """Run a script as every rank of a group, in processes forked from one that has loaded torch; what each printed.
 
-    `folder` takes what the ranks write to stderr; the last of it is shown where one fails.
+    A single rank is no group. `folder` takes what they print and write to stderr, which is shown where one fails.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # free now
-    processes = []
+    processes, told = [], [folder / f"rank-{rank}-of-{ranks}" for rank in range(ranks)]
     for rank in range(ranks):
-        described = environment_of(rank, ranks, port) if ranks > 1 else {}
-        told = folder / f"stderr-{rank}-of-{ranks}"
-        processes.append(_with_torch_loaded().Process(target=_be_rank, args=(str(script), arguments, described, told)))
+        described = {**(environment or {}), **(environment_of(rank, ranks, port) if ranks > 1 else {})}
+        given = (str(script), arguments, described, told[rank])
+        processes.append(_with_torch_loaded().Process(target=_be_rank, args=given))
         processes[-1].start()
     for rank, process in enumerate(processes):
         process.join(240)
         process.kill()
-        assert process.exitcode == 0, (folder / f"stderr-{rank}-of-{ranks}").read_text()[-3000:]
+        assert process.exitcode == 0, told[rank].with_suffix(".err").read_text()[-3000:]
+    return [path.with_suffix(".out").read_text() for path in told]
 
 
 def _be_rank(script: str, arguments: list[str], environment: dict[str, str], told: Path) -> None:
-    with told.open("w") as file:
-        os.dup2(file.fileno(), 2)
+    for stream, suffix in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(told.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(environment)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")

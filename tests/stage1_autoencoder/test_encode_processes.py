@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from data.files.checkpoints import save_weights
 from stage1_autoencoder.configs import EncodeConfig
 from stage1_autoencoder.encode import encode
 from stage1_autoencoder.networks import Autoencoder
+from tests.training_runs import run_ranks
 
 KILLS = int(os.environ.get("CODEGAN_KILLS", "6"))
 
@@ -142,16 +140,15 @@ def folder(tmp_path: Path, tiny_autoencoder: Autoencoder) -> Path:
     return tmp_path
 
 
-def start(code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(code: str, folder: Path, *arguments: str, ranks: int = 1) -> list[str]:
+    """What the script printed, as each rank of a group."""
+    script = folder / "script.py"
+    script.write_text(code)
+    return run_ranks(script, [str(folder), *arguments], ranks, folder)
 
 
 def test_any_number_of_processes_writes_the_same_stores(folder: Path) -> None:
-    process = start(GROUP + EQUAL, str(folder))
-    _, err = process.communicate()
-    assert process.returncode == 0, err[-3000:]
+    run(GROUP + EQUAL, folder)
     alone = contents(folder / "1")
     assert len(alone) == 2 * (10 + 10 + 4 + 2 + 2)  # shards, their scales, arrays' metadata, vectors, seals
     assert contents(folder / "2") == alone
@@ -163,10 +160,8 @@ def test_any_number_of_processes_writes_the_same_stores(folder: Path) -> None:
 def test_killed_at_any_instant_an_encoding_loses_a_shard_a_process_at_most_and_ends_the_same(
     folder: Path, ranks: int
 ) -> None:
-    process = start(GROUP + KILLER, str(folder), str(ranks), str(KILLS), "0")
-    out, err = process.communicate()
-    assert process.returncode == 0, err[-3000:]
-    outcomes = json.loads(out)
+    (printed,) = run(GROUP + KILLER, folder, str(ranks), str(KILLS), "0")
+    outcomes = json.loads(printed)
     assert any(finished for _, _, finished in outcomes)
     for again, lost, _ in outcomes:
         assert again == []
@@ -178,17 +173,11 @@ def test_killed_at_any_instant_an_encoding_loses_a_shard_a_process_at_most_and_e
 
 @pytest.mark.usefixtures("single_thread")
 def test_two_processes_write_the_same_stores_and_both_stop_at_a_lock(folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with lock(folder / "held" / "16"):
-        ranks = [start(RANK, str(folder), RANK=str(i), LOCAL_RANK=str(i), **shared) for i in range(2)]
-        results = [(*process.communicate(), process.returncode) for process in ranks]
-    for out, err, code in results:
-        assert code == 0, out + err[-3000:]
-        assert f"9 {folder / 'held' / '16'}: is being written by process {os.getpid()} " in out
-    assert "every byte is as it was" in results[0][0]
+        printed = run(RANK, folder, ranks=2)
+    for told in printed:
+        assert f"9 {folder / 'held' / '16'}: is being written by process {os.getpid()} " in told
+    assert "every byte is as it was" in printed[0]
     sizes: dict[str, Any] = {"size": (16, 32), "dtype": "int8", "flip": True, "shard_rows": 4, "batch_size": 3}
     encode(EncodeConfig(data=("scenes:21",), autoencoder=folder / "ae", out=folder / "one", threads=1, **sizes))
     assert contents(folder / "one") == contents(folder / "two")

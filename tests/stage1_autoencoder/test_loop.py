@@ -4,8 +4,6 @@ import copy
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +21,16 @@ from stage1_autoencoder.training.processes import any_rank, local_share, make_ac
 from stage1_autoencoder.training.stopping import STOP_SIGNALS, StopSignal
 from stage1_autoencoder.training.updates import FiniteGuard, ema_beta, make_optimizer, set_lr, set_rates, update_ema
 from tests.launched import set_group
+from tests.training_runs import run_ranks
 
 
-def test_the_environment_does_not_decide_how_is_computed() -> None:
+def test_the_environment_does_not_decide_how_is_computed(tmp_path: Path) -> None:
     code = "from stage1_autoencoder.training.processes import make_accelerator as m; a = m(); "
     code += "print(a.mixed_precision, a.gradient_accumulation_steps)"
     environment = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["no", "1"]
+    (tmp_path / "script.py").write_text(code)
+    (printed,) = run_ranks(tmp_path / "script.py", [], 1, tmp_path, environment)
+    assert printed.split() == ["no", "1"]
 
 
 def test_ema_of_constant_weights_has_its_closed_form() -> None:

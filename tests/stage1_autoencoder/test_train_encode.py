@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +32,7 @@ from stage1_autoencoder.networks import Autoencoder
 from stage1_autoencoder.step import lr_shares
 from stage1_autoencoder.train import split, train
 from stage1_autoencoder.training.updates import FiniteGuard
-from tests.training_runs import assert_same_files, full_at
+from tests.training_runs import assert_same_files, full_at, start_command
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 BATCH, STEPS = 2, 6
@@ -117,8 +116,9 @@ def test_a_run_writes_what_is_promised(run: Path) -> None:
 def test_a_run_resumed_in_a_fresh_process_is_the_uninterrupted_one_bit_for_bit(run: Path, tmp_path: Path) -> None:
     config = configure(tmp_path / "run", steps=3)
     train(config)
-    command = [sys.executable, "-m", "pipelines", "train-ae", *flags(replace(config, kimg=configure(run).kimg))]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    process = start_command(["train-ae", *flags(replace(config, kimg=configure(run).kimg))])
+    process.join()
+    assert process.exitcode == 0
     assert_same_state(run, tmp_path / "run")
     assert Autoencoder.load(tmp_path / "run").fingerprint == Autoencoder.load(run).fingerprint
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [3, 6]
