@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from benchmarks.machine import describe
 from data.images import ImageSet, open_images, to_float
 from pipelines.sample import load_generator
-from stage2_codegen.frozen.perceptual import load_lpips
+from stage2_codegen.frozen.perceptual import MeanDistance, load_lpips
 
 KEPT = 0.8  # of an image's area, in the crop
 AT_ONCE = 32  # real images that a sample is compared with in one pass
@@ -32,8 +32,9 @@ def pixels(images: Tensor, others: Tensor) -> Tensor:
 
 
 def lpips_of(weights: Path, device: torch.device) -> Distance:
-    network = load_lpips(weights).network.to(device).lpips
-    return lambda images, others: network(images, others).flatten()
+    network = load_lpips(weights).network.to(device)
+    assert isinstance(network, MeanDistance)
+    return lambda images, others: network.lpips(images, others).flatten()
 
 
 def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
