@@ -67,7 +67,8 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 step(reals, run.progress.nimg)
             run.advance()
             stopping = run.stopping()
-            if (run.at_log or run.at_snapshot or stopping) and any_rank(accelerator, step.guard.found()):
+            saving = run.at_snapshot or stopping or run.save_is_due()
+            if (run.at_log or saving) and any_rank(accelerator, step.guard.found()):
                 run.go_back(_roll_back(setup, run.progress))
                 snapshots.go_back()
                 reals = codes_between(run.progress.nimg, config.total_nimg, setup, run.clock)
@@ -78,7 +79,7 @@ def train(name: str, config: TrainConfig[VariantConfig], make_scorer: MakeScorer
                 run.log(values, shown=("loss/critic", "loss/g"))
             if run.finished or (run.at_snapshot and not stopping):
                 snapshots.save()
-            elif stopping or run.save_is_due():
+            elif saving:
                 snapshots.save(whole=False)
             if stopping:
                 break

@@ -251,6 +251,15 @@ def test_nan_rolls_back_to_the_checkpoint_and_the_log_says_so(
     assert [row["nimg"] for row in read_metrics(config.out) if row.get("rollbacks") == 1] == [32]
 
 
+def test_a_save_by_the_clock_keeps_nothing_that_came_after_nan(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure("accel", "run", kimg=0.064, on_nan="rollback", snapshot_minutes=1e-9)
+    with poisoned("accel", updates=[5]):
+        train("accel", config)
+    assert "NaN or infinity before image 48; back to image 40 with half" in capsys.readouterr().err
+
+
 def test_rates_stay_halved_after_a_resume(configure: Configure) -> None:
     config = configure("accel", "whole", kimg=0.096, on_nan="rollback")
     with poisoned("accel", updates=[5]):
