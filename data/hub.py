@@ -4,11 +4,12 @@ The client finds its token and its cache as its documentation says (HF_TOKEN, HF
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from data.errors import UsageError
-from data.sources.locations import network_errors
+from data.errors import InputError, UsageError, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,21 +37,35 @@ class HubAddress(NamedTuple):
 
 def download(address: HubAddress) -> Path:
     """The run folder of a repository, in the client's cache, with its weights alone; raises `InputError`."""
-    with network_errors(address):
-        return Path(_api().snapshot_download(address.repository, revision=address.revision, allow_patterns=[*WEIGHTS]))
+    api = _api()
+    with _hub_errors(address):
+        return Path(api.snapshot_download(address.repository, revision=address.revision, allow_patterns=[*WEIGHTS]))
 
 
 def upload(folder: Path, address: HubAddress, public: bool) -> None:
     """Make the repository, private unless `public`, where it does not exist, and put the folder's files into it."""
-    with network_errors(address):
-        _api().create_repo(address.repository, private=not public, exist_ok=True)
-        _api().upload_folder(
+    api = _api()
+    with _hub_errors(address):
+        api.create_repo(address.repository, private=not public, exist_ok=True)
+        api.upload_folder(
             repo_id=address.repository,
             folder_path=folder,
             revision=address.revision,
             allow_patterns=[CARD, SAMPLES, *WEIGHTS],
             commit_message="Upload a generator",
         )
+
+
+@contextmanager
+def _hub_errors(address: HubAddress) -> Iterator[None]:
+    """Turn whatever the client raises into an `InputError` that says what it could not do."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the client and its transport have many classes
+        fix = "check the name and the network; where you need to log in, run `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{address}: the hub does not do this ({one_line(error)})", fix) from error
 
 
 def _api() -> "HfApi":

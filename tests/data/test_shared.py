@@ -175,8 +175,9 @@ def test_other_names_are_refused(hub: type[Hub], address: str) -> None:
 
 def test_what_the_hub_refuses_is_told_in_two_lines(hub: type[Hub]) -> None:
     hub.error = OSError("401 Client Error. (Request ID: x)\n\nRepository Not Found")
-    with pytest.raises(InputError, match="hf://user/photos: cannot be reached"):
+    with pytest.raises(InputError, match=r"hf://user/photos: .*Repository Not Found") as caught:
         find_run("hf://user/photos")
+    assert "hf auth login" in caught.value.fix
 
 
 def test_new_repositories_are_private_unless_asked_otherwise(hub: type[Hub], tmp_path: Path) -> None:

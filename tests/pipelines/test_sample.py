@@ -15,6 +15,7 @@ from data.images import open_image, open_images, save_png, to_array
 from pipelines.cli import run
 from pipelines.launch import launch
 from pipelines.sample import load_generator
+from stage1_autoencoder import tiles
 from tests.tiny_variants import TINY
 
 
@@ -35,6 +36,24 @@ def test_another_draw_takes_the_place_of_the_last_one(trained_run: Path, tmp_pat
     with pytest.raises(UsageError, match=r"000002\.png: is there already"):
         run(["sample", "--run", str(trained_run), "--out", str(out), "--num", "3"])
     assert names(out) == ["000000.png", "000001.png", "000002.png", "grid.png", "mine.png"]
+
+
+def test_large_pictures_are_decoded_one_by_one_and_fewer_of_them_share_a_grid(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load_generator(trained_run)
+    z = generator.noise([0, 1, 2])
+    points = [(z[[number]], z[[number]], 0.0) for number in range(3)]
+    counts: list[int] = []
+    generator.autoencoder.decoder.register_forward_hook(lambda _, given, __: counts.append(len(given[0])))
+    together = generator.between(points, 0)
+    monkeypatch.setattr(tiles, "WHOLE", 32)
+    monkeypatch.setattr(tiles, "TILE", 32)
+    assert np.abs(generator.between(points, 0).astype(int) - together).max() <= 1
+    assert counts == [3, *[1] * 12]  # four tiles for each
+    monkeypatch.setattr("pipelines.sample.GRID_PIXELS", 2 * 64 * 64)
+    run(["sample", "--run", str(trained_run), "--out", str(tmp_path), "--num", "3"])
+    assert open_image(tmp_path / "grid.png").shape == (3, 64, 2 * 64 + 2)
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("jpeg", ".jpg"), ("webp", ".webp")])

@@ -21,16 +21,22 @@ def packed(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.make_archive(str(folder / "photos"), "zip", trained_run.parent, trained_run.name))
 
 
-@pytest.fixture
-def shared(trained_run: Path, tmp_path: Path) -> Path:
-    """The run with scores, exported."""
-    scored = tmp_path / "scored run"
+@pytest.fixture(scope="module")
+def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with scores, as a folder to share; not to be changed."""
+    folder = tmp_path_factory.mktemp("exported")
+    scored = folder / "scored run"
     shutil.copytree(trained_run, scored)
     entry = {"value": 1.25, "interval": [1, 2], "autoencoder_floor": 0.5, "real_floor": None, "num_real": 1000}
     scores = {"fid": entry, "nimg": 48, "reference": "/home/me/flowers", "features": "inception"}
     (scored / "scores.json").write_text(json.dumps(scores))
-    run(["export", "--run", str(scored), "--hub", str(tmp_path / "hub"), "--license", "cc-by-4.0"])
-    return tmp_path / "hub"
+    run(["export", "--run", str(scored), "--hub", str(folder / "hub"), "--license", "cc-by-4.0"])
+    return folder / "hub"
+
+
+@pytest.fixture
+def shared(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "hub"))
 
 
 def test_a_zip_draws_what_its_run_draws(trained_run: Path, packed: Path) -> None:
@@ -52,7 +58,6 @@ def test_verbs_take_a_zip_and_write_nothing_beside_it(
     run(["sample", "--run", str(packed), "--out", str(tmp_path / "drawn"), "--num", "4"])
     run(["walk", "--run", str(packed), "--out", str(tmp_path / "w.gif"), "--frames", "2"])
     run(["project", "--run", str(packed), "--data", str(tmp_path / "drawn"), "--out", str(tmp_path / "found"), *few])
-    run(["export", "--run", str(packed), "--program", str(tmp_path / "p.pt2")])
     run(["score", "--run", str(packed), "--data", str(tmp_path / "drawn"), "--features", "offline", "--num", "4"])
     assert "report" not in capsys.readouterr().out
     assert sorted(packed.parent.iterdir()) == before
