@@ -188,7 +188,7 @@ def _misfit_of_object(value: Any, fields: tuple[_Field, ...], name: str) -> str 
 
 
 def _misfit_of_all(value: Any, kind: type, shape: Any, name: str) -> str | None:
-    if not isinstance(value, kind):
+    if not _is_basic(value, kind):
         return f"{name} is not {_WORDS[kind]}".strip()
     items = value.values() if kind is dict else value
     return _first(misfit(item, shape, name) for item in items)

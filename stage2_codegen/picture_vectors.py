@@ -6,23 +6,32 @@ space. Either way a vector holds only what is global in an image, since its deta
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.advice import Action, Advice
-from data.errors import InputError, MismatchError, UsageError
-from data.files.checkpoints import load_weights, save_weights
+from data.errors import CorruptError, InputError, MismatchError, UsageError
+from data.files.checkpoints import check_weights, load_weights, save_weights
 from data.latents import LatentStore
 from data.spacing import spaced_rows
 
 KIND = "metadata"
 _ROWS_AT_A_TIME = 64
 _SMALLEST_DEVIATION = 1e-6  # an entry with less is the same for all images
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The shape of what a bank says of its images."""
+
+    kind: Literal["metadata"]
+    data_fingerprint: str
 
 
 def save_bank(folder: Path, vectors: Tensor, origin: Mapping[str, Any]) -> None:
@@ -40,6 +49,9 @@ def load_bank(folder: Path) -> tuple[Tensor, dict[str, Any]]:
     if not (folder / f"{KIND}.safetensors").is_file():
         raise MismatchError(f"{folder}: is not a bank of vectors", "make one", Advice(Action.DESCRIBE_IMAGES))
     bank = load_weights(folder)
+    check_weights(bank, _Origin, (KIND,), folder)
+    if getattr(bank.tensors[KIND].get("vectors"), "ndim", 0) != 2:
+        raise CorruptError(f"{folder}: holds no vectors", "make them again")
     return bank.tensors[KIND]["vectors"], bank.state
 
 

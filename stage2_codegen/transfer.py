@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from data.errors import MismatchError, UsageError
 from data.files.checkpoints import load_newest, load_weights
+from stage2_codegen.description import check_generator
 
 LEAST_SHARE = 0.5  # of a generator's weights; a run that provides fewer has too little in common to start from
 MOST_NAMED = 6  # weights that a message names
@@ -31,6 +32,7 @@ class Initial(NamedTuple):
         if found != variant:
             what = f"{run}: is a run of {found}" if found else f"{run}: is not the run of a generator"
             raise MismatchError(what, f"give a run of {variant} to --init")
+        check_generator(weights, run)
         checkpoint = load_newest(run / "checkpoints")
         average = weights.tensors["generator"]
         return cls(run, checkpoint.tensors if checkpoint else {"G": average, "G_ema": average})

@@ -6,14 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from PIL import Image
 
-from data.errors import InputError
+from data.errors import CorruptError, InputError
 from data.files.atomic import read_json
 from data.files.checkpoints import BEST, load_weights
-from data.files.runs import config_error, find_config, read_metrics
+from data.files.runs import CONFIG, config_error, find_config, read_metrics
 from data.images import fit, open_images
 from data.latents import LatentStore
 from data.limits import Natural
@@ -22,7 +22,8 @@ from data.sources.decoding import Unreadable, decode
 from data.sources.listing import list_entries
 from data.sources.locations import data_flags, redacted
 from data.spacing import evenly_spaced
-from pipelines.report.commands import KINDS, reproducing_command, score_command
+from data.strict_json import misfit
+from pipelines.report.commands import reproducing_command, score_command
 from pipelines.report.missing import Missing, needing
 from pipelines.sample import load_generator
 from stage1_autoencoder.networks import Autoencoder
@@ -51,10 +52,12 @@ class RunFolder:
         config, damaged = find_config(folder)
         if config is None and damaged:
             raise config_error(config, damaged)
-        if config is None or config.get("kind") not in KINDS:
+        if config is None or misfit(config, _Kind):
             raise InputError(
                 f"{folder}: is not a run", "give the --out folder of `codegan train` or `codegan train-ae`"
             )
+        if problem := misfit(config, _Config):
+            raise CorruptError(f"{folder / CONFIG}: does not hold what it should ({problem})", "train again")
         config = {name: value for name, value in config.items() if name != "crc32c"} | {"out": str(folder)}
         metrics, weights = read_metrics(folder, tolerate_cut=True), folder / "weights"
         return cls(folder, config, metrics, _described(weights), _described(weights / BEST), named_data, named_store)
@@ -181,6 +184,22 @@ class RunFolder:
             str(known.get("dtype", "float16")),
         ]
         return shlex.join([*words, "--flip"] if known.get("flip") else words)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    kind: Literal["generator", "autoencoder"]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The shape of what the report reads of a run's configuration; it shows the other fields as they are."""
+
+    variant: str = ""
+    model: dict[str, Any] | None = None
+    data: list[str] | None = None
+    store: str = ""
+    size: StoredSize | None = None
 
 
 @dataclass(frozen=True)

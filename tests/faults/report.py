@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 import pytest
 
-FULL = os.environ.get("CODEGAN_FAULTS") == "full"
+SHARE = float(os.environ.get("CODEGAN_FAULTS", "0.003"))  # of all faults that are tried; 1 takes most of an hour
+
+
+def share_of(count: int) -> int:
+    """How many of `count` faults are tried: enough for a test to be one, whatever the share."""
+    return max(5, round(count * SHARE))
+
+
+def sample_of[T](cases: Sequence[T]) -> Sequence[T]:
+    """The share of these cases, evenly spaced."""
+    count = min(len(cases), share_of(len(cases)))
+    return [cases[index * len(cases) // count] for index in range(count)]
 
 
 def show(capsys: pytest.CaptureFixture[str], kind: str, count: int, **outcomes: Sequence[object] | int) -> None:

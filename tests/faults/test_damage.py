@@ -32,12 +32,10 @@ from pipelines.configs import CheckConfig
 from pipelines.report.run_folder import RunFolder
 from stage2_codegen.image_generator import ImageGenerator
 from tests.faults.journey import CONFIG, Parts, contents, journey, stopped_clock
-from tests.faults.report import FULL, show
+from tests.faults.report import sample_of, share_of, show
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("single_thread"), pytest.mark.timeout(3600)]
-FLIPS = 10_000 if FULL else 40
-STEP = 1 if FULL else 151  # from one of the payloads in the place of a file to the next
-ODD_STEP, ARCHIVE_STEP = (1, 1) if FULL else (53, 13)
+FLIPS = share_of(10_000)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +231,7 @@ def test_payloads_in_the_place_of_a_file(whole: Path, tally: Tally, capsys: pyte
     cases = [(name, kind, reader) for name in names for kind in payloads for reader in READERS_OF[name.split("/")[0]]]
     root = tally.box / "root"
     shutil.copytree(whole, root)
-    for name, kind, reader in cases[::STEP]:
+    for name, kind, reader in sample_of(cases):
         path = root / name
         path.unlink()
         path.symlink_to("/dev/zero") if kind == "a link to a device" else path.write_bytes(payloads[kind])
@@ -312,7 +310,7 @@ def test_values_that_make_no_sense_under_a_right_checksum(
         for value in (..., *ODD)
         for reader in readers
     ]
-    for name, field, value, reader in cases[::ODD_STEP]:
+    for name, field, value, reader in sample_of(cases):
         shutil.copytree(whole, root)
         kinds[name][0](root, field, value)
         tally.read(f"{name}, {field} = {value!r}, {reader}", lambda reader=reader: READERS[reader](root))  # type: ignore[misc]
@@ -365,7 +363,7 @@ def archives() -> Iterator[tuple[str, bytes]]:
 
 
 def test_archives(tally: Tally, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, (name, content) in enumerate([*archives()][::ARCHIVE_STEP]):
+    for number, (name, content) in enumerate(sample_of([*archives()])):
         root = tally.box / "root"
         root.mkdir()
         (root / name).write_bytes(content)
