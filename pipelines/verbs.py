@@ -38,7 +38,7 @@ VERBS = {
     "inspect": Verb(
         configs.InspectConfig,
         "pipelines.inspect:inspect",
-        "what is in a data set",
+        "what is in a data set, or what a run's networks see",
         "photos/ --out runs/inspect",
     ),
     "train-ae": Verb(
