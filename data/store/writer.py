@@ -15,6 +15,7 @@ from data.latents import DType, StoredLatents
 from data.sources.locations import Location, remove_tree
 from data.store.seal import FORMAT, JOURNAL, SETTINGS, journal_entries, shard_name, write_seal
 from data.store.shards import array_files, shard_bytes
+from data.strict_json import parse
 
 _INT8_STEPS = 127
 _SHARD_BYTES = 1 << 25
@@ -66,7 +67,7 @@ class LatentWriter:
         self.path, self.count, self.code_shape, self.dtype = path, count, code_shape, dtype
         self.shard_rows = shard_rows or default_shard_rows(code_shape, dtype)
         settings = {**settings, "count": count, "code_shape": code_shape, "dtype": dtype, "rows": self.shard_rows}
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = parse(json.dumps(settings).encode())  # lists for tuples, as it will be read
         self._checksum = with_checksum(self._settings)["crc32c"]
         self._start()
 
