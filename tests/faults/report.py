@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-SHARE = float(os.environ.get("CODEGAN_FAULTS", "0.003"))  # of all faults that are tried; 1 takes most of an hour
+SHARE = float(os.environ.get("CODEGAN_FAULTS", "0.003"))  # of all faults, to try
 
 
 def share_of(count: int) -> int:
