@@ -21,8 +21,9 @@ WORKER = Path(__file__).with_name("rank_worker.py")
 STEPS, BATCH = 6, 4
 FIELDS = {"batch_size": BATCH, "kimg": STEPS * BATCH / 1000}
 FAST = {"lr": 2e-3, "critic_lr": 2e-3, "ema_halflife_kimg": 0.05}  # these steps then move weights far beyond the bound
-# A gradient penalty and its double backward, three critics with BCE behind batch normalisation, pairs of scores.
-ALONE = {name: (name, TINY[name] | FAST, FIELDS) for name in ("accel", "lrm", "r3")}
+# A gradient penalty and its double backward, three critics with BCE behind batch normalisation, pairs of scores, and
+# the drift of samples towards those of all ranks.
+ALONE = {name: (name, TINY[name] | FAST, FIELDS) for name in ("accel", "lrm", "r3", "projected")}
 # Batch normalisation looks at each part, so that lrm has no such counterpart.
 ON_FOUR = {"lrm": ALONE["lrm"]}  # one sample a rank, its statistics from all
 IN_PARTS = {f"{name}-in-parts": (*ALONE[name][:2], FIELDS | {"accumulate": 2}) for name in ("accel", "r3")}

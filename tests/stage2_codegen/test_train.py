@@ -124,14 +124,14 @@ def on_two_ranks(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     script.write_text(_BOTH_RANKS)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script), str(store), str(folder)]
-    launcher += [json.dumps(MODEL)]
+    launcher += [json.dumps({name: fields for name, fields in MODEL.items() if name != "projected"})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(launcher, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-@every_variant
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "projected"])
 def test_two_processes_are_two_ranks_with_the_gradients_of_one(
     name: str, configure: Configure, on_two_ranks: Path
 ) -> None:
@@ -140,12 +140,12 @@ def test_two_processes_are_two_ranks_with_the_gradients_of_one(
     Gradients, which Adam keeps as its first moment, and not the weights of later steps: Adam divides each gradient by
     its own size, so that rounding errors of vanishing gradients become whole steps. A bias before batch normalisation
     has such a gradient: the bound is 1e-4 of a tensor's own size, or what rounding leaves of the largest. The drift of
-    `projected` divides distances by 0.02: the last bit of its weights already moves its gradients by 2e-5 of the largest.
+    `projected` multiplies rounding by 50; `test_ranks.py` compares it in float64.
     """
     config = configure(name, "one", kimg=0.008)
     train(name, config)
     assert read_metrics(on_two_ranks / name)[-1]["ranks"] == 2
-    _assert_same_first_step(config.out, on_two_ranks / name, 5e-5 if name == "projected" else 1e-5)
+    _assert_same_first_step(config.out, on_two_ranks / name)
 
 
 @pytest.mark.parametrize("name", ["accel", "r3"])
@@ -157,12 +157,12 @@ def test_two_ranks_with_their_batches_in_two_parts_have_the_gradients_of_one(
     _assert_same_first_step(config.out, on_two_ranks / f"{name}-in-parts")
 
 
-def _assert_same_first_step(one_rank: Path, two_ranks: Path, rounding: float = 1e-5) -> None:
+def _assert_same_first_step(one_rank: Path, two_ranks: Path) -> None:
     one, two = state(one_rank), state(two_ranks)
     for group in ("opt_critic", "opt_G"):
         largest = max(value.abs().max().item() for key, value in one[group].items() if key.endswith(".exp_avg"))
         for key in (key for key in one[group] if key.endswith(".exp_avg")):
-            bound = max(1e-4 * one[group][key].abs().max().item(), rounding * largest)
+            bound = max(1e-4 * one[group][key].abs().max().item(), 1e-5 * largest)
             torch.testing.assert_close(two[group][key], one[group][key], rtol=0, atol=bound)
     for group in ("G", "critic"):  # running statistics and estimates of singular values, too
         for key in (key for key in one[group] if "running" in key or "._" in key):
