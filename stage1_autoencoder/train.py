@@ -62,6 +62,8 @@ def _load_initial(config: TrainAEConfig) -> Autoencoder | None:
     if config.init is None:
         return None
     initial = Autoencoder.load(config.init)
+    if initial.borrowed is not None:
+        raise UsageError(f"--init {config.init}: can only be used as it is", "give it to encode, or train another one")
     if initial.factor == 1:
         raise UsageError(f"--init {config.init}: there is nothing to train", *_PIXELS_INSTEAD)
     if initial.factor != config.factor and is_built_in(config.init):
