@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.machine import describe
 from data.latents import LatentStore
-from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.bounds import unbounded
+from stage1_autoencoder.evaluate import psnr
 from stage1_autoencoder.networks import Autoencoder, Decoder
 from stage2_codegen.codes import CodeScale
 from stage2_codegen.frozen.linear_decoder import LinearDecoder

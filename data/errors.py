@@ -81,7 +81,10 @@ class Preempted(CodeganError):
 
 
 class Terminated(BaseException):
-    """A signal from outside, such as SIGTERM, where no loop waits for it; like `KeyboardInterrupt` for the command line alone to handle."""
+    """A signal from outside, such as SIGTERM, where no loop waits for it.
+
+    Like `KeyboardInterrupt`, it is for the command line alone to handle.
+    """
 
 
 def one_line(error: Exception) -> str:
