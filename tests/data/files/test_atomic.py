@@ -282,7 +282,7 @@ def test_killed_between_its_two_renames_a_commit_has_lost_nothing(
         assert [path.name for path in folder.parent.iterdir()] == ["weights"]
 
 
-@pytest.mark.parametrize("name", [".lock", f".partial-{os.getpid()}-file"])
+@pytest.mark.parametrize("name", [".lock", f".partial-{os.getpid()}-file"], ids=["lock", "partial"])
 def test_a_link_in_the_place_of_a_file_of_ours_is_not_written_through(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "mine").write_text("mine")
