@@ -57,13 +57,20 @@ function drawn(parameters) {
   return ofClass({...(truncation !== "1" && {truncation}), ...parameters});
 }
 
+let isForgiven = false;  // when something is next drawn, what is being said
+
 function say(text, isWrong = false) {
   element("message").textContent = text;
   element("message").classList.toggle("wrong", isWrong);
+  isForgiven = false;
 }
 
-const complain = error => say(error.message, true);
-const forgive = () => { if (element("message").classList.contains("wrong")) say(""); };
+function complain(error) {
+  say(error.message, true);
+  isForgiven = true;
+}
+
+const forgive = () => { if (isForgiven) say(""); };
 
 // A function that works on its newest call alone: while one is under way, only the last of those that follow waits.
 function newest(work) {
@@ -377,7 +384,7 @@ async function projectAll(files) {
   try {
     for (const file of files) await project(file);
   } catch (error) {
-    complain(error);
+    say(error.message, true);  // until something else is said, whatever is drawn meanwhile
   }
 }
 
