@@ -116,7 +116,9 @@ def browse(page: Path, folder: Path, *flags: str) -> tuple[str, str]:
 
 def drive(runs: Sequence[Path], folder: Path, *flags: str) -> dict[str, Any]:
     """What the script found on the page of the runs."""
-    report(ReportConfig(run=tuple(runs)))
+    described = json.loads((runs[0] / "weights" / "config.json").read_text())
+    data = tuple(described.get("data") or json.loads((runs[0] / "config.json").read_text())["data"])
+    report(ReportConfig(run=tuple(runs), data=data, store=described.get("store")))
     copy = folder / "page.html"
     copy.write_text(allow((runs[0] / "report.html").read_text(), WATCH + DRIVE))
     dom, said = browse(copy, folder, *flags)
