@@ -97,5 +97,5 @@ def ema_beta(batch_size: int, halflife_kimg: float, nimg: int, ramp: float = 0.0
 def update_ema(ema: nn.Module, network: nn.Module, beta: float) -> None:
     """Set ema <- beta ema + (1 - beta) network for parameters, and copy buffers."""
     torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - beta)
-    for target, source in zip(ema.buffers(), network.buffers(), strict=True):
-        target.copy_(source)
+    if buffers := list(network.buffers()):
+        torch._foreach_copy_(list(ema.buffers()), buffers)
