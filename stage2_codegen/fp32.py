@@ -18,7 +18,7 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
 
 
-def multiplied_in(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the type to which convolutions and matrix products convert x here: that of autocast where it is on."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):

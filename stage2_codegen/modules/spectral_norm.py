@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
-from stage2_codegen.fp32 import full_precision, multiplied_in
+from stage2_codegen.fp32 import full_precision, compute_dtype
 
 _FIRST_ITERATIONS = 15  # after which the random vectors that an estimate starts from are near the singular ones
 _EPS = 1e-12
@@ -41,10 +41,10 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if self.shared is None or torch.compiler.is_compiling():
             return self._normalised(weight)
-        kind = multiplied_in(weight), torch.is_grad_enabled()
-        if kind not in self.shared:
-            self.shared[kind] = self._normalised(weight)
-        return self.shared[kind]
+        key = compute_dtype(weight), torch.is_grad_enabled()
+        if key not in self.shared:
+            self.shared[key] = self._normalised(weight)
+        return self.shared[key]
 
     def _normalised(self, weight: Tensor) -> Tensor:
         with full_precision(weight):
@@ -54,7 +54,7 @@ class SpectralNorm(nn.Module):
             matrix, v = self._matrix(weight, self._v.clone())
             sigma = torch.dot(self._u.clone(), torch.mv(matrix, v))
             normalised = weight * sigma.reciprocal()
-        return normalised.to(multiplied_in(weight))
+        return normalised.to(compute_dtype(weight))
 
     @torch.no_grad()
     def _iterate(self, weight: Tensor, times: int) -> None:
@@ -76,6 +76,7 @@ class SpectralNorm(nn.Module):
         return rows.flatten(1), v
 
     def _in_torchs_order(self, weight: Tensor, v: Tensor) -> Tensor:
+        """Undo for v what `_matrix` does: its entries in the order (inputs, height, width), in which they are saved."""
         rows = weight.movedim(self.outputs, 0)
         if self._has_inputs_last(rows):
             inputs, height, width = rows.shape[1:]

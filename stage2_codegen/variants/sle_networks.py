@@ -17,7 +17,7 @@ from stage2_codegen.rank_noise import normal_rows
 from stage2_codegen.variants.contract import CodeGenerator
 
 SLOPE = 0.2  # of every leaky ReLU here
-FEW_POSITIONS = 16
+FEW_POSITIONS = 16  # of a map: up to 4 x 4
 INIT_STD = 0.02  # DCGAN's, as in the authors' networks
 
 
