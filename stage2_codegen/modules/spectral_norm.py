@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
-from stage2_codegen.fp32 import full_precision, compute_dtype
+from stage2_codegen.fp32 import compute_dtype, full_precision
 
 _FIRST_ITERATIONS = 15  # after which the random vectors that an estimate starts from are near the singular ones
 _EPS = 1e-12
